@@ -1,0 +1,1 @@
+//! Desired state: the objects, from a directory of YAML files.

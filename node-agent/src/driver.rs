@@ -1,0 +1,1 @@
+//! Drivers: loops that turn the world into events and the core's outputs into calls.

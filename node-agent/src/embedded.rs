@@ -1,0 +1,1 @@
+//! Embedded mode: every role in one process on loopback addresses.

@@ -1,0 +1,1 @@
+//! HTTP endpoints: metrics, health and the API of the server.

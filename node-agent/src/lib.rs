@@ -1,0 +1,19 @@
+//! The node agent: the roles server and client, the drivers around `peerdist-core`, the stores, the HTTP
+//! endpoints, the embedded mode and the command line.
+//!
+//! In reading order: [`cli`] is what people type; [`embedded`] runs every role in one process; [`driver`] turns
+//! sockets, timers and commands into events for the core's machines; [`transport`] is QUIC on the ports of the
+//! catalogue; [`source`] brings packages in; [`store`] keeps content on disk; [`database`] keeps the server's
+//! metadata; [`desired`] reads the objects; [`metrics`], [`http`] and [`telemetry`] let people watch.
+
+pub mod cli;
+pub mod database;
+pub mod desired;
+pub mod driver;
+pub mod embedded;
+pub mod http;
+pub mod metrics;
+pub mod source;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

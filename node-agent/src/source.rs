@@ -1,0 +1,1 @@
+//! Sources: where packages come from, and their way into the library.

@@ -1,0 +1,1 @@
+//! QUIC on the ports of the catalogue.
