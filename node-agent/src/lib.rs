@@ -4,15 +4,18 @@
 //! In reading order: [`cli`] is what people type; [`embedded`] runs every role in one process; [`driver`] turns
 //! sockets, timers and commands into events for the core's machines; [`transport`] is QUIC on the ports of the
 //! catalogue; [`source`] brings packages in; [`store`] keeps content on disk; [`database`] keeps the server's
-//! metadata; [`desired`] reads the objects; [`metrics`], [`http`] and [`telemetry`] let people watch.
+//! metadata; [`desired`] reads the objects; [`metrics`], [`http`] and [`telemetry`] let people watch;
+//! [`firewall`] renders rules; [`port_holder`] says who has a port.
 
 pub mod cli;
 pub mod database;
 pub mod desired;
 pub mod driver;
 pub mod embedded;
+pub mod firewall;
 pub mod http;
 pub mod metrics;
+pub mod port_holder;
 pub mod source;
 pub mod store;
 pub mod telemetry;

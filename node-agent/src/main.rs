@@ -1,3 +1,7 @@
 //! The command `peerdist`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerdist_node_agent::cli::run().into()
+}

@@ -1,0 +1,153 @@
+//! What people configure, as plain structs: the roles and the embedded mode take these and know nothing of flags.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use peerdist_core::names::{NodeName, OfficeName};
+
+/// `peerdist up`: server and clients in one process on loopback addresses.
+#[derive(Debug, Clone, Args)]
+pub struct UpOptions {
+    /// Directory with the YAML files of the objects
+    #[arg(value_name = "DIR", env = "PEERDIST_MANIFESTS")]
+    pub directory: PathBuf,
+    /// Directory that keeps everything between runs
+    #[arg(long, value_name = "DIR", env = "PEERDIST_STATE", default_value = DEFAULT_STATE)]
+    pub state: PathBuf,
+    /// End when everything is distributed
+    #[arg(long, env = "PEERDIST_ONCE")]
+    pub once: bool,
+    /// What goes to standard output
+    #[arg(long, value_enum, env = "PEERDIST_OUTPUT", default_value_t)]
+    pub output: OutputFormat,
+    /// Loopback network of this run: the server is 127.N.0.1, node n of office k is 127.N.k.n
+    #[arg(long, value_name = "127.N", env = "PEERDIST_PREFIX", default_value_t)]
+    pub prefix: LoopbackPrefix,
+}
+
+/// `peerdist server`: the peer-to-peer server of the Central Office.
+#[derive(Debug, Clone, Args)]
+pub struct ServerOptions {
+    /// Directory with the YAML files of the objects
+    #[arg(long, value_name = "DIR", env = "PEERDIST_MANIFESTS")]
+    pub manifests: PathBuf,
+    /// Address that the server's ports are bound to
+    #[arg(long, value_name = "IP", env = "PEERDIST_ADDRESS")]
+    pub address: IpAddr,
+    /// Directory of the library, the identity and the metadata
+    #[arg(long, value_name = "DIR", env = "PEERDIST_ROOT")]
+    pub root: PathBuf,
+    /// File with the join token; written when it is absent
+    #[arg(long, value_name = "FILE", env = "PEERDIST_JOIN_TOKEN_FILE")]
+    pub join_token_file: PathBuf,
+    /// Metadata database; a SQLite file under the root when absent
+    #[arg(long, value_name = "URL", env = "PEERDIST_DATABASE")]
+    pub database: Option<String>,
+}
+
+/// `peerdist client`: the peer-to-peer client of one node.
+#[derive(Debug, Clone, Args)]
+pub struct ClientOptions {
+    /// Address of the server
+    #[arg(long, value_name = "IP", env = "PEERDIST_SERVER")]
+    pub server: IpAddr,
+    /// Address that the client's ports are bound to
+    #[arg(long, value_name = "IP", env = "PEERDIST_ADDRESS")]
+    pub address: IpAddr,
+    /// Office of the node
+    #[arg(long, value_name = "NAME", env = "PEERDIST_OFFICE")]
+    pub office: OfficeName,
+    /// Name of the node
+    #[arg(long, value_name = "NAME", env = "PEERDIST_NODE")]
+    pub node: NodeName,
+    /// Directory of the packages, the staging area and the journal
+    #[arg(long, value_name = "DIR", env = "PEERDIST_ROOT")]
+    pub root: PathBuf,
+    /// File with the join token; waited for when it is absent
+    #[arg(long, value_name = "FILE", env = "PEERDIST_JOIN_TOKEN_FILE")]
+    pub join_token_file: PathBuf,
+}
+
+/// What goes to standard output at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object and nothing else.
+    Json,
+}
+
+/// The loopback network of an embedded run: 127.N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoopbackPrefix(u8);
+
+impl LoopbackPrefix {
+    /// The network 127.`second_octet`; 0 and 255 are refused, they hold 127.0.0.1 and the broadcast address.
+    ///
+    /// # Errors
+    /// [`LoopbackPrefixError`] for 0 and 255.
+    pub fn new(second_octet: u8) -> Result<Self, LoopbackPrefixError> {
+        if matches!(second_octet, 0 | 255) {
+            return Err(LoopbackPrefixError(format!("127.{second_octet}")));
+        }
+        Ok(Self(second_octet))
+    }
+
+    /// Address of the server.
+    pub fn server(self) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.0, 0, 1)
+    }
+
+    /// Address of node `node` (from 1) of the office with index `office` (from 1).
+    pub fn node(self, office: u8, node: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.0, office, node)
+    }
+}
+
+impl Default for LoopbackPrefix {
+    fn default() -> Self {
+        Self(34)
+    }
+}
+
+impl fmt::Display for LoopbackPrefix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "127.{}", self.0)
+    }
+}
+
+impl FromStr for LoopbackPrefix {
+    type Err = LoopbackPrefixError;
+    fn from_str(text: &str) -> Result<Self, LoopbackPrefixError> {
+        let refused = || LoopbackPrefixError(text.to_owned());
+        let octet = text.strip_prefix("127.").and_then(|octet| octet.parse().ok()).ok_or_else(refused)?;
+        Self::new(octet).map_err(|_| refused())
+    }
+}
+
+/// A text that is no loopback network for an embedded run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no prefix: expected 127.N with N from 1 to 254")]
+pub struct LoopbackPrefixError(String);
+
+/// Where `up` keeps its state and `status` looks for it.
+pub(super) const DEFAULT_STATE: &str = "./peerdist-state";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_name_server_and_nodes() {
+        let prefix: LoopbackPrefix = "127.40".parse().unwrap();
+        assert_eq!(prefix.server().to_string(), "127.40.0.1");
+        assert_eq!(prefix.node(2, 3).to_string(), "127.40.2.3");
+        for bad in ["127.0", "127.255", "127.256", "10.1", "127", "127.1.2", ""] {
+            assert!(bad.parse::<LoopbackPrefix>().is_err(), "{bad}");
+        }
+    }
+}

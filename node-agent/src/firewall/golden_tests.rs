@@ -1,0 +1,76 @@
+//! Renderings compared with the committed files under `tests/golden`; `UPDATE_GENERATED=1` rewrites them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ipnet::Ipv4Net;
+use peerdist_core::ports::Role;
+
+use super::*;
+
+const ROLES: [(Option<Role>, &str); 4] =
+    [(None, "all"), (Some(Role::Server), "server"), (Some(Role::Client), "client"), (Some(Role::Vesc), "vesc")];
+
+fn check_golden(name: &str, rendered: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, rendered).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == rendered, "{name} is out of date: run the tests with UPDATE_GENERATED=1 and look at the diff");
+}
+
+#[test]
+fn renderings_are_the_committed_ones() {
+    check_golden("ports.txt", &render_table(None));
+    check_golden("ports.json", &render_json(None).unwrap());
+    for (role, name) in ROLES {
+        let options = NftablesOptions { role, ..Default::default() };
+        check_golden(&format!("ports-{name}.nft"), &render_nftables(&options));
+        check_golden(&format!("ports-{name}.iptables.sh"), &render_iptables(role));
+        check_golden(&format!("ports-{name}.windows.ps1"), &render_windows(role));
+    }
+}
+
+#[test]
+fn nftables_rules_load() {
+    let networks: Vec<Ipv4Net> = vec!["10.42.0.0/24".parse().unwrap(), "10.42.0.7/32".parse().unwrap()];
+    let addresses: BTreeMap<_, _> = AddressSet::ALL.map(|set| (set, networks.clone())).into();
+    for (role, name) in ROLES {
+        for drop in [DropScope::CataloguePorts, DropScope::EverythingElse] {
+            for addresses in [BTreeMap::new(), addresses.clone()] {
+                check_with_nft(name, &render_nftables(&NftablesOptions { role, addresses, drop }));
+            }
+        }
+    }
+}
+
+#[test]
+fn iptables_script_is_valid_shell() {
+    for (role, name) in ROLES {
+        let output = feed(Command::new("sh").arg("-n"), &render_iptables(role)).unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// `nft -c` needs a network namespace of its own: from `unshare`, which also works without root where the kernel
+/// allows user namespaces. Without either there is nothing to check with.
+fn check_with_nft(name: &str, rules: &str) {
+    let nft = "/usr/sbin/nft";
+    let has_namespace = Command::new("unshare").args(["-rn", "true"]).status().is_ok_and(|status| status.success());
+    if !Path::new(nft).exists() || !has_namespace {
+        assert!(std::env::var_os("CI").is_none(), "CI needs nft and unshare");
+        return;
+    }
+    let output = feed(Command::new("unshare").args(["-rn", nft, "-c", "-f", "-"]), rules).unwrap();
+    assert!(output.status.success(), "{name}: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn feed(command: &mut Command, input: &str) -> std::io::Result<std::process::Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().unwrap().write_all(input.as_bytes())?;
+    child.wait_with_output()
+}
