@@ -2,10 +2,14 @@
 //! Drivers in `peerdist-node-agent` act on what the machines here decide.
 //!
 //! In reading order: [`ports`] is the published catalogue; [`names`], [`digest`] and [`chunk_set`] are the words
-//! everything else speaks; [`wire`] is what nodes say to each other.
+//! everything else speaks; [`wire`] is what nodes say to each other; [`office`] is the tree of offices and
+//! [`distribution`] what should reach them; [`rollout`] decides what each office holds and when.
 
 pub mod chunk_set;
 pub mod digest;
+pub mod distribution;
 pub mod names;
+pub mod office;
 pub mod ports;
+pub mod rollout;
 pub mod wire;
