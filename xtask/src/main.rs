@@ -1,1 +1,54 @@
-fn main() {}
+//! `cargo xtask`: what contributors and CI type. It only starts other programs and looks at files; nothing of the
+//! product is linked in, so that it builds in seconds.
+//!
+//! In reading order: [`step`] runs and times one step; [`checks`] is the list behind `cargo xtask test`; [`deny`] and
+//! [`debian`] bring the tools that some steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the
+//! comparison with the disk.
+
+mod bench;
+mod checks;
+mod debian;
+mod deny;
+mod step;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks and measurements of peerdist")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything CI runs: format, tidy, clippy, tests, network scenarios (as root), licences and advisories.
+    Test,
+    /// Heads of files, unreachable files, words that do not belong here, tests named by ARCHITECTURE.md.
+    Tidy,
+    /// Licences, bans, sources and, when the advisory database can be had, advisories.
+    Deny,
+    /// Distributes 1 GiB to five nodes in two offices, interleaved with six parallel `dd conv=fsync`.
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let root = tree::workspace_root();
+    let outcome = match Arguments::parse().command {
+        Command::Test => checks::run_all(&root),
+        Command::Tidy => tidy::check(&root),
+        Command::Deny => deny::check(&root),
+        Command::Bench => bench::run(&root),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The programs that the network scenarios call, and the Debian packages that bring them. A machine without them and
+//! without apt-get fails the step: a test that could not run is no success.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::step;
+
+/// Program and the package that holds it.
+const NEEDED: [(&str, &str); 5] =
+    [("nft", "nftables"), ("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux")];
+
+/// Folders with programs of the administrator, which a short `PATH` may leave out.
+const ADMINISTRATOR: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Whether this process may make network namespaces.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("cannot look at /proc/self")?.uid() == 0)
+}
+
+/// Installs what is missing, by apt-get.
+pub(crate) fn install_missing() -> Result<()> {
+    let mut packages: Vec<&str> =
+        NEEDED.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !is_installed("apt-get") {
+        bail!("the network scenarios need the packages {}: install them", packages.join(", "));
+    }
+    let anywhere = Path::new("/");
+    step::run(anywhere, "apt-get", &["update", "--quiet"])?;
+    let install = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"];
+    step::run(anywhere, "env", &[&install[..], &packages[..]].concat())?;
+    match NEEDED.iter().find(|(program, _)| !is_installed(program)) {
+        Some((program, package)) => bail!("{program} is still missing after installing {package}"),
+        None => Ok(()),
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(ADMINISTRATOR.iter().map(|folder| Path::new(OsStr::new(folder)).to_path_buf()))
+        .any(|folder| folder.join(program).is_file())
+}

@@ -1,0 +1,84 @@
+//! Licences, bans, sources and advisories of every dependency, by cargo-deny and `deny.toml`. The tool is taken from
+//! `PATH`, otherwise built once into `target/tools`. Advisories need the RustSec database, a git repository on the
+//! internet: where it cannot be had, the three offline checks run and the output says what was not checked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::step;
+
+/// The release that `deny.toml` was written for.
+const VERSION: &str = "0.20.2";
+/// How long the advisory database may take: an unreachable host must not hold up the run.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Checks that need nothing but the lock file and the sources of the dependencies.
+const OFFLINE_CHECKS: [&str; 3] = ["licenses", "bans", "sources"];
+
+/// Runs the checks; an error when one fails, not when the advisory database is out of reach.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let tool = tool(root)?;
+    let tool = tool.to_string_lossy();
+    let offline = [&["--offline", "--workspace", "check"][..], &OFFLINE_CHECKS[..]].concat();
+    step::run(root, &tool, &offline)?;
+    if let Err(error) = fetch_database(root, &tool) {
+        println!("NOT CHECKED: advisories, because the RustSec database cannot be had: {error:#}");
+        return Ok(());
+    }
+    step::run(root, &tool, &["--offline", "--workspace", "check", "--disable-fetch", "advisories"])
+}
+
+/// cargo-deny from `PATH`, or our own build of it.
+fn tool(root: &Path) -> Result<PathBuf> {
+    let installed = Command::new("cargo-deny").arg("--version").stdin(Stdio::null()).output();
+    if installed.is_ok_and(|output| output.status.success()) {
+        return Ok(PathBuf::from("cargo-deny"));
+    }
+    let folder = root.join("target/tools");
+    let tool = folder.join("bin/cargo-deny");
+    if !tool.is_file() {
+        install(root, &folder)?;
+    }
+    Ok(tool)
+}
+
+/// Without optimisation: the tool runs for a second and is built far longer.
+fn install(root: &Path, folder: &Path) -> Result<()> {
+    let folder = folder.to_string_lossy();
+    let arguments = ["install", "cargo-deny", "--locked", "--version", VERSION, "--debug", "--root", &folder];
+    step::run(root, &step::cargo(), &arguments)
+}
+
+fn fetch_database(root: &Path, tool: &str) -> Result<()> {
+    println!("$ {tool} fetch db");
+    let child = Command::new(tool)
+        .args(["fetch", "db"])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {tool}"))?;
+    match wait_at_most(child, DATABASE_TIMEOUT)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!("`cargo-deny fetch db` ended with {status}"),
+        None => bail!("no answer within {} s", DATABASE_TIMEOUT.as_secs()),
+    }
+}
+
+/// `None`: it took longer and was ended.
+fn wait_at_most(mut child: Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}

@@ -1,0 +1,88 @@
+//! One step of a run: a headline, a program, its time. Output of the program goes straight through, because the
+//! lines of `cargo test` are what people and CI want to read. There is never a standard input.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Steps that were run, for the summary.
+#[derive(Default)]
+pub(crate) struct Steps {
+    done: Vec<(&'static str, Duration, Outcome)>,
+}
+
+enum Outcome {
+    Passed,
+    Failed(anyhow::Error),
+    Skipped(&'static str),
+}
+
+impl Steps {
+    /// Runs a step and remembers how it went. The following steps run even when this one failed, so that one run
+    /// tells everything that is wrong.
+    pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) {
+        println!("\n==> {name}");
+        let start = Instant::now();
+        let outcome = match step() {
+            Ok(()) => Outcome::Passed,
+            Err(error) => {
+                eprintln!("error: {name}: {error:#}");
+                Outcome::Failed(error)
+            }
+        };
+        self.done.push((name, start.elapsed(), outcome));
+    }
+
+    /// Remembers that a step was left out, and says so in the summary.
+    pub(crate) fn skip(&mut self, name: &'static str, why: &'static str) {
+        println!("\n==> {name}: NOT RUN, {why}");
+        self.done.push((name, Duration::ZERO, Outcome::Skipped(why)));
+    }
+
+    /// Prints one line a step and a closing line; an error when a step failed.
+    pub(crate) fn finish(self) -> Result<()> {
+        println!("\n==> summary");
+        let total: Duration = self.done.iter().map(|(_, time, _)| *time).sum();
+        let mut failed = Vec::new();
+        for (name, time, outcome) in &self.done {
+            let (word, detail) = match outcome {
+                Outcome::Passed => ("ok", String::new()),
+                Outcome::Skipped(why) => ("NOT RUN", format!("  {why}")),
+                Outcome::Failed(error) => {
+                    failed.push(*name);
+                    ("FAILED", format!("  {error:#}"))
+                }
+            };
+            println!("{word:>8} {:>8.1} s  {name}{detail}", time.as_secs_f64());
+        }
+        let seconds = total.as_secs_f64();
+        if failed.is_empty() {
+            println!("xtask test: all steps that ran passed, {seconds:.0} s in total");
+            return Ok(());
+        }
+        println!("xtask test: {} of {} steps failed, {seconds:.0} s in total", failed.len(), self.done.len());
+        bail!("failed: {}", failed.join(", "));
+    }
+}
+
+/// Runs `program` in `folder` with its output passed through.
+pub(crate) fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
+    println!("$ {program} {}", arguments.join(" "));
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {program}"))?;
+    if !status.success() {
+        bail!("`{program} {}` ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// The cargo that started us.
+pub(crate) fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
