@@ -2,12 +2,15 @@
 //! Drivers in `peerdist-node-agent` act on what the machines here decide.
 //!
 //! In reading order: [`ports`] is the published catalogue; [`names`], [`digest`] and [`chunk_set`] are the words
-//! everything else speaks; [`wire`] is what nodes say to each other; [`office`] is the tree of offices and
-//! [`distribution`] what should reach them; [`rollout`] decides what each office holds and when.
+//! everything else speaks; [`chunking`] and [`manifest`] are what a package consists of; [`wire`] is what nodes
+//! say to each other; [`office`] is the tree of offices and [`distribution`] what should reach them; [`rollout`]
+//! decides what each office holds and when.
 
 pub mod chunk_set;
+pub mod chunking;
 pub mod digest;
 pub mod distribution;
+pub mod manifest;
 pub mod names;
 pub mod office;
 pub mod ports;

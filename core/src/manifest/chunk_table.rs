@@ -1,0 +1,111 @@
+//! The chunks of one package: digest, place and length of each, for random access. About 40 bytes a chunk.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::page::{PageError, decompress, expect_equal};
+use super::root::{ManifestRoot, PageRef};
+use crate::chunk_set::ChunkIndex;
+use crate::chunking::CHUNK_BYTES_MAX;
+use crate::digest::Digest;
+use crate::wire::proto;
+
+/// Digests and places of all chunks of a package, in the order of its files' bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkTable {
+    digests: Vec<Digest>,
+    /// Offset of each chunk, and the end of the last.
+    offsets: Vec<u64>,
+}
+
+impl ChunkTable {
+    /// Reads all chunk pages of a package; `load` brings the compressed page.
+    ///
+    /// # Errors
+    /// What `load` returns, and [`PageError`] when a page is not what the root says.
+    pub fn from_pages<E: From<PageError>>(
+        root: &ManifestRoot,
+        mut load: impl FnMut(&PageRef) -> Result<Bytes, E>,
+    ) -> Result<Self, E> {
+        let mut table = Self { digests: Vec::new(), offsets: vec![0] };
+        for page in root.chunk_pages() {
+            let bytes = load(page)?;
+            table.push_page(page, &bytes)?;
+        }
+        Ok(table)
+    }
+
+    fn push_page(&mut self, reference: &PageRef, compressed: &[u8]) -> Result<(), PageError> {
+        let page = reference.digest;
+        let message = check_chunk_page(reference, compressed)?;
+        debug_assert_eq!(self.end(), reference.first_byte, "page {page} follows its predecessor");
+        self.digests.reserve_exact(message.lengths.len());
+        self.offsets.reserve_exact(message.lengths.len());
+        for (digest, length) in message.digests.chunks_exact(Digest::BYTES).zip(message.lengths) {
+            self.digests.extend(Digest::try_from(digest));
+            self.offsets.push(self.end() + u64::from(length));
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> u64 {
+        self.offsets.last().copied().unwrap_or_default()
+    }
+
+    /// How many chunks.
+    pub fn len(&self) -> u32 {
+        self.digests.len() as u32
+    }
+
+    /// Whether the package has no chunk (no file has a byte).
+    pub fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Digest of a chunk.
+    pub fn digest(&self, index: ChunkIndex) -> Option<Digest> {
+        self.digests.get(index as usize).copied()
+    }
+
+    /// All digests in order.
+    pub fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+
+    /// Offset of a chunk in the concatenation of all files.
+    pub fn offset(&self, index: ChunkIndex) -> Option<u64> {
+        (index < self.len()).then(|| self.offsets[index as usize])
+    }
+
+    /// Length of a chunk in bytes, at least 1.
+    pub fn length(&self, index: ChunkIndex) -> Option<u32> {
+        let (first, next) = (self.offset(index)?, self.offsets.get(index as usize + 1)?);
+        Some((next - first) as u32)
+    }
+
+    /// Sum of the lengths of the chunks, without those outside the package.
+    pub fn bytes_of(&self, chunks: impl IntoIterator<Item = ChunkIndex>) -> u64 {
+        chunks.into_iter().filter_map(|index| self.length(index)).map(u64::from).sum()
+    }
+
+    /// Memory the table takes, for caches.
+    pub fn memory_bytes(&self) -> usize {
+        self.digests.len() * (Digest::BYTES + size_of::<u64>())
+    }
+}
+
+/// Verifies and opens a chunk page: as many chunks and bytes as the root says, each of a permitted length.
+pub(super) fn check_chunk_page(reference: &PageRef, compressed: &[u8]) -> Result<proto::ChunkPage, PageError> {
+    let page = reference.digest;
+    let message = proto::ChunkPage::decode(decompress(reference, compressed)?)
+        .map_err(|source| PageError::Malformed { page, source })?;
+    expect_equal(page, "chunk lengths", message.lengths.len() as u64, reference.count.into())?;
+    let digest_bytes = u64::from(reference.count) * Digest::BYTES as u64;
+    expect_equal(page, "digest bytes", message.digests.len() as u64, digest_bytes)?;
+    if let Some(&length) = message.lengths.iter().find(|&&length| length == 0 || length > CHUNK_BYTES_MAX) {
+        return Err(PageError::ChunkLength { page, length });
+    }
+    let bytes = message.lengths.iter().map(|&length| u64::from(length)).sum();
+    expect_equal(page, "chunk bytes", bytes, reference.bytes)?;
+    Ok(message)
+}
