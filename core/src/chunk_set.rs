@@ -95,10 +95,8 @@ impl ChunkSet {
 
     /// Adds every chunk of the runs.
     pub fn insert_runs(&mut self, runs: &[ChunkRun]) {
-        for run in runs {
-            for index in run.first..run.first.saturating_add(run.count).min(self.capacity) {
-                self.insert(index);
-            }
+        for index in indices_of(runs, self.capacity) {
+            self.insert(index);
         }
     }
 
@@ -106,6 +104,14 @@ impl ChunkSet {
     pub fn union_with(&mut self, other: &ChunkSet) {
         for (word, &added) in self.words.iter_mut().zip(&other.words) {
             *word |= added;
+        }
+        self.recount();
+    }
+
+    /// Keeps only chunks that are in the other set too.
+    pub fn intersect_with(&mut self, other: &ChunkSet) {
+        for (position, word) in self.words.iter_mut().enumerate() {
+            *word &= other.words.get(position).copied().unwrap_or(0);
         }
         self.recount();
     }
@@ -137,6 +143,11 @@ impl ChunkSet {
                 })
             })
         })
+    }
+
+    /// Chunks in ascending order from `start` on, then those before it.
+    pub fn iter_from(&self, start: ChunkIndex) -> impl Iterator<Item = ChunkIndex> + '_ {
+        self.iter().skip_while(move |&index| index < start).chain(self.iter().take_while(move |&index| index < start))
     }
 
     /// The set as ascending runs.
@@ -178,6 +189,11 @@ impl std::fmt::Debug for ChunkSet {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}/{} chunks", self.len, self.capacity)
     }
+}
+
+/// The chunks of runs, as far as they lie inside a package of `capacity` chunks.
+pub fn indices_of(runs: &[ChunkRun], capacity: u32) -> impl Iterator<Item = ChunkIndex> + '_ {
+    runs.iter().flat_map(move |run| run.first..run.first.saturating_add(run.count).min(capacity))
 }
 
 /// Joins ascending chunk indices into runs.

@@ -1,0 +1,321 @@
+//! The client of one node: everything it decides, as one machine.
+//!
+//! It is composed of the election ([`crate::rendezvous`]), the life of each package ([`package`]), incoming transfers
+//! ([`receiving`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is
+//! the rendezvous point, its office's coordination ([`leading`]). The driver feeds [`Event`]s and acts on [`Output`]s;
+//! it verifies and stores chunks before it says that they are stored.
+
+mod event;
+mod leading;
+mod membership;
+mod package;
+mod planning;
+mod receiving;
+mod serving;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::digest::Digest;
+use crate::message::{MemberReport, Message, SignedBytes, Term, TransferId};
+use crate::names::{DistributionKey, NodeName};
+use crate::office::OfficeType;
+use crate::peer::{MessageClass, NodeRef, Peer};
+use crate::plan::Plan;
+use crate::rendezvous::{self, Rendezvous};
+
+pub use event::{
+    BUSY, BroadcastRequest, ControlSignal, Event, INVENTORY_NEEDED, MISSING, NOT_GRANTED, NOT_READY,
+    NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
+};
+use leading::Leading;
+use package::Package;
+use receiving::Incoming;
+
+/// Regular look at deadlines, retries and silent transfers.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
+/// Changes are gathered this long before they are reported or acted upon.
+pub const GATHER: Duration = Duration::from_millis(15);
+/// How often a client greets the server.
+pub const HELLO_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a member reports to its rendezvous point even if nothing changed.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a rendezvous point reports its office to the server.
+pub const OFFICE_REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a client knows of itself from its enrolment.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Itself.
+    pub me: NodeRef,
+    /// Random number of this run.
+    pub boot_id: u64,
+    /// Type of its office.
+    pub office_type: OfficeType,
+    /// Whether its office is the Central Office.
+    pub central: bool,
+    /// Highest election term it remembers.
+    pub term: Term,
+    /// Seed of its random choices.
+    pub seed: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Client {
+    config: ClientConfig,
+    rng: StdRng,
+    election: Rendezvous,
+    leading: Option<Leading>,
+    plan: Option<Plan>,
+    signed_plan: Option<SignedBytes>,
+    /// Packages by digest of their root.
+    packages: BTreeMap<Digest, Package>,
+    /// What the store had at the start and no plan has claimed yet.
+    unclaimed: BTreeMap<Digest, DistributionKey>,
+    transfers: BTreeMap<TransferId, Incoming>,
+    serving: BTreeSet<(NodeName, TransferId)>,
+    next_transfer: TransferId,
+    /// Claims of the parent's rendezvous point, and the turn among the nodes that the plan names.
+    parent_claim: Option<(Term, NodeRef)>,
+    parent_turn: usize,
+    housekeeping_at: Instant,
+    urgent_at: Option<Instant>,
+    hello_at: Instant,
+    report_at: Instant,
+    inventory_due: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Client {
+    /// A client that just enrolled. `stored` is what its store holds.
+    pub fn new(now: Instant, config: ClientConfig, stored: Vec<StoredPackage>) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let election = Rendezvous::new(now, config.me.clone(), config.office_type, config.term, &mut rng);
+        let first_transfer = config.boot_id << 24;
+        Self {
+            rng,
+            election,
+            leading: None,
+            plan: None,
+            signed_plan: None,
+            packages: BTreeMap::new(),
+            unclaimed: stored.into_iter().map(|package| (package.digest, package.distribution)).collect(),
+            transfers: BTreeMap::new(),
+            serving: BTreeSet::new(),
+            next_transfer: first_transfer,
+            parent_claim: None,
+            parent_turn: 0,
+            housekeeping_at: now,
+            urgent_at: None,
+            hello_at: now,
+            report_at: now,
+            inventory_due: false,
+            outputs: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Plan { signed, plan } => self.take_plan(now, signed, plan),
+            Event::Delivered { to, .. } => self.delivered(now, &to),
+            Event::Undelivered { to, message, refused } => self.undelivered(now, &to, message, refused),
+            Event::Broadcast { from, request } => self.hear_broadcast(now, from, request),
+            Event::Prepared(prepared) => self.prepared(now, prepared),
+            Event::PrepareFailed { digest, reason, message, is_final } => {
+                self.prepare_failed(now, digest, reason, message, is_final);
+            }
+            Event::TransferStarted { transfer } => self.transfer_started(now, transfer),
+            Event::ChunkStored { transfer, index } => self.chunk_stored(now, transfer, index),
+            Event::ChunkRejected { transfer, bytes } => self.chunk_rejected(now, transfer, bytes),
+            Event::TransferEnded { transfer, failure } => self.transfer_ended(now, transfer, failure),
+            Event::Flushed { digest, runs } => self.flushed(now, digest, &runs),
+            Event::ChunksLost { digest, runs } => self.chunks_lost(now, digest, &runs),
+            Event::StoreFailed { digest, reason, message } => self.store_failed(now, digest, reason, message),
+            Event::Published { digest } => self.published(now, digest),
+            Event::ServeEnded { to, transfer } => {
+                self.serving.remove(&(to, transfer));
+            }
+        }
+        self.drive_election(now);
+    }
+
+    /// Takes in a message of a peer whose identity is proven.
+    ///
+    /// # Errors
+    /// [`Refusal`] is the reply to the peer when the message is not honoured.
+    pub fn message(&mut self, now: Instant, from: Peer, message: Message) -> Result<(), Refusal> {
+        let answer = match (from, message) {
+            (Peer::Server, Message::PlanChanged(changed)) => {
+                self.hear_server(now, changed);
+                Ok(())
+            }
+            (Peer::Server, Message::Grant(grant)) => {
+                self.server_given_before(now, grant);
+                Ok(())
+            }
+            (Peer::Node(from), message) => self.message_of_node(now, from, message),
+            (Peer::Server, _) => Err(Refusal::unexpected()),
+        };
+        self.drive_election(now);
+        answer
+    }
+
+    /// Acts on deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.election.handle_timeout(now);
+        self.drive_election(now);
+        if self.urgent_at.is_some_and(|at| at <= now) {
+            self.urgent_at = None;
+            self.act(now);
+        }
+        if self.housekeeping_at <= now {
+            self.housekeeping_at = now + HOUSEKEEPING_INTERVAL;
+            self.greet(now);
+            self.retry_packages(now);
+            self.end_silent_transfers(now);
+            self.act(now);
+        }
+    }
+
+    /// Next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Client::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Instant {
+        let deadlines = [self.election.poll_timeout(), self.urgent_at];
+        deadlines.into_iter().flatten().fold(self.housekeeping_at, Instant::min)
+    }
+
+    /// Whether the node is its office's rendezvous point.
+    pub fn is_rendezvous_point(&self) -> bool {
+        self.election.is_leading()
+    }
+
+    /// The office's rendezvous point as far as this node knows.
+    pub fn rendezvous_point(&self) -> Option<&NodeRef> {
+        if self.election.is_leading() { Some(&self.config.me) } else { self.election.leader() }
+    }
+
+    /// Current election term.
+    pub fn term(&self) -> Term {
+        self.election.term()
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Whether a peer may read the manifest of a package: members of the office, and child offices with a grant.
+    pub fn may_read_manifest(&self, peer: &NodeRef, digest: &Digest) -> bool {
+        let Some(package) = self.packages.get(digest) else { return false };
+        peer.office == self.config.me.office || package.planned.granted_children.contains(&peer.office)
+    }
+
+    /// Progress of every planned package on this node.
+    pub fn progress(&self) -> impl Iterator<Item = PackageProgress<'_>> {
+        self.packages.values().filter(|package| !package.superseded).map(|package| PackageProgress {
+            planned: &package.planned,
+            state: &package.state,
+            phase: package.phase.as_str(),
+        })
+    }
+
+    fn revision(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |plan| plan.revision)
+    }
+
+    fn send(&mut self, to: Peer, class: MessageClass, message: Message) {
+        self.outputs.push_back(Output::Send { to, class, message });
+    }
+
+    fn send_small(&mut self, to: &NodeRef, message: Message) {
+        self.send(Peer::Node(to.clone()), MessageClass::Small, message);
+    }
+
+    /// Something changed that should be reported or acted upon soon.
+    fn hurry(&mut self, now: Instant) {
+        let soon = now + GATHER;
+        self.urgent_at = Some(self.urgent_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    fn act(&mut self, now: Instant) {
+        if self.leading.is_some() {
+            self.lead(now);
+        } else {
+            self.report(now);
+        }
+    }
+
+    fn drive_election(&mut self, now: Instant) {
+        while let Some(output) = self.election.poll() {
+            match output {
+                rendezvous::Output::Beacon(term) => {
+                    let plan_revision = self.revision();
+                    self.outputs.push_back(Output::Broadcast(BroadcastRequest::Beacon { term, plan_revision }));
+                }
+                rendezvous::Output::Ask => {
+                    self.outputs.push_back(Output::Broadcast(BroadcastRequest::WhoIsRendezvousPoint));
+                }
+                rendezvous::Output::Lead(_) => self.begin_leading(now),
+                rendezvous::Output::Follow { .. } => self.begin_following(now),
+                rendezvous::Output::ReportLost(term) => {
+                    self.send(Peer::Server, MessageClass::Small, Message::RendezvousLost { term });
+                }
+            }
+        }
+    }
+
+    fn message_of_node(&mut self, now: Instant, from: NodeRef, message: Message) -> Result<(), Refusal> {
+        let same_office = from.office == self.config.me.office;
+        match message {
+            Message::RendezvousClaim { term, .. } if same_office => {
+                self.election.handle(now, rendezvous::Event::Beacon { from, term }, &mut self.rng);
+                Ok(())
+            }
+            Message::RendezvousClaim { term, .. } => self.hear_parent_claim(term, from),
+            Message::MemberReport(report) if same_office => self.take_member_report(now, &from, report),
+            Message::Inventory(inventory) if same_office => self.take_member_inventory(now, &from, inventory),
+            Message::Inventory(inventory) => self.take_child_inventory(&from, inventory),
+            Message::Assign(assign) if same_office => self.take_assignments(now, &from, assign),
+            Message::Unserved(unserved) if same_office => self.take_member_unserved(now, &from, unserved),
+            Message::Unserved(unserved) => self.take_child_unserved(now, &from, unserved),
+            Message::Want(want) => self.take_want(&from, want),
+            Message::Fetch(fetch) => self.take_fetch(now, &from, fetch),
+            Message::Grant(grant) => self.take_grant(now, &from, grant),
+            Message::HoldersFound(found) if same_office => {
+                self.take_holders_found(now, &from, found);
+                Ok(())
+            }
+            _ => Err(Refusal::unexpected()),
+        }
+    }
+
+    fn empty_report(&self) -> MemberReport {
+        MemberReport {
+            boot_id: self.config.boot_id,
+            plan_revision: self.revision(),
+            term: self.election.term(),
+            packages: Vec::new(),
+        }
+    }
+}
+
+/// See [`Client::progress`].
+#[derive(Debug)]
+pub struct PackageProgress<'a> {
+    /// The package as planned.
+    pub planned: &'a crate::plan::PlannedPackage,
+    /// Bytes and completion.
+    pub state: &'a crate::message::NodeState,
+    /// A stable word for where it is in its life: the `state` label of `peerdist_packages`.
+    pub phase: &'static str,
+}

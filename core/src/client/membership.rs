@@ -1,0 +1,206 @@
+//! The node as a member: greeting the server, following a rendezvous point, reporting to it.
+
+use std::time::Instant;
+
+use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT, Refusal};
+use super::{Client, HELLO_INTERVAL, REPORT_INTERVAL};
+use crate::digest::Digest;
+use crate::message::{
+    Hello, HoldersFound, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, PlanChanged, RUNS_MAX, Term,
+};
+use crate::peer::{MessageClass, NodeRef, Peer};
+use crate::rendezvous;
+
+impl Client {
+    pub(super) fn greet(&mut self, now: Instant) {
+        if self.hello_at > now {
+            return;
+        }
+        self.hello_at = now + HELLO_INTERVAL;
+        let hello = Hello { boot_id: self.config.boot_id, plan_revision: self.revision(), term: self.election.term() };
+        self.send(Peer::Server, MessageClass::Small, Message::Hello(hello));
+        if self.leading.is_some() {
+            self.claim();
+        }
+        self.announce_completions();
+    }
+
+    pub(super) fn hear_server(&mut self, now: Instant, changed: PlanChanged) {
+        let says = rendezvous::Event::ServerSays { term: changed.term, rendezvous_point: changed.rendezvous_point };
+        self.election.handle(now, says, &mut self.rng);
+    }
+
+    pub(super) fn begin_following(&mut self, now: Instant) {
+        if self.leading.take().is_some() {
+            self.drop_transit_packages();
+        }
+        self.inventory_due = true;
+        self.hurry(now);
+        self.retry_packages(now);
+    }
+
+    pub(super) fn delivered(&mut self, now: Instant, to: &Peer) {
+        if to.node().is_some() && to.node() == self.election.leader() {
+            self.election.handle(now, rendezvous::Event::ReportDelivered, &mut self.rng);
+        }
+    }
+
+    pub(super) fn undelivered(&mut self, now: Instant, to: &Peer, message: Message, refused: Option<String>) {
+        let to_leader = to.node().is_some() && to.node() == self.election.leader();
+        match message {
+            Message::MemberReport(report) => {
+                self.unreport(report.packages);
+                match refused.as_deref() {
+                    Some(INVENTORY_NEEDED) => {
+                        self.inventory_due = true;
+                        self.hurry(now);
+                    }
+                    Some(NOT_RENDEZVOUS_POINT) if to_leader => {
+                        self.election.handle(now, rendezvous::Event::Denied, &mut self.rng);
+                    }
+                    None if to_leader => {
+                        self.election.handle(now, rendezvous::Event::ReportUndelivered, &mut self.rng);
+                    }
+                    _ => {}
+                }
+            }
+            Message::Inventory(_) if to_leader => self.inventory_due = true,
+            Message::Want(want) => self.want_failed(now, want.transfer, refused),
+            Message::Fetch(fetch) => self.fetch_failed(now, to, &fetch, refused.as_deref()),
+            Message::Assign(assign) => self.assign_failed(now, to, assign, refused.as_deref()),
+            Message::Complete { digest, .. } => {
+                if let Some(package) = self.packages.get_mut(&digest) {
+                    package.completion_due = true;
+                }
+            }
+            Message::Hello(_) if refused.is_none() => {
+                self.hello_at = self.hello_at.min(now + REPORT_INTERVAL * 2);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a lost report said has to be said again.
+    fn unreport(&mut self, deltas: Vec<PackageDelta>) {
+        for delta in deltas {
+            if let Some(package) = self.packages.get_mut(&delta.digest) {
+                package.touch();
+                if !delta.available.is_empty() || !delta.lost.is_empty() {
+                    self.inventory_due = true;
+                }
+            }
+        }
+    }
+
+    /// Reports to the rendezvous point: everything if it is new to it, otherwise what changed.
+    pub(super) fn report(&mut self, now: Instant) {
+        let Some(leader) = self.election.leader().cloned() else { return };
+        if self.inventory_due {
+            self.inventory_due = false;
+            let inventory = self.inventory();
+            self.packages.values_mut().for_each(super::Package::forget_delta);
+            self.send(Peer::Node(leader), MessageClass::Foreground, Message::Inventory(inventory));
+            self.report_at = now + REPORT_INTERVAL;
+            return;
+        }
+        let mut report = self.empty_report();
+        let mut runs_left = RUNS_MAX;
+        for package in
+            self.packages.values_mut().filter(|package| package.is_prepared() || package.state.error.is_some())
+        {
+            if report.packages.len() >= PACKAGES_MAX || runs_left == 0 {
+                break;
+            }
+            if let Some(delta) = package.take_delta() {
+                runs_left = runs_left.saturating_sub(delta.available.len() + delta.lost.len());
+                report.packages.push(delta);
+            }
+        }
+        if runs_left == 0 {
+            self.hurry(now);
+        }
+        if report.packages.is_empty() && self.report_at > now {
+            return;
+        }
+        self.report_at = now + REPORT_INTERVAL;
+        self.send_small(&leader, Message::MemberReport(report));
+    }
+
+    fn inventory(&self) -> Inventory {
+        let packages = self
+            .packages
+            .values()
+            .filter(|package| package.is_prepared())
+            .take(PACKAGES_MAX)
+            .map(|package| PackageInventory {
+                digest: package.planned.digest,
+                available: package.available.to_bytes().into(),
+                state: package.state.clone(),
+            })
+            .collect();
+        Inventory { boot_id: self.config.boot_id, term: self.election.term(), packages }
+    }
+
+    pub(super) fn hear_broadcast(&mut self, now: Instant, from: NodeRef, request: BroadcastRequest) {
+        if from.office != self.config.me.office || from.name == self.config.me.name {
+            return;
+        }
+        match request {
+            BroadcastRequest::Beacon { term, .. } => {
+                self.election.handle(now, rendezvous::Event::Beacon { from, term }, &mut self.rng);
+            }
+            BroadcastRequest::WhoIsRendezvousPoint => {
+                if self.election.is_leading() {
+                    let claim = Message::RendezvousClaim { term: self.election.term(), plan_revision: self.revision() };
+                    self.send_small(&from, claim);
+                }
+            }
+            BroadcastRequest::WhoHas { question, digests } => self.answer_who_has(&from, question, &digests),
+        }
+    }
+
+    fn answer_who_has(&mut self, from: &NodeRef, question: u64, digests: &[Digest]) {
+        let packages: Vec<PackageDelta> = digests
+            .iter()
+            .filter_map(|digest| self.packages.get(digest))
+            .filter(|package| !package.available.is_empty())
+            .map(|package| {
+                let mut available = package.available.runs();
+                available.truncate(RUNS_MAX / digests.len().max(1));
+                PackageDelta {
+                    digest: package.planned.digest,
+                    available,
+                    lost: Vec::new(),
+                    state: package.state.clone(),
+                }
+            })
+            .collect();
+        if packages.is_empty() {
+            return;
+        }
+        let found = HoldersFound {
+            question,
+            packages,
+            term: self.election.term(),
+            rendezvous_point: self.election.is_leading(),
+        };
+        self.send_small(from, Message::HoldersFound(found));
+    }
+
+    /// The rendezvous point of the parent office made itself known.
+    pub(super) fn hear_parent_claim(&mut self, term: Term, from: NodeRef) -> Result<(), Refusal> {
+        let parent = self.plan.as_ref().and_then(|plan| plan.parent.as_ref());
+        if parent != Some(&from.office) {
+            return Err(Refusal::unexpected());
+        }
+        let known = self.parent_claim.as_ref();
+        if known.is_none_or(|(known_term, node)| term > *known_term || (term == *known_term && *node == from)) {
+            let is_new = known.is_none_or(|(_, node)| *node != from);
+            self.parent_claim = Some((term, from.clone()));
+            if is_new && self.election.is_leading() {
+                self.tell_parent_what_came(&from);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,335 @@
+//! One package on a node, from the plan to the published tree.
+
+use std::time::{Duration, Instant};
+
+use super::Client;
+use super::event::{Output, PreparedPackage};
+use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of};
+use crate::digest::Digest;
+use crate::message::{Message, NodeState, PackageDelta, RUNS_MAX};
+use crate::peer::{MessageClass, Peer};
+use crate::plan::PlannedPackage;
+use crate::swarm::office_view::ChunkLengths;
+use crate::swarm::upstream::Upstream;
+
+/// Pause before a manifest is asked for again.
+const PREPARE_RETRY: Duration = Duration::from_millis(700);
+/// Pause after a failure that will not go away by itself (disk full, foreign directory).
+const FINAL_RETRY: Duration = Duration::from_secs(30);
+/// Pause before publishing is tried again.
+const PUBLISH_RETRY: Duration = Duration::from_secs(5);
+
+/// Where a package is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not begun, or to be tried again at that time.
+    Planned(Option<Instant>),
+    /// Manifest and place on disk are being made.
+    Preparing,
+    /// Chunks are being fetched. In a transit office it stays here.
+    Fetching,
+    /// Being published.
+    Publishing,
+    /// Publishing failed and is tried again at that time.
+    PublishFailed(Instant),
+    /// Published.
+    Published,
+}
+
+impl Phase {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned(_) => "planned",
+            Self::Preparing => "preparing",
+            Self::Fetching => "fetching",
+            Self::Publishing => "publishing",
+            Self::PublishFailed(_) => "failed",
+            Self::Published => "published",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Package {
+    pub(super) planned: PlannedPackage,
+    pub(super) phase: Phase,
+    /// A newer version took its place; its bytes stay until that one is prepared.
+    pub(super) superseded: bool,
+    pub(super) lengths: ChunkLengths,
+    pub(super) available: ChunkSet,
+    pub(super) held: ChunkSet,
+    pub(super) in_flight: ChunkSet,
+    pub(super) upstream: Upstream,
+    pub(super) state: NodeState,
+    unreported: ChunkSet,
+    unreported_lost: ChunkSet,
+    state_changed: bool,
+    pub(super) completion_due: bool,
+}
+
+impl Package {
+    pub(super) fn new(planned: PlannedPackage) -> Self {
+        Self {
+            planned,
+            phase: Phase::Planned(None),
+            superseded: false,
+            lengths: Vec::new().into(),
+            available: ChunkSet::default(),
+            held: ChunkSet::default(),
+            in_flight: ChunkSet::default(),
+            upstream: Upstream::default(),
+            state: NodeState::default(),
+            unreported: ChunkSet::default(),
+            unreported_lost: ChunkSet::default(),
+            state_changed: true,
+            completion_due: false,
+        }
+    }
+
+    /// Whether manifest and place on disk are there.
+    pub(super) fn is_prepared(&self) -> bool {
+        !matches!(self.phase, Phase::Planned(_) | Phase::Preparing)
+    }
+
+    pub(super) fn capacity(&self) -> u32 {
+        self.lengths.len() as u32
+    }
+
+    pub(super) fn bytes_of(&self, index: ChunkIndex) -> u64 {
+        self.lengths.get(index as usize).copied().map_or(0, u64::from)
+    }
+
+    pub(super) fn gain(&mut self, index: ChunkIndex) {
+        if self.available.insert(index) {
+            self.unreported.insert(index);
+            self.state_changed = true;
+        }
+    }
+
+    pub(super) fn touch(&mut self) {
+        self.state_changed = true;
+    }
+
+    /// What the next report says of this package; bounded, the rest goes with the one after.
+    pub(super) fn take_delta(&mut self) -> Option<PackageDelta> {
+        if !self.state_changed && self.unreported.is_empty() && self.unreported_lost.is_empty() {
+            return None;
+        }
+        let available = take_runs(&mut self.unreported);
+        let lost = take_runs(&mut self.unreported_lost);
+        self.state_changed = false;
+        Some(PackageDelta { digest: self.planned.digest, available, lost, state: self.state.clone() })
+    }
+
+    /// A full inventory makes earlier deltas needless.
+    pub(super) fn forget_delta(&mut self) {
+        let capacity = self.capacity();
+        self.unreported = ChunkSet::new(capacity);
+        self.unreported_lost = ChunkSet::new(capacity);
+        self.state_changed = false;
+    }
+
+    fn take_prepared(&mut self, prepared: PreparedPackage) {
+        let capacity = prepared.lengths.len() as u32;
+        self.lengths = prepared.lengths;
+        self.unreported = prepared.available.clone();
+        self.unreported_lost = ChunkSet::new(capacity);
+        self.in_flight = ChunkSet::new(capacity);
+        self.available = prepared.available;
+        self.held = prepared.held;
+        self.upstream = Upstream::default();
+        self.state.error = None;
+        self.state.bytes_held = self.held.iter().map(|index| self.bytes_of(index)).sum();
+        self.state.bytes_from_local += prepared.bytes_from_local;
+        self.state_changed = true;
+        self.phase = if prepared.published { Phase::Published } else { Phase::Fetching };
+        self.state.complete = prepared.published;
+        self.completion_due = prepared.published;
+    }
+}
+
+fn take_runs(set: &mut ChunkSet) -> Vec<ChunkRun> {
+    let mut runs = set.runs();
+    runs.truncate(RUNS_MAX);
+    for index in runs.iter().flat_map(|run| run.range()) {
+        set.remove(index);
+    }
+    runs
+}
+
+impl Client {
+    pub(super) fn retry_packages(&mut self, now: Instant) {
+        let due: Vec<Digest> = self
+            .packages
+            .iter()
+            .filter(|(_, package)| !package.superseded)
+            .filter(|(_, package)| match package.phase {
+                Phase::Planned(at) => at.is_none_or(|at| at <= now),
+                Phase::PublishFailed(at) => at <= now,
+                _ => false,
+            })
+            .map(|(&digest, _)| digest)
+            .collect();
+        for digest in due {
+            match self.packages.get(&digest).map(|package| package.phase) {
+                Some(Phase::PublishFailed(_)) => self.publish_if_whole(digest),
+                _ => self.prepare(digest),
+            }
+        }
+    }
+
+    /// Asks for the manifest, if somebody is known who has it and this node is to hold the package.
+    pub(super) fn prepare(&mut self, digest: Digest) {
+        let leading = self.election.is_leading();
+        let from = if self.config.central {
+            Some(Peer::Server)
+        } else if leading {
+            self.parent().map(Peer::Node)
+        } else {
+            self.election.leader().cloned().map(Peer::Node)
+        };
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        if !package.planned.target && !leading {
+            return;
+        }
+        let Some(from) = from else { return };
+        package.phase = Phase::Preparing;
+        self.outputs.push_back(Output::Prepare { planned: package.planned.clone(), from });
+    }
+
+    pub(super) fn prepared(&mut self, now: Instant, prepared: PreparedPackage) {
+        let digest = prepared.digest;
+        let Some(package) = self.packages.get_mut(&digest) else {
+            self.outputs.push_back(Output::Delete { digest });
+            return;
+        };
+        package.take_prepared(prepared);
+        let distribution = package.planned.key.distribution.clone();
+        let replaced: Vec<Digest> = self
+            .packages
+            .iter()
+            .filter(|(_, other)| other.superseded && other.planned.key.distribution == distribution)
+            .map(|(&digest, _)| digest)
+            .collect();
+        for old in replaced {
+            self.drop_replaced(old);
+        }
+        self.show_own_package(now, digest);
+        self.publish_if_whole(digest);
+        self.hurry(now);
+    }
+
+    pub(super) fn prepare_failed(
+        &mut self,
+        now: Instant,
+        digest: Digest,
+        reason: String,
+        message: String,
+        is_final: bool,
+    ) {
+        if !self.config.central && self.election.is_leading() {
+            self.parent_turn += 1;
+        }
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        package.phase = Phase::Planned(Some(now + if is_final { FINAL_RETRY } else { PREPARE_RETRY }));
+        if is_final {
+            package.state.error = Some((reason, message));
+            package.touch();
+        }
+    }
+
+    pub(super) fn flushed(&mut self, now: Instant, digest: Digest, runs: &[ChunkRun]) {
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        let capacity = package.capacity();
+        for index in indices_of(runs, capacity) {
+            if package.available.contains(index) && package.held.insert(index) {
+                package.state.bytes_held += package.bytes_of(index);
+            }
+        }
+        package.touch();
+        self.publish_if_whole(digest);
+        self.hurry(now);
+    }
+
+    pub(super) fn publish_if_whole(&mut self, digest: Digest) {
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        let ready = matches!(package.phase, Phase::Fetching | Phase::PublishFailed(_));
+        if ready && package.planned.target && !package.superseded && package.held.is_full() {
+            package.phase = Phase::Publishing;
+            self.outputs.push_back(Output::Publish { digest });
+        }
+    }
+
+    pub(super) fn published(&mut self, now: Instant, digest: Digest) {
+        let retention_seconds = self.plan.as_ref().map_or(0, |plan| plan.retention_seconds);
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        package.phase = Phase::Published;
+        package.state.complete = true;
+        package.state.error = None;
+        package.completion_due = true;
+        package.touch();
+        let distribution = package.planned.key.distribution.clone();
+        let versions = package.planned.retention_versions;
+        self.outputs.push_back(Output::Prune { distribution, versions, retention_seconds });
+        self.announce_completions();
+        self.hurry(now);
+    }
+
+    /// Tells the server of published packages until it has heard.
+    pub(super) fn announce_completions(&mut self) {
+        let due: Vec<Message> = self
+            .packages
+            .values_mut()
+            .filter_map(|package| {
+                std::mem::take(&mut package.completion_due).then(|| Message::Complete {
+                    digest: package.planned.digest,
+                    bytes: package.lengths.iter().map(|&bytes| u64::from(bytes)).sum(),
+                })
+            })
+            .collect();
+        for message in due {
+            self.send(Peer::Server, MessageClass::Small, message);
+        }
+    }
+
+    pub(super) fn store_failed(&mut self, now: Instant, digest: Digest, reason: String, message: String) {
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        package.state.error = Some((reason, message));
+        package.touch();
+        package.phase = match package.phase {
+            Phase::Publishing => Phase::PublishFailed(now + PUBLISH_RETRY),
+            // A write failed: the place on disk is made again, with what is there.
+            _ => Phase::Planned(Some(now + FINAL_RETRY)),
+        };
+        if matches!(package.phase, Phase::Planned(_)) {
+            self.cancel_transfers(digest);
+        }
+        self.hurry(now);
+    }
+
+    pub(super) fn chunks_lost(&mut self, now: Instant, digest: Digest, runs: &[ChunkRun]) {
+        let me = self.config.me.name.clone();
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        let capacity = package.capacity();
+        for index in indices_of(runs, capacity) {
+            if package.available.remove(index) {
+                package.unreported_lost.insert(index);
+                package.unreported.remove(index);
+            }
+            if package.held.remove(index) {
+                package.state.bytes_held = package.state.bytes_held.saturating_sub(package.bytes_of(index));
+            }
+        }
+        package.state.complete = false;
+        let capacity = package.capacity();
+        if let Some(leading) = &mut self.leading
+            && let Some(own) = leading.view.package(&me, digest, capacity)
+        {
+            own.lose(runs);
+        }
+        // The store makes the place ready again: a published tree that lost chunks is repaired in staging.
+        package.phase = Phase::Planned(Some(now));
+        self.cancel_transfers(digest);
+        self.hurry(now);
+    }
+}

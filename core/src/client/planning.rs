@@ -1,0 +1,101 @@
+//! Taking over a new plan: packages that came, changed, were replaced or went.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Client;
+use super::event::{ControlSignal, Output};
+use super::package::{Package, Phase};
+use crate::digest::Digest;
+use crate::message::SignedBytes;
+use crate::names::DistributionKey;
+use crate::plan::{Plan, PlannedPackage};
+
+impl Client {
+    pub(super) fn take_plan(&mut self, now: Instant, signed: SignedBytes, plan: Plan) {
+        if plan.office != self.config.me.office || plan.revision <= self.revision() {
+            return;
+        }
+        let planned: BTreeSet<Digest> = plan.packages.iter().map(|package| package.digest).collect();
+        let distributions: BTreeSet<DistributionKey> =
+            plan.packages.iter().map(|package| package.key.distribution.clone()).collect();
+        for package in &plan.packages {
+            self.take_planned(now, package);
+        }
+        let gone: Vec<Digest> = self.packages.keys().filter(|digest| !planned.contains(digest)).copied().collect();
+        for digest in gone {
+            self.take_out(digest, &distributions);
+        }
+        let unclaimed = std::mem::take(&mut self.unclaimed);
+        for (digest, distribution) in unclaimed {
+            // Older versions of a planned distribution stay: their bytes are of use, and retention deletes them.
+            if !planned.contains(&digest) && !distributions.contains(&distribution) {
+                self.outputs.push_back(Output::Delete { digest });
+            }
+        }
+        self.plan = Some(plan);
+        self.signed_plan = Some(signed);
+        self.parent_turn = 0;
+        self.retry_packages(now);
+        self.hand_on_plan(now);
+        self.hurry(now);
+    }
+
+    fn take_planned(&mut self, now: Instant, planned: &PlannedPackage) {
+        let Some(package) = self.packages.get_mut(&planned.digest) else {
+            self.packages.insert(planned.digest, Package::new(planned.clone()));
+            return;
+        };
+        let was_paused = package.planned.paused;
+        package.superseded = false;
+        package.planned = planned.clone();
+        if was_paused != planned.paused {
+            let signal = if planned.paused { ControlSignal::Pause } else { ControlSignal::Resume };
+            self.steer_package(now, planned.digest, &signal);
+        }
+        self.publish_if_whole(planned.digest);
+    }
+
+    fn take_out(&mut self, digest: Digest, distributions: &BTreeSet<DistributionKey>) {
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        if distributions.contains(&package.planned.key.distribution) {
+            package.superseded = true;
+            self.cancel_transfers(digest);
+        } else {
+            self.drop_package(digest);
+        }
+    }
+
+    /// The newer version has taken what it can use: an unfinished old one goes, a published one is retention's.
+    pub(super) fn drop_replaced(&mut self, digest: Digest) {
+        match self.packages.get(&digest).map(|package| package.phase) {
+            Some(Phase::Published) => {
+                self.packages.remove(&digest);
+            }
+            Some(_) => self.drop_package(digest),
+            None => {}
+        }
+    }
+
+    fn drop_package(&mut self, digest: Digest) {
+        self.cancel_transfers(digest);
+        self.packages.remove(&digest);
+        self.outputs.push_back(Output::Delete { digest });
+    }
+
+    pub(super) fn drop_transit_packages(&mut self) {
+        let transit: Vec<Digest> = self
+            .packages
+            .iter()
+            .filter(|(_, package)| !package.planned.target && package.phase != Phase::Planned(None))
+            .map(|(&digest, _)| digest)
+            .collect();
+        for digest in transit {
+            if let Some(package) = self.packages.get(&digest) {
+                let planned = package.planned.clone();
+                self.drop_package(digest);
+                self.packages.insert(digest, Package::new(planned));
+            }
+        }
+    }
+}

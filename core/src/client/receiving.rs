@@ -1,0 +1,317 @@
+//! Incoming transfers: asking a holder, accounting for what arrives, and telling the coordinator what did not.
+
+use std::time::{Duration, Instant};
+
+use super::Client;
+use super::event::{ControlSignal, Output, Refusal};
+use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
+use crate::digest::Digest;
+use crate::message::{Assign, Grant, Holder, Message, TransferId, Unserved, UnservedReason, Want};
+use crate::names::NodeName;
+use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
+
+/// A transfer inside the office that brings nothing for so long is given up.
+const SILENCE_IN_OFFICE: Duration = Duration::from_secs(5);
+/// A holder of the parent office has so long to open its stream.
+const SILENCE_BEFORE_START: Duration = Duration::from_secs(10);
+/// A transfer over a thin link may bring its next chunk as late as this: a large chunk takes minutes at a few kbit/s.
+/// A dead holder is noticed sooner, by its connection.
+const SILENCE_OVER_LINK: Duration = Duration::from_secs(600);
+
+/// A transfer that this node asked for.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) holder: Holder,
+    pub(super) digest: Digest,
+    class: ContentClass,
+    remaining: ChunkSet,
+    started: bool,
+    paused: bool,
+    last_progress: Instant,
+    /// What the holder sent was rubbish.
+    corrupt: bool,
+}
+
+impl Client {
+    /// The rendezvous point says what to fetch from whom.
+    pub(super) fn take_assignments(&mut self, now: Instant, from: &NodeRef, assign: Assign) -> Result<(), Refusal> {
+        if self.election.leader() != Some(from) {
+            return Err(Refusal::new("not-following", "this node follows another rendezvous point"));
+        }
+        self.follow_assignments(now, assign);
+        Ok(())
+    }
+
+    pub(super) fn follow_assignments(&mut self, now: Instant, assign: Assign) {
+        for order in assign.assignments {
+            let allowed = match &order.holder {
+                Holder::Server => self.config.central,
+                Holder::Node(node) => node.office == self.config.me.office,
+            };
+            if allowed {
+                self.start(now, order.holder, ContentClass::Foreground, assign.digest, &order.runs, order.lost_holders);
+            }
+        }
+    }
+
+    /// Asks the holder for chunks: more on a running transfer, or a new one.
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        holder: Holder,
+        class: ContentClass,
+        digest: Digest,
+        runs: &[ChunkRun],
+        lost_holders: Vec<NodeName>,
+    ) {
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        if !package.is_prepared() || package.planned.paused {
+            return;
+        }
+        let mut wanted: Vec<ChunkIndex> = Vec::new();
+        let capacity = package.capacity();
+        for index in indices_of(runs, capacity) {
+            if !package.available.contains(index) && package.in_flight.insert(index) {
+                wanted.push(index);
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let runs = runs_of(wanted);
+        let mut remaining = ChunkSet::new(package.capacity());
+        remaining.insert_runs(&runs);
+        let from = match &holder {
+            Holder::Server => Peer::Server,
+            Holder::Node(node) => Peer::Node(node.clone()),
+        };
+        // The server decides on each request by its ledger, so a running transfer is only extended between clients.
+        let running = self.transfers.iter_mut().find(|(_, transfer)| {
+            transfer.holder == holder && transfer.digest == digest && transfer.started && holder != Holder::Server
+        });
+        if let Some((&transfer, incoming)) = running {
+            incoming.remaining.union_with(&remaining);
+            self.outputs.push_back(Output::Expect { transfer, from, class, digest, runs: runs.clone() });
+            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Want(runs) });
+            return;
+        }
+        let transfer = self.next_transfer;
+        self.next_transfer += 1;
+        let incoming = Incoming {
+            holder,
+            digest,
+            class,
+            remaining,
+            started: false,
+            paused: false,
+            last_progress: now,
+            corrupt: false,
+        };
+        self.transfers.insert(transfer, incoming);
+        self.outputs.push_back(Output::Expect { transfer, from: from.clone(), class, digest, runs: runs.clone() });
+        self.send(from, MessageClass::Small, Message::Want(Want { transfer, digest, runs, lost_holders }));
+    }
+
+    pub(super) fn transfer_started(&mut self, now: Instant, transfer: TransferId) {
+        if let Some(incoming) = self.transfers.get_mut(&transfer) {
+            incoming.started = true;
+            incoming.last_progress = now;
+        }
+    }
+
+    pub(super) fn chunk_stored(&mut self, now: Instant, transfer: TransferId, index: ChunkIndex) {
+        let me = self.config.me.name.clone();
+        let Some(incoming) = self.transfers.get_mut(&transfer) else { return };
+        incoming.remaining.remove(index);
+        incoming.last_progress = now;
+        let (digest, class) = (incoming.digest, incoming.class);
+        let from_server = incoming.holder == Holder::Server;
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        let bytes = package.bytes_of(index);
+        package.in_flight.remove(index);
+        if !package.available.contains(index) {
+            match class {
+                ContentClass::Background => package.state.bytes_from_parent += bytes,
+                ContentClass::Foreground if from_server => package.state.bytes_from_origin += bytes,
+                ContentClass::Foreground => package.state.bytes_from_office += bytes,
+            }
+        }
+        match class {
+            ContentClass::Background => package.state.wan_bytes_received += bytes,
+            ContentClass::Foreground => package.state.lan_bytes_received += bytes,
+        }
+        package.gain(index);
+        let whole = package.available.is_full();
+        let capacity = package.capacity();
+        if let Some(leading) = &mut self.leading
+            && let Some(own) = leading.view.package(&me, digest, capacity)
+        {
+            own.gain(&[ChunkRun { first: index, count: 1 }]);
+        }
+        if whole {
+            self.outputs.push_back(Output::Flush);
+        }
+        self.hurry(now);
+    }
+
+    pub(super) fn chunk_rejected(&mut self, now: Instant, transfer: TransferId, bytes: u64) {
+        let Some(incoming) = self.transfers.get_mut(&transfer) else { return };
+        incoming.corrupt = true;
+        if let Some(package) = self.packages.get_mut(&incoming.digest) {
+            match incoming.class {
+                ContentClass::Background => package.state.wan_bytes_received += bytes,
+                ContentClass::Foreground => package.state.lan_bytes_received += bytes,
+            }
+        }
+        self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
+        self.transfer_ended(now, transfer, Some(UnservedReason::Corrupt));
+    }
+
+    pub(super) fn transfer_ended(&mut self, now: Instant, transfer: TransferId, failure: Option<UnservedReason>) {
+        let Some(incoming) = self.transfers.remove(&transfer) else { return };
+        let reason =
+            if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(UnservedReason::Missing) };
+        if let Some(package) = self.packages.get_mut(&incoming.digest) {
+            package.in_flight.subtract(&incoming.remaining);
+        }
+        let runs = incoming.remaining.runs();
+        if runs.is_empty() {
+            return;
+        }
+        self.unserved(now, incoming.class, incoming.digest, &incoming.holder, runs, reason);
+    }
+
+    /// Tells whoever named the holder that it did not deliver.
+    fn unserved(
+        &mut self,
+        now: Instant,
+        class: ContentClass,
+        digest: Digest,
+        holder: &Holder,
+        runs: Vec<ChunkRun>,
+        reason: UnservedReason,
+    ) {
+        let holder = holder.node_name().cloned();
+        if class == ContentClass::Background {
+            if let Some(package) = self.packages.get_mut(&digest) {
+                package.upstream.release(&runs);
+            }
+            if let Some(parent) = self.parent() {
+                self.send_unserved(&parent, Unserved { digest, holder, runs, reason });
+            }
+        } else if self.leading.is_some() {
+            let me = self.config.me.clone();
+            self.account_unserved(now, &me, Unserved { digest, holder, runs, reason });
+        } else if let Some(leader) = self.election.leader().cloned() {
+            self.send_unserved(&leader, Unserved { digest, holder, runs, reason });
+        }
+        self.hurry(now);
+    }
+
+    fn send_unserved(&mut self, to: &NodeRef, unserved: Unserved) {
+        for runs in unserved.runs.chunks(crate::message::RUNS_MAX) {
+            let part = Unserved { runs: runs.to_vec(), ..unserved.clone() };
+            self.send_small(to, Message::Unserved(part));
+        }
+    }
+
+    /// A holder could not be asked, or refused.
+    pub(super) fn want_failed(&mut self, now: Instant, transfer: TransferId, refused: Option<String>) {
+        self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
+        let reason = match refused.as_deref() {
+            None => UnservedReason::Unreachable,
+            Some(super::MISSING) => UnservedReason::Missing,
+            Some(_) => UnservedReason::Refused,
+        };
+        self.transfer_ended(now, transfer, Some(reason));
+    }
+
+    /// The server gave some chunks to another node of the Central Office before.
+    pub(super) fn server_given_before(&mut self, now: Instant, grant: Grant) {
+        for (receiver, runs) in grant.given_before {
+            let mut refused = Vec::new();
+            for incoming in self.transfers.values_mut() {
+                if incoming.holder != Holder::Server || incoming.digest != grant.digest {
+                    continue;
+                }
+                let capacity = incoming.remaining.capacity();
+                for index in indices_of(&runs, capacity) {
+                    if incoming.remaining.remove(index) {
+                        refused.push(index);
+                    }
+                }
+            }
+            refused.sort_unstable();
+            if let Some(package) = self.packages.get_mut(&grant.digest) {
+                for &index in &refused {
+                    package.in_flight.remove(index);
+                }
+            }
+            if !refused.is_empty() {
+                let runs = runs_of(refused);
+                let reason = UnservedReason::AlreadyGiven(receiver);
+                self.unserved(now, ContentClass::Foreground, grant.digest, &Holder::Server, runs, reason);
+            }
+        }
+        let done: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, incoming)| incoming.remaining.is_empty() && !incoming.started)
+            .map(|(&transfer, _)| transfer)
+            .collect();
+        for transfer in done {
+            self.transfers.remove(&transfer);
+            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
+        }
+    }
+
+    pub(super) fn end_silent_transfers(&mut self, now: Instant) {
+        let silent: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, incoming)| !incoming.paused)
+            .filter(|(_, incoming)| {
+                let patience = match (incoming.class, incoming.started) {
+                    (ContentClass::Foreground, _) => SILENCE_IN_OFFICE,
+                    (ContentClass::Background, false) => SILENCE_BEFORE_START,
+                    (ContentClass::Background, true) => SILENCE_OVER_LINK,
+                };
+                incoming.last_progress + patience <= now
+            })
+            .map(|(&transfer, _)| transfer)
+            .collect();
+        for transfer in silent {
+            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
+            self.transfer_ended(now, transfer, Some(UnservedReason::Unreachable));
+        }
+    }
+
+    /// Cancels what is on its way for a package, without complaint to anybody.
+    pub(super) fn cancel_transfers(&mut self, digest: Digest) {
+        let transfers: Vec<TransferId> = self.transfers_of(digest);
+        for transfer in transfers {
+            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
+            if let Some(incoming) = self.transfers.remove(&transfer)
+                && let Some(package) = self.packages.get_mut(&digest)
+            {
+                package.in_flight.subtract(&incoming.remaining);
+                package.upstream.release(&incoming.remaining.runs());
+            }
+        }
+    }
+
+    /// Pauses or resumes what is on its way for a package.
+    pub(super) fn steer_package(&mut self, now: Instant, digest: Digest, signal: &ControlSignal) {
+        for transfer in self.transfers_of(digest) {
+            if let Some(incoming) = self.transfers.get_mut(&transfer) {
+                incoming.paused = *signal == ControlSignal::Pause;
+                incoming.last_progress = now;
+            }
+            self.outputs.push_back(Output::Steer { transfer, signal: signal.clone() });
+        }
+    }
+
+    fn transfers_of(&self, digest: Digest) -> Vec<TransferId> {
+        self.transfers.iter().filter(|(_, incoming)| incoming.digest == digest).map(|(&transfer, _)| transfer).collect()
+    }
+}

@@ -1,0 +1,235 @@
+//! The plan of one office: which packages its nodes hold or pass on, and who its neighbours are. The server makes and
+//! signs it; rendezvous points hand it on inside their office, so a node never trusts a peer for it.
+
+use std::net::IpAddr;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use prost::Message as _;
+
+use crate::digest::Digest;
+use crate::distribution::Priority;
+use crate::message::{
+    self, DecodeError, NODES_MAX, PACKAGES_MAX, Revision, SignedBytes, decode_node, decode_package, encode_node,
+    encode_package,
+};
+use crate::names::{OfficeName, PackageKey};
+use crate::office::OfficeType;
+use crate::peer::NodeRef;
+use crate::wire::proto;
+
+/// Separates signatures over plans from all others made with the same key.
+const SIGNATURE_DOMAIN: &[u8] = b"peerdist plan v1\0";
+/// Most nodes of the parent office that a plan names.
+pub const PARENT_NODES_MAX: usize = 16;
+/// Most child offices that a plan names.
+pub const CHILDREN_MAX: usize = 10_000;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Rises with every change.
+    pub revision: Revision,
+    /// The office.
+    pub office: OfficeName,
+    /// Its type.
+    pub office_type: OfficeType,
+    /// Whether it is the Central Office.
+    pub central: bool,
+    /// Its parent; none for the Central Office.
+    pub parent: Option<OfficeName>,
+    /// Nodes of the parent office, its rendezvous point first.
+    pub parent_nodes: Vec<NodeRef>,
+    /// Its child offices.
+    pub children: Vec<ChildOffice>,
+    /// Packages, the most urgent first.
+    pub packages: Vec<PlannedPackage>,
+    /// Addresses of the server.
+    pub server_addresses: Vec<IpAddr>,
+    /// Most bytes a node may store; 0 is no limit.
+    pub storage_limit_bytes: u64,
+    /// How long an old version stays after it stopped being current.
+    pub retention_seconds: u64,
+}
+
+/// A child office as its parent needs to know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildOffice {
+    /// Its name.
+    pub name: OfficeName,
+    /// Its type: of a VPN office every node asks for itself.
+    pub office_type: OfficeType,
+    /// Its rendezvous point, as far as the server knows.
+    pub nodes: Vec<NodeRef>,
+}
+
+/// One package of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedPackage {
+    /// Its names.
+    pub key: PackageKey,
+    /// Digest of the manifest root.
+    pub digest: Digest,
+    /// The signed manifest root.
+    pub root: SignedBytes,
+    /// Whether this office publishes it, or only passes it on.
+    pub target: bool,
+    /// No new chunks are asked for while it is paused.
+    pub paused: bool,
+    /// How urgent.
+    pub priority: Priority,
+    /// How many versions nodes keep.
+    pub retention_versions: u32,
+    /// Child offices that may have it.
+    pub granted_children: Vec<OfficeName>,
+}
+
+/// A plan that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No trusted key signed it.
+    #[error("the plan is not signed by a key that this node trusts")]
+    Signature,
+    /// The bytes are no plan.
+    #[error("the signed bytes are no plan")]
+    Encoding,
+    /// A field breaks a rule.
+    #[error(transparent)]
+    Field(#[from] DecodeError),
+}
+
+impl Plan {
+    /// Encodes and signs the plan.
+    pub fn sign(&self, key: &SigningKey) -> SignedBytes {
+        let body = self.encode().encode_to_vec();
+        let signature = key.sign(&tagged(&body));
+        SignedBytes {
+            body: body.into(),
+            signature: signature.to_bytes().to_vec().into(),
+            key: key.verifying_key().to_bytes().to_vec().into(),
+        }
+    }
+
+    /// Verifies and parses a plan.
+    ///
+    /// # Errors
+    /// [`PlanError`] when no trusted key signed it or a field breaks a rule.
+    pub fn open(signed: &SignedBytes, trusted: &[VerifyingKey]) -> Result<Self, PlanError> {
+        let key = trusted.iter().find(|key| key.as_bytes()[..] == signed.key[..]).ok_or(PlanError::Signature)?;
+        let signature = Signature::from_slice(&signed.signature).map_err(|_| PlanError::Signature)?;
+        key.verify_strict(&tagged(&signed.body), &signature).map_err(|_| PlanError::Signature)?;
+        let plan = proto::Plan::decode(signed.body.clone()).map_err(|_| PlanError::Encoding)?;
+        Ok(Self::decode(plan)?)
+    }
+
+    fn encode(&self) -> proto::Plan {
+        proto::Plan {
+            revision: self.revision,
+            office: self.office.as_str().to_owned(),
+            office_type: encode_office_type(self.office_type) as i32,
+            central: self.central,
+            parent: self.parent.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+            parent_nodes: self.parent_nodes.iter().map(encode_node).collect(),
+            children: self
+                .children
+                .iter()
+                .map(|child| proto::ChildOffice {
+                    name: child.name.as_str().to_owned(),
+                    office_type: encode_office_type(child.office_type) as i32,
+                    nodes: child.nodes.iter().map(encode_node).collect(),
+                })
+                .collect(),
+            packages: self.packages.iter().map(encode_planned).collect(),
+            server_addresses: self.server_addresses.iter().map(ToString::to_string).collect(),
+            storage_limit_bytes: self.storage_limit_bytes,
+            retention_seconds: self.retention_seconds,
+        }
+    }
+
+    fn decode(plan: proto::Plan) -> Result<Self, DecodeError> {
+        Ok(Self {
+            revision: plan.revision,
+            office: OfficeName::new(&plan.office)?,
+            office_type: decode_office_type(plan.office_type)?,
+            central: plan.central,
+            parent: if plan.parent.is_empty() { None } else { Some(OfficeName::new(&plan.parent)?) },
+            parent_nodes: message::list("parent_nodes", plan.parent_nodes, PARENT_NODES_MAX, decode_node)?,
+            children: message::list("children", plan.children, CHILDREN_MAX, |child: proto::ChildOffice| {
+                Ok(ChildOffice {
+                    name: OfficeName::new(&child.name)?,
+                    office_type: decode_office_type(child.office_type)?,
+                    nodes: message::list("nodes", child.nodes, NODES_MAX, decode_node)?,
+                })
+            })?,
+            packages: message::list("packages", plan.packages, PACKAGES_MAX, decode_planned)?,
+            server_addresses: message::list("server_addresses", plan.server_addresses, 16, |text: String| {
+                text.parse().map_err(|_| DecodeError::OutOfRange("server_addresses"))
+            })?,
+            storage_limit_bytes: plan.storage_limit_bytes,
+            retention_seconds: plan.retention_seconds,
+        })
+    }
+}
+
+fn tagged(body: &[u8]) -> Vec<u8> {
+    [SIGNATURE_DOMAIN, body].concat()
+}
+
+fn encode_planned(package: &PlannedPackage) -> proto::PlannedPackage {
+    let priority = match package.priority {
+        Priority::Low => proto::Priority::Low,
+        Priority::Normal => proto::Priority::Normal,
+        Priority::High => proto::Priority::High,
+    };
+    proto::PlannedPackage {
+        package: Some(encode_package(&package.key)),
+        digest: bytes::Bytes::copy_from_slice(package.digest.as_bytes()),
+        root: Some((&package.root).into()),
+        target: package.target,
+        paused: package.paused,
+        priority: priority as i32,
+        retention_versions: package.retention_versions,
+        granted_children: package.granted_children.iter().map(|name| name.as_str().to_owned()).collect(),
+    }
+}
+
+fn decode_planned(package: proto::PlannedPackage) -> Result<PlannedPackage, DecodeError> {
+    let priority = match proto::Priority::try_from(package.priority) {
+        Ok(proto::Priority::Low) => Priority::Low,
+        Ok(proto::Priority::High) => Priority::High,
+        _ => Priority::Normal,
+    };
+    Ok(PlannedPackage {
+        key: decode_package(&package.package.ok_or(DecodeError::Missing("package"))?)?,
+        digest: Digest::try_from(&package.digest[..])?,
+        root: package.root.ok_or(DecodeError::Missing("root"))?.into(),
+        target: package.target,
+        paused: package.paused,
+        priority,
+        retention_versions: package.retention_versions,
+        granted_children: message::list("granted_children", package.granted_children, CHILDREN_MAX, |name: String| {
+            Ok(OfficeName::new(&name)?)
+        })?,
+    })
+}
+
+/// The type as protobuf names it.
+pub fn encode_office_type(office_type: OfficeType) -> proto::OfficeType {
+    match office_type {
+        OfficeType::Wired => proto::OfficeType::Wired,
+        OfficeType::WiFi => proto::OfficeType::Wifi,
+        OfficeType::Vpn => proto::OfficeType::Vpn,
+    }
+}
+
+/// The type from protobuf.
+///
+/// # Errors
+/// [`DecodeError`] for a number that this version does not know.
+pub fn decode_office_type(number: i32) -> Result<OfficeType, DecodeError> {
+    match proto::OfficeType::try_from(number) {
+        Ok(proto::OfficeType::Wired) => Ok(OfficeType::Wired),
+        Ok(proto::OfficeType::Wifi) => Ok(OfficeType::WiFi),
+        Ok(proto::OfficeType::Vpn) => Ok(OfficeType::Vpn),
+        _ => Err(DecodeError::OutOfRange("office_type")),
+    }
+}

@@ -1,0 +1,358 @@
+//! Election of an office's rendezvous point, and its replacement within five seconds.
+//!
+//! Wired offices elect by broadcast: the rendezvous point sends a beacon every second; whoever misses it for
+//! [`BEACON_LOSS`] and a random moment more claims the next term. WiFi offices do not broadcast: members report to
+//! their rendezvous point by unicast, and the server appoints the first that reports it lost. In a VPN office every
+//! node is its own rendezvous point. Terms only rise; of two claims the higher term wins, of equal terms the smaller
+//! name, and the loser steps down. What the rendezvous point does is the business of `swarm`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::message::Term;
+use crate::office::OfficeType;
+use crate::peer::NodeRef;
+
+/// Time between two beacons.
+pub const BEACON_INTERVAL: Duration = Duration::from_millis(700);
+/// Silence after which a rendezvous point counts as lost.
+pub const BEACON_LOSS: Duration = Duration::from_millis(2_600);
+/// How long a node listens before its first claim; a random part of the same length follows.
+pub const LISTEN_AT_START: Duration = Duration::from_millis(600);
+/// Random spread of claims, so that seldom two nodes claim at once.
+pub const CLAIM_SPREAD: Duration = Duration::from_millis(600);
+
+/// What the election hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The beacon of a rendezvous point, or its claim by unicast.
+    Beacon {
+        /// The sender.
+        from: NodeRef,
+        /// Its term.
+        term: Term,
+    },
+    /// The server's word: the rendezvous point that it knows.
+    ServerSays {
+        /// The term.
+        term: Term,
+        /// The rendezvous point, if any.
+        rendezvous_point: Option<NodeRef>,
+    },
+    /// A unicast report reached the rendezvous point.
+    ReportDelivered,
+    /// A unicast report could not be delivered.
+    ReportUndelivered,
+    /// The rendezvous point answered that it is none.
+    Denied,
+}
+
+/// What the election wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Broadcast a beacon of this term.
+    Beacon(Term),
+    /// Broadcast the question who the rendezvous point is.
+    Ask,
+    /// This node is the rendezvous point now: tell the server and the neighbours.
+    Lead(Term),
+    /// Another node is it.
+    Follow {
+        /// The rendezvous point.
+        leader: NodeRef,
+        /// Its term.
+        term: Term,
+    },
+    /// The rendezvous point of this term is lost and the server appoints the next (WiFi).
+    ReportLost(Term),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Listening,
+    Following { leader: NodeRef, last_heard: Instant },
+    Leading,
+}
+
+/// The election of one node.
+#[derive(Debug)]
+pub struct Rendezvous {
+    me: NodeRef,
+    office_type: OfficeType,
+    state: State,
+    term: Term,
+    deadline: Option<Instant>,
+    outputs: VecDeque<Output>,
+}
+
+impl Rendezvous {
+    /// Starts the election of a node; `term` is the highest it remembers.
+    pub fn new(now: Instant, me: NodeRef, office_type: OfficeType, term: Term, rng: &mut impl Rng) -> Self {
+        let mut machine =
+            Self { me, office_type, state: State::Listening, term, deadline: None, outputs: VecDeque::new() };
+        match office_type {
+            OfficeType::Wired => {
+                machine.outputs.push_back(Output::Ask);
+                machine.deadline = Some(now + LISTEN_AT_START + spread(LISTEN_AT_START, rng));
+            }
+            OfficeType::Vpn => {
+                machine.term = machine.term.max(1);
+                machine.lead(now);
+            }
+            OfficeType::WiFi => {}
+        }
+        machine
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Instant, event: Event, rng: &mut impl Rng) {
+        if self.office_type == OfficeType::Vpn {
+            return;
+        }
+        match event {
+            Event::Beacon { from, term } => self.hear_claim(now, from, term, rng),
+            Event::ServerSays { term, rendezvous_point: Some(node) } => self.hear_server(now, node, term, rng),
+            Event::ServerSays { .. } => {}
+            Event::ReportDelivered => {
+                if let State::Following { last_heard, .. } = &mut self.state {
+                    *last_heard = now;
+                    self.expect_beacon(now, rng);
+                }
+            }
+            Event::ReportUndelivered | Event::Denied => self.suspect(now),
+        }
+    }
+
+    /// Acts on deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        match self.state {
+            State::Leading => {
+                self.outputs.push_back(Output::Beacon(self.term));
+                self.deadline = (self.office_type == OfficeType::Wired).then_some(now + BEACON_INTERVAL);
+            }
+            State::Listening | State::Following { .. } => {
+                self.term += 1;
+                self.lead(now);
+            }
+        }
+    }
+
+    /// Next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Rendezvous::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whether this node is the rendezvous point.
+    pub fn is_leading(&self) -> bool {
+        self.state == State::Leading
+    }
+
+    /// The other node that is the rendezvous point.
+    pub fn leader(&self) -> Option<&NodeRef> {
+        match &self.state {
+            State::Following { leader, .. } => Some(leader),
+            State::Listening | State::Leading => None,
+        }
+    }
+
+    fn hear_claim(&mut self, now: Instant, from: NodeRef, term: Term, rng: &mut impl Rng) {
+        if from.office != self.me.office || from.name == self.me.name {
+            return;
+        }
+        let newer = match &self.state {
+            State::Leading => term > self.term || (term == self.term && from.name < self.me.name),
+            State::Following { leader, .. } => term > self.term || (term == self.term && from.name <= leader.name),
+            State::Listening => term >= self.term,
+        };
+        if newer {
+            self.follow(now, from, term, rng);
+        } else if self.state == State::Leading {
+            self.outputs.push_back(Output::Beacon(self.term));
+        }
+    }
+
+    fn hear_server(&mut self, now: Instant, node: NodeRef, term: Term, rng: &mut impl Rng) {
+        if node.name == self.me.name {
+            if self.office_type == OfficeType::WiFi && (term > self.term || self.state == State::Listening) {
+                self.term = term;
+                if self.state != State::Leading {
+                    self.lead(now);
+                }
+            } else {
+                // A claim of an earlier life that the server remembers: the next claim must be higher.
+                self.term = self.term.max(term);
+            }
+            return;
+        }
+        // The server's knowledge of a wired office lags behind its beacons, so only a higher term overrules them.
+        let news = match &self.state {
+            State::Listening => term >= self.term && self.office_type == OfficeType::WiFi,
+            _ => term > self.term,
+        };
+        if news {
+            self.follow(now, node, term, rng);
+        } else if self.state == State::Listening {
+            self.term = self.term.max(term);
+        }
+    }
+
+    fn suspect(&mut self, now: Instant) {
+        let State::Following { last_heard, .. } = self.state else { return };
+        if now < last_heard + BEACON_LOSS {
+            return;
+        }
+        match self.office_type {
+            OfficeType::WiFi => self.outputs.push_back(Output::ReportLost(self.term)),
+            // The beacon's absence decides; a denial only makes it sooner.
+            OfficeType::Wired => self.deadline = self.deadline.map(|deadline| deadline.min(now)),
+            OfficeType::Vpn => {}
+        }
+    }
+
+    fn follow(&mut self, now: Instant, leader: NodeRef, term: Term, rng: &mut impl Rng) {
+        let known = matches!(&self.state, State::Following { leader: known, .. } if *known == leader);
+        if !known || term != self.term {
+            self.outputs.push_back(Output::Follow { leader: leader.clone(), term });
+        }
+        self.term = term;
+        self.state = State::Following { leader, last_heard: now };
+        self.expect_beacon(now, rng);
+    }
+
+    fn expect_beacon(&mut self, now: Instant, rng: &mut impl Rng) {
+        self.deadline = (self.office_type == OfficeType::Wired).then(|| now + BEACON_LOSS + spread(CLAIM_SPREAD, rng));
+    }
+
+    fn lead(&mut self, now: Instant) {
+        self.state = State::Leading;
+        self.outputs.push_back(Output::Lead(self.term));
+        if self.office_type == OfficeType::Wired {
+            self.outputs.push_back(Output::Beacon(self.term));
+            self.deadline = Some(now + BEACON_INTERVAL);
+        } else {
+            self.deadline = None;
+        }
+    }
+}
+
+fn spread(most: Duration, rng: &mut impl Rng) -> Duration {
+    most.mul_f64(rng.random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    fn node(name: &str) -> NodeRef {
+        NodeRef {
+            name: crate::names::NodeName::new(name).unwrap(),
+            office: crate::names::OfficeName::new("store").unwrap(),
+            address: "127.0.0.1".parse().unwrap(),
+        }
+    }
+
+    fn drain(machine: &mut Rendezvous) -> Vec<Output> {
+        std::iter::from_fn(|| machine.poll()).collect()
+    }
+
+    /// Runs machines against each other over a perfect broadcast until `end`.
+    fn run(machines: &mut [Rendezvous], dead: &[usize], start: Instant, end: Instant, rng: &mut StdRng) {
+        let mut now = start;
+        while now < end {
+            for index in 0..machines.len() {
+                if dead.contains(&index) {
+                    continue;
+                }
+                machines[index].handle_timeout(now);
+                for output in drain(&mut machines[index]) {
+                    let from = machines[index].me.clone();
+                    for (other, machine) in machines.iter_mut().enumerate() {
+                        if other == index || dead.contains(&other) {
+                            continue;
+                        }
+                        match output {
+                            Output::Beacon(term) => {
+                                machine.handle(now, Event::Beacon { from: from.clone(), term }, rng);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+            now += Duration::from_millis(10);
+        }
+    }
+
+    #[test]
+    fn one_node_leads_and_is_replaced_within_five_seconds() {
+        for seed in 0..50 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let start = Instant::now();
+            let mut machines: Vec<Rendezvous> = (1..=8)
+                .map(|n| Rendezvous::new(start, node(&format!("store-{n}")), OfficeType::Wired, 0, &mut rng))
+                .collect();
+            run(&mut machines, &[], start, start + Duration::from_secs(4), &mut rng);
+            let leaders: Vec<usize> = (0..8).filter(|&n| machines[n].is_leading()).collect();
+            assert_eq!(leaders.len(), 1, "seed {seed}");
+            let killed = leaders[0];
+            let after = start + Duration::from_secs(4);
+            run(&mut machines, &[killed], after, after + Duration::from_secs(5), &mut rng);
+            let replaced: Vec<usize> = (0..8).filter(|&n| n != killed && machines[n].is_leading()).collect();
+            assert_eq!(replaced.len(), 1, "seed {seed}");
+            assert!((0..8).filter(|&n| n != killed).all(|n| machines[n].term() == machines[replaced[0]].term()));
+        }
+    }
+
+    #[test]
+    fn server_appoints_in_an_office_without_broadcast() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let mut machine = Rendezvous::new(now, node("store-1"), OfficeType::WiFi, 0, &mut rng);
+        assert_eq!(drain(&mut machine), []);
+        let says = Event::ServerSays { term: 3, rendezvous_point: Some(node("store-2")) };
+        machine.handle(now, says, &mut rng);
+        assert_eq!(drain(&mut machine), [Output::Follow { leader: node("store-2"), term: 3 }]);
+        machine.handle(now + BEACON_LOSS, Event::ReportUndelivered, &mut rng);
+        assert_eq!(drain(&mut machine), [Output::ReportLost(3)]);
+        machine.handle(now, Event::ServerSays { term: 4, rendezvous_point: Some(node("store-1")) }, &mut rng);
+        assert_eq!(drain(&mut machine), [Output::Lead(4)]);
+    }
+
+    #[test]
+    fn lower_term_steps_down() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let mut machine = Rendezvous::new(now, node("store-1"), OfficeType::Wired, 0, &mut rng);
+        machine.handle_timeout(now + Duration::from_secs(5));
+        assert!(machine.is_leading());
+        machine.handle(now, Event::Beacon { from: node("store-2"), term: 2 }, &mut rng);
+        assert_eq!(machine.leader(), Some(&node("store-2")));
+    }
+
+    #[test]
+    fn every_vpn_node_is_its_own() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let mut machine = Rendezvous::new(now, node("store-1"), OfficeType::Vpn, 0, &mut rng);
+        assert_eq!(drain(&mut machine), [Output::Lead(1)]);
+        machine.handle(now, Event::Beacon { from: node("store-0"), term: 9 }, &mut rng);
+        assert!(machine.is_leading());
+    }
+}

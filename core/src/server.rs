@@ -1,0 +1,302 @@
+//! The server: it turns the objects into a plan for every office, gives each chunk once to the Central Office, knows
+//! the rendezvous points, and gathers progress. Ingest, signatures, storage and sockets are the driver's.
+
+mod event;
+mod offices;
+mod planning;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::chunk_set::runs_of;
+use crate::client::{BUSY, NOT_GRANTED, NOT_READY, Refusal};
+use crate::digest::Digest;
+use crate::distribution::Distribution;
+use crate::message::{Grant, Message, NodeState, Revision, SignedBytes, Term, TransferId, Want};
+use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey, Version};
+use crate::office::{OfficeTree, OfficeType};
+use crate::peer::{MessageClass, NodeRef};
+use crate::plan::Plan;
+use crate::rollout::Rollout;
+use crate::swarm::ledger::Ledger;
+use crate::swarm::office_view::ChunkLengths;
+
+pub use event::{ServerEvent, ServerOutput};
+
+/// Regular look at schedules and silent offices.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// Most transfers that the server sends at once.
+pub const SERVING_MAX: usize = 1024;
+/// A WiFi office whose members know of a rendezvous point has so long to name it after the server's start.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What the server is told at its start.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Its addresses, for plans.
+    pub addresses: Vec<IpAddr>,
+    /// How long nodes keep an old version after it stopped being current.
+    pub retention_seconds: u64,
+    /// Plans get revisions above this; must be at least the highest ever given out.
+    pub last_revision: Revision,
+}
+
+/// A package in the library.
+#[derive(Debug, Clone)]
+pub struct IngestedPackage {
+    /// Its names.
+    pub key: PackageKey,
+    /// Digest of its root.
+    pub digest: Digest,
+    /// The signed root.
+    pub root: SignedBytes,
+    /// Length of each chunk.
+    pub lengths: ChunkLengths,
+    /// Sum of its file sizes.
+    pub bytes: u64,
+}
+
+/// An enrolled node.
+#[derive(Debug, Clone)]
+pub struct KnownNode {
+    /// Who it is.
+    pub node: NodeRef,
+    /// When it was last heard in this run.
+    pub last_seen: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
+struct RendezvousPoint {
+    node: NodeRef,
+    term: Term,
+}
+
+/// Progress of one package in one office.
+#[derive(Debug, Clone, Default)]
+pub struct OfficeProgress {
+    /// Bitmap of chunks that some node has, as reported.
+    pub available: bytes::Bytes,
+    /// Progress by node.
+    pub nodes: BTreeMap<NodeName, NodeState>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    started: Instant,
+    tree: Option<OfficeTree>,
+    distributions: BTreeMap<DistributionKey, Distribution>,
+    library: BTreeMap<PackageKey, IngestedPackage>,
+    ingested: BTreeMap<DistributionKey, Vec<Version>>,
+    ingesting: BTreeSet<PackageKey>,
+    rollout: Rollout,
+    plans: BTreeMap<OfficeName, Plan>,
+    revision: Revision,
+    nodes: BTreeMap<NodeName, KnownNode>,
+    rendezvous_points: BTreeMap<OfficeName, RendezvousPoint>,
+    progress: BTreeMap<(OfficeName, Digest), OfficeProgress>,
+    central_ledger: Ledger,
+    serving: BTreeSet<(NodeName, TransferId)>,
+    housekeeping_at: Instant,
+    look_again_at: Option<Timestamp>,
+    outputs: VecDeque<ServerOutput>,
+}
+
+impl Server {
+    /// A server without objects.
+    pub fn new(now: Instant, config: ServerConfig) -> Self {
+        Self {
+            revision: config.last_revision,
+            config,
+            started: now,
+            tree: None,
+            distributions: BTreeMap::new(),
+            library: BTreeMap::new(),
+            ingested: BTreeMap::new(),
+            ingesting: BTreeSet::new(),
+            rollout: Rollout::default(),
+            plans: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            rendezvous_points: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            central_ledger: Ledger::default(),
+            serving: BTreeSet::new(),
+            housekeeping_at: now,
+            look_again_at: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened. `wall` is the time of day, for schedules.
+    pub fn handle(&mut self, now: Instant, wall: Timestamp, event: ServerEvent) {
+        match event {
+            ServerEvent::Desired { tree, distributions } => {
+                self.tree = Some(tree);
+                self.distributions = distributions;
+                self.replan(wall);
+            }
+            ServerEvent::Ingested(package) => {
+                self.take_package(package);
+                self.replan(wall);
+            }
+            ServerEvent::IngestFailed { key } => {
+                self.ingesting.remove(&key);
+            }
+            ServerEvent::IngestAgain => self.replan(wall),
+            ServerEvent::Enrolled { node } => {
+                self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None });
+            }
+            ServerEvent::ServeEnded { to, transfer } => {
+                self.serving.remove(&(to, transfer));
+            }
+        }
+        self.housekeeping_at = self.housekeeping_at.min(now + HOUSEKEEPING_INTERVAL);
+    }
+
+    /// Takes in a message of a node whose identity is proven.
+    ///
+    /// # Errors
+    /// [`Refusal`] is the reply to the node when the message is not honoured.
+    pub fn message(&mut self, now: Instant, from: &NodeRef, message: Message) -> Result<(), Refusal> {
+        self.nodes
+            .entry(from.name.clone())
+            .and_modify(|known| known.last_seen = Some(now))
+            .or_insert_with(|| KnownNode { node: from.clone(), last_seen: Some(now) });
+        match message {
+            Message::Hello(hello) => self.take_hello(now, from, &hello),
+            Message::RendezvousClaim { term, plan_revision } => self.take_claim(from, term, plan_revision),
+            Message::RendezvousLost { term } => self.take_lost(from, term),
+            Message::OfficeReport(report) => self.take_office_report(from, report),
+            Message::Complete { digest, bytes } => self.take_complete(from, digest, bytes),
+            Message::Want(want) => self.take_want(from, want),
+            _ => Err(Refusal::unexpected()),
+        }
+    }
+
+    /// Acts on deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant, wall: Timestamp) {
+        if self.housekeeping_at > now {
+            return;
+        }
+        self.housekeeping_at = now + HOUSEKEEPING_INTERVAL;
+        if self.look_again_at.is_some_and(|at| at <= wall) {
+            self.replan(wall);
+        }
+    }
+
+    /// Next thing to do.
+    pub fn poll(&mut self) -> Option<ServerOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Server::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Instant {
+        self.housekeeping_at
+    }
+
+    /// Whether a node may read the manifest of a package from the server: nodes of the Central Office.
+    pub fn may_read_manifest(&self, peer: &NodeRef, digest: &Digest) -> bool {
+        self.is_central(&peer.office) && self.library.values().any(|package| package.digest == *digest)
+    }
+
+    /// The offices.
+    pub fn tree(&self) -> Option<&OfficeTree> {
+        self.tree.as_ref()
+    }
+
+    /// The distributions wanted now.
+    pub fn distributions(&self) -> &BTreeMap<DistributionKey, Distribution> {
+        &self.distributions
+    }
+
+    /// What was decided, and why.
+    pub fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+
+    /// A package of the library.
+    pub fn package(&self, key: &PackageKey) -> Option<&IngestedPackage> {
+        self.library.get(key)
+    }
+
+    /// Enrolled nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &KnownNode> {
+        self.nodes.values()
+    }
+
+    /// Progress of a package in an office, if any was reported.
+    pub fn progress(&self, office: &OfficeName, digest: Digest) -> Option<&OfficeProgress> {
+        self.progress.get(&(office.clone(), digest))
+    }
+
+    /// The rendezvous point of an office.
+    pub fn rendezvous_point(&self, office: &OfficeName) -> Option<(&NodeRef, Term)> {
+        self.rendezvous_points.get(office).map(|point| (&point.node, point.term))
+    }
+
+    /// Type of an office, and whether it is the Central Office: what enrolment tells a node.
+    pub fn office(&self, name: &OfficeName) -> Option<(OfficeType, bool)> {
+        let tree = self.tree.as_ref()?;
+        Some((tree.office(name)?.office_type, tree.is_central(name)))
+    }
+
+    fn is_central(&self, office: &OfficeName) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.is_central(office))
+    }
+
+    fn take_package(&mut self, package: IngestedPackage) {
+        self.ingesting.remove(&package.key);
+        let versions = self.ingested.entry(package.key.distribution.clone()).or_default();
+        if !versions.contains(&package.key.version) {
+            versions.push(package.key.version.clone());
+        }
+        self.library.insert(package.key.clone(), package);
+    }
+
+    fn take_want(&mut self, from: &NodeRef, want: Want) -> Result<(), Refusal> {
+        if !self.is_central(&from.office) {
+            return Err(Refusal::new(NOT_GRANTED, "the server sends content to nodes of the Central Office only"));
+        }
+        let planned = self
+            .plans
+            .get(&from.office)
+            .is_some_and(|plan| plan.packages.iter().any(|package| package.digest == want.digest && !package.paused));
+        if !planned {
+            return Err(Refusal::new(NOT_GRANTED, "the package is not in force for the Central Office"));
+        }
+        let Some(package) = self.library.values().find(|package| package.digest == want.digest) else {
+            return Err(Refusal::new(NOT_READY, "the package is not in the library"));
+        };
+        if self.serving.len() >= SERVING_MAX {
+            return Err(Refusal::new(BUSY, format!("{SERVING_MAX} transfers run already")));
+        }
+        let capacity = package.lengths.len() as u32;
+        let answer = self.central_ledger.ask(want.digest, &from.name, &want.runs, capacity, &want.lost_holders);
+        if !answer.open.is_empty() {
+            for &index in &answer.open {
+                self.central_ledger.give(want.digest, &from.name, index, capacity);
+            }
+            self.serving.insert((from.name.clone(), want.transfer));
+            self.outputs.push_back(ServerOutput::Serve {
+                to: from.clone(),
+                transfer: want.transfer,
+                digest: want.digest,
+                runs: runs_of(answer.open),
+            });
+        }
+        if !answer.given_before.is_empty() {
+            let given_before = answer.given_before.into_iter().map(|(node, chunks)| (node, runs_of(chunks))).collect();
+            let grant = Grant { digest: want.digest, granted: Vec::new(), given_before, not_yet: Vec::new() };
+            self.send_small(from, Message::Grant(grant));
+        }
+        Ok(())
+    }
+
+    fn send_small(&mut self, to: &NodeRef, message: Message) {
+        self.outputs.push_back(ServerOutput::Send { to: to.clone(), class: MessageClass::Small, message });
+    }
+}

@@ -1,0 +1,108 @@
+//! What goes into and comes out of the server's machine.
+
+use std::collections::BTreeMap;
+
+use super::IngestedPackage;
+use crate::chunk_set::ChunkRun;
+use crate::digest::Digest;
+use crate::distribution::Distribution;
+use crate::message::{Message, OfficeReport, TransferId};
+use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey};
+use crate::office::OfficeTree;
+use crate::peer::{MessageClass, NodeRef};
+use crate::plan::Plan;
+
+/// What happened.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// The objects changed.
+    Desired {
+        /// The offices.
+        tree: OfficeTree,
+        /// The distributions.
+        distributions: BTreeMap<DistributionKey, Distribution>,
+    },
+    /// A package is in the library: just ingested, or found there at the start (in the order of their sequences).
+    Ingested(IngestedPackage),
+    /// Bringing a package in failed; the driver says when to try again.
+    IngestFailed {
+        /// The package.
+        key: PackageKey,
+    },
+    /// Try again what failed.
+    IngestAgain,
+    /// A node enrolled, in this run or an earlier one.
+    Enrolled {
+        /// The node.
+        node: NodeRef,
+    },
+    /// Answer to [`ServerOutput::Serve`].
+    ServeEnded {
+        /// The receiver.
+        to: NodeName,
+        /// The transfer.
+        transfer: TransferId,
+    },
+}
+
+/// What the machine wants done.
+#[derive(Debug)]
+pub enum ServerOutput {
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: NodeRef,
+        /// On which ports.
+        class: MessageClass,
+        /// What.
+        message: Message,
+    },
+    /// Sign the plan and send it.
+    SendPlan {
+        /// To whom.
+        to: NodeRef,
+        /// On which ports.
+        class: MessageClass,
+        /// The plan.
+        plan: Plan,
+    },
+    /// Bring a package in: [`ServerEvent::Ingested`] or [`ServerEvent::IngestFailed`] follows.
+    Ingest {
+        /// Where it comes from, and its names.
+        distribution: Distribution,
+    },
+    /// Stop bringing a package in: nobody wants it any more.
+    CancelIngest {
+        /// The package.
+        key: PackageKey,
+    },
+    /// Dial a node of the Central Office and send: [`ServerEvent::ServeEnded`] follows.
+    Serve {
+        /// The receiver.
+        to: NodeRef,
+        /// The receiver's number.
+        transfer: TransferId,
+        /// The package.
+        digest: Digest,
+        /// The chunks.
+        runs: Vec<ChunkRun>,
+    },
+    /// Keep the highest revision for the next start.
+    RememberRevision(u64),
+    /// A node published a package: for the database.
+    NodeCompleted {
+        /// The node.
+        node: NodeRef,
+        /// The package.
+        digest: Digest,
+        /// Bytes of its files.
+        bytes: u64,
+    },
+    /// An office reported: for the database.
+    OfficeReported {
+        /// The office.
+        office: OfficeName,
+        /// The report.
+        report: OfficeReport,
+    },
+}

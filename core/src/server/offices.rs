@@ -1,0 +1,152 @@
+//! Nodes, rendezvous points and reports of the offices.
+
+use std::time::Instant;
+
+use super::event::ServerOutput;
+use super::{CLAIM_PATIENCE, RendezvousPoint, Server};
+use crate::client::Refusal;
+use crate::digest::Digest;
+use crate::message::{Hello, Message, OfficeReport, PlanChanged, Revision, Term};
+use crate::names::OfficeName;
+use crate::office::OfficeType;
+use crate::peer::{MessageClass, NodeRef};
+
+impl Server {
+    pub(super) fn take_hello(&mut self, now: Instant, from: &NodeRef, hello: &Hello) -> Result<(), Refusal> {
+        let (office_type, central) = self.office_of(from)?;
+        if office_type == OfficeType::WiFi && !self.rendezvous_points.contains_key(&from.office) {
+            // After the server's own restart the office may know its rendezvous point, which claims within a hello.
+            let nobody_leads = hello.term == 0 || self.started + CLAIM_PATIENCE <= now;
+            if nobody_leads {
+                self.appoint(from, hello.term + 1);
+            }
+        }
+        let leads = self.rendezvous_points.get(&from.office).is_some_and(|point| point.node == *from);
+        if central || office_type == OfficeType::Vpn || leads {
+            self.send_newer_plan(from, hello.plan_revision);
+        }
+        self.answer(from);
+        Ok(())
+    }
+
+    pub(super) fn take_claim(&mut self, from: &NodeRef, term: Term, plan_revision: Revision) -> Result<(), Refusal> {
+        let (office_type, _) = self.office_of(from)?;
+        if office_type == OfficeType::Vpn {
+            self.send_newer_plan(from, plan_revision);
+            return Ok(());
+        }
+        let known = self.rendezvous_points.get(&from.office);
+        if known.is_some_and(|point| point.term > term || (point.term == term && point.node != *from)) {
+            self.answer(from);
+            return Ok(());
+        }
+        let is_new = known.is_none_or(|point| point.node != *from);
+        let point = RendezvousPoint { node: from.clone(), term };
+        self.rendezvous_points.insert(from.office.clone(), point);
+        if is_new {
+            self.rendezvous_point_changed(&from.office);
+        }
+        self.send_newer_plan(from, plan_revision);
+        Ok(())
+    }
+
+    pub(super) fn take_lost(&mut self, from: &NodeRef, term: Term) -> Result<(), Refusal> {
+        let (office_type, _) = self.office_of(from)?;
+        let known = self.rendezvous_points.get(&from.office).map_or(0, |point| point.term);
+        if office_type == OfficeType::WiFi && term >= known {
+            self.appoint(from, term + 1);
+        }
+        self.answer(from);
+        Ok(())
+    }
+
+    pub(super) fn take_office_report(&mut self, from: &NodeRef, report: OfficeReport) -> Result<(), Refusal> {
+        let (office_type, central) = self.office_of(from)?;
+        let known = self.rendezvous_points.get(&from.office);
+        if office_type != OfficeType::Vpn && known.is_some_and(|point| point.term > report.term) {
+            return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
+        }
+        for package in &report.packages {
+            let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
+            progress.available = package.available.clone();
+            for (node, state) in &package.nodes {
+                let known = progress.nodes.entry(node.clone()).or_default();
+                // A node's own word that it is complete may overtake the report of its rendezvous point.
+                let complete = known.complete && state.bytes_held >= known.bytes_held && state.error.is_none();
+                *known = state.clone();
+                known.complete |= complete;
+            }
+        }
+        if central || office_type == OfficeType::Vpn || known.is_some_and(|point| point.node == *from) {
+            self.send_newer_plan(from, report.plan_revision);
+        }
+        self.outputs.push_back(ServerOutput::OfficeReported { office: from.office.clone(), report });
+        Ok(())
+    }
+
+    pub(super) fn take_complete(&mut self, from: &NodeRef, digest: Digest, bytes: u64) -> Result<(), Refusal> {
+        let progress = self.progress.entry((from.office.clone(), digest)).or_default();
+        let state = progress.nodes.entry(from.name.clone()).or_default();
+        state.complete = true;
+        state.bytes_held = bytes;
+        state.error = None;
+        self.outputs.push_back(ServerOutput::NodeCompleted { node: from.clone(), digest, bytes });
+        Ok(())
+    }
+
+    fn office_of(&self, node: &NodeRef) -> Result<(OfficeType, bool), Refusal> {
+        self.office(&node.office)
+            .ok_or_else(|| Refusal::new("unknown-office", format!("there is no office {}", node.office)))
+    }
+
+    fn appoint(&mut self, node: &NodeRef, term: Term) {
+        self.rendezvous_points.insert(node.office.clone(), RendezvousPoint { node: node.clone(), term });
+        self.rendezvous_point_changed(&node.office);
+    }
+
+    /// Plans name rendezvous points: those of the children and of the parent change; the members are told.
+    fn rendezvous_point_changed(&mut self, office: &OfficeName) {
+        self.plan_offices();
+        let members: Vec<NodeRef> =
+            self.nodes.values().filter(|known| known.node.office == *office).map(|known| known.node.clone()).collect();
+        for member in members {
+            self.answer(&member);
+        }
+    }
+
+    /// Tells a node which plan is in force and who its rendezvous point is.
+    pub(super) fn answer(&mut self, node: &NodeRef) {
+        let point = self.rendezvous_points.get(&node.office);
+        let changed = PlanChanged {
+            plan_revision: self.plans.get(&node.office).map_or(0, |plan| plan.revision),
+            term: point.map_or(0, |point| point.term),
+            rendezvous_point: point.map(|point| point.node.clone()),
+        };
+        self.send_small(node, Message::PlanChanged(changed));
+    }
+
+    fn send_newer_plan(&mut self, node: &NodeRef, revision: Revision) {
+        let Some(plan) = self.plans.get(&node.office).filter(|plan| plan.revision > revision) else { return };
+        let class = if plan.central { MessageClass::Foreground } else { MessageClass::Background };
+        self.outputs.push_back(ServerOutput::SendPlan { to: node.clone(), class, plan: plan.clone() });
+    }
+
+    /// Sends a changed plan to whoever gets it from the server, and word of it to the whole office.
+    pub(super) fn push_plan(&mut self, office: &OfficeName) {
+        let Some(plan) = self.plans.get(office) else { return };
+        let everyone = plan.central || plan.office_type == OfficeType::Vpn;
+        let members: Vec<NodeRef> = self
+            .nodes
+            .values()
+            .filter(|known| known.node.office == *office && known.last_seen.is_some())
+            .map(|known| known.node.clone())
+            .collect();
+        for member in members {
+            let leads = self.rendezvous_points.get(office).is_some_and(|point| point.node == member);
+            if everyone || leads {
+                self.send_newer_plan(&member, 0);
+            }
+            self.answer(&member);
+        }
+    }
+}

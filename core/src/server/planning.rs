@@ -1,0 +1,126 @@
+//! From the objects to the plan of every office.
+
+use jiff::Timestamp;
+
+use super::Server;
+use super::event::ServerOutput;
+use crate::names::{OfficeName, PackageKey};
+use crate::office::OfficeType;
+use crate::peer::NodeRef;
+use crate::plan::{ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
+use crate::rollout::{Holding, OfficePackage, RolloutInput, decide_rollout};
+
+impl Server {
+    /// Decides anew what is ingested and what every office holds.
+    pub(super) fn replan(&mut self, wall: Timestamp) {
+        let Some(tree) = &self.tree else { return };
+        self.rollout = decide_rollout(RolloutInput {
+            distributions: &self.distributions,
+            ingested: &self.ingested,
+            tree,
+            now: wall,
+        });
+        self.look_again_at = self.rollout.look_again_at;
+        self.order_ingests();
+        let digests: Vec<_> = self.library.values().map(|package| package.digest).collect();
+        self.central_ledger.retain(|digest| digests.contains(digest));
+        self.plan_offices();
+    }
+
+    fn order_ingests(&mut self) {
+        let wanted = self.rollout.ingest.clone();
+        let stale: Vec<PackageKey> = self.ingesting.iter().filter(|key| !wanted.contains(key)).cloned().collect();
+        for key in stale {
+            self.ingesting.remove(&key);
+            self.outputs.push_back(ServerOutput::CancelIngest { key });
+        }
+        for key in wanted {
+            if self.ingesting.insert(key.clone())
+                && let Some(distribution) = self.distributions.get(&key.distribution)
+            {
+                self.outputs.push_back(ServerOutput::Ingest { distribution: distribution.clone() });
+            }
+        }
+    }
+
+    /// Builds every office's plan and pushes those that changed.
+    pub(super) fn plan_offices(&mut self) {
+        let Some(tree) = &self.tree else { return };
+        let offices: Vec<OfficeName> = tree.offices().map(|office| office.name.clone()).collect();
+        let mut changed = Vec::new();
+        for name in &offices {
+            let Some(mut plan) = self.build_plan(name) else { continue };
+            if let Some(old) = self.plans.get(name) {
+                plan.revision = old.revision;
+                if plan == *old {
+                    continue;
+                }
+            }
+            self.revision += 1;
+            plan.revision = self.revision;
+            self.plans.insert(name.clone(), plan);
+            changed.push(name.clone());
+        }
+        self.plans.retain(|name, _| offices.contains(name));
+        if !changed.is_empty() {
+            self.outputs.push_back(ServerOutput::RememberRevision(self.revision));
+        }
+        for name in changed {
+            self.push_plan(&name);
+        }
+    }
+
+    fn build_plan(&self, name: &OfficeName) -> Option<Plan> {
+        let tree = self.tree.as_ref()?;
+        let office = tree.office(name)?;
+        let parent = tree.parent_of(name).cloned();
+        let packages = self.rollout.offices.get(name).map(Vec::as_slice).unwrap_or_default();
+        Some(Plan {
+            revision: 0,
+            office: name.clone(),
+            office_type: office.office_type,
+            central: tree.is_central(name),
+            parent_nodes: parent.as_ref().map(|parent| self.nodes_to_ask(parent)).unwrap_or_default(),
+            parent,
+            children: tree
+                .children_of(name)
+                .filter_map(|child| {
+                    let office_type = tree.office(child)?.office_type;
+                    let nodes = match self.rendezvous_points.get(child) {
+                        Some(point) if office_type != OfficeType::Vpn => vec![point.node.clone()],
+                        _ => Vec::new(),
+                    };
+                    Some(ChildOffice { name: child.clone(), office_type, nodes })
+                })
+                .collect(),
+            packages: packages.iter().filter_map(|package| self.planned(package)).collect(),
+            server_addresses: self.config.addresses.clone(),
+            storage_limit_bytes: office.storage_limit_bytes.unwrap_or(0),
+            retention_seconds: self.config.retention_seconds,
+        })
+    }
+
+    /// The rendezvous point first; others in case it dies, though only while it is unknown, lest every enrolment of a
+    /// node change the plans of all child offices.
+    fn nodes_to_ask(&self, office: &OfficeName) -> Vec<NodeRef> {
+        if let Some(point) = self.rendezvous_points.get(office) {
+            return vec![point.node.clone()];
+        }
+        let nodes = self.nodes.values().filter(|known| known.node.office == *office);
+        nodes.map(|known| known.node.clone()).take(PARENT_NODES_MAX).collect()
+    }
+
+    fn planned(&self, package: &OfficePackage) -> Option<PlannedPackage> {
+        let ingested = self.library.get(&package.package)?;
+        Some(PlannedPackage {
+            key: package.package.clone(),
+            digest: ingested.digest,
+            root: ingested.root.clone(),
+            target: package.holding == Holding::Target,
+            paused: package.paused,
+            priority: package.priority,
+            retention_versions: package.retention_versions,
+            granted_children: package.granted_children.clone(),
+        })
+    }
+}

@@ -1,0 +1,8 @@
+//! What a rendezvous point knows and decides for its office: who holds which chunk ([`office_view`]), which member
+//! fetches what from whom ([`assigner`]), what was given over each link to a child office ([`ledger`]), and what to
+//! ask of the parent office ([`upstream`]).
+
+pub mod assigner;
+pub mod ledger;
+pub mod office_view;
+pub mod upstream;

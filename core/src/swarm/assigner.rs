@@ -1,0 +1,288 @@
+//! Which member fetches which chunk from whom. Rare chunks first and each to one member, so that the first holder
+//! sends a chunk about once and the members pass it on among themselves; the least busy holder serves.
+//!
+//! A chunk that only one node has and that somebody fetches already is left out: it is about to have two holders.
+//! In the Central Office, chunks that nobody has or fetches come from the server, each through one member.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::office_view::{ChunkLengths, OfficeView};
+use crate::chunk_set::{ChunkIndex, ChunkSet, runs_of};
+use crate::digest::Digest;
+use crate::message::{ASSIGNMENTS_MAX, Assignment, Holder, RUNS_MAX};
+use crate::names::NodeName;
+use crate::peer::NodeRef;
+
+/// Most bytes a member fetches at once.
+pub const MEMBER_WINDOW_BYTES: u64 = 8 << 20;
+/// Most bytes one node receives at once over a link that is paid for once; bounds what its death costs.
+pub const LINK_WINDOW_BYTES: u64 = 4 << 20;
+/// Share handed to a member before the next has its turn.
+const TURN_BYTES: u64 = 1 << 20;
+/// A holder is kept for neighbouring chunks until it is busier than the least busy by this much.
+const HOLDER_SWITCH_BYTES: u64 = 1 << 20;
+
+/// What the assigner needs to know of a package.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The package.
+    pub digest: Digest,
+    /// Length of each chunk.
+    pub lengths: ChunkLengths,
+    /// Only this member wants it (transit); all do otherwise.
+    pub only: Option<NodeName>,
+    /// Whether chunks that nobody here has come from the server.
+    pub from_server: bool,
+    /// First receivers whom the server may disregard.
+    pub lost_holders: Vec<NodeName>,
+}
+
+/// Assigns what can be assigned now and notes it in the view. Returns the orders by member.
+pub fn assign(view: &mut OfficeView, now: Instant, job: &Job) -> Vec<(NodeRef, Vec<Assignment>)> {
+    let capacity = job.lengths.len() as u32;
+    let spoken = view.spoken_for(now, job.digest, capacity);
+    let (once, twice) = view.spread(now, job.digest, capacity);
+    let members: Vec<NodeRef> = view
+        .live(now)
+        .filter(|member| job.only.as_ref().is_none_or(|only| *only == member.node.name))
+        .map(|member| member.node.clone())
+        .collect();
+    let mut round =
+        Round { now, job, once, twice, spoken, busy: busy_holders(view, now, &job.lengths), orders: BTreeMap::new() };
+    loop {
+        let mut given = 0;
+        for (position, member) in members.iter().enumerate() {
+            let start = capacity as usize * position / members.len();
+            given += round.turn(view, member, start as ChunkIndex);
+        }
+        if given == 0 {
+            break;
+        }
+    }
+    round.finish(&members)
+}
+
+struct Round<'a> {
+    now: Instant,
+    job: &'a Job,
+    once: ChunkSet,
+    twice: ChunkSet,
+    spoken: ChunkSet,
+    busy: BTreeMap<Option<NodeName>, u64>,
+    orders: BTreeMap<NodeName, BTreeMap<Holder, Vec<ChunkIndex>>>,
+}
+
+impl Round<'_> {
+    /// One member's turn. Returns the bytes assigned.
+    fn turn(&mut self, view: &mut OfficeView, member: &NodeRef, start: ChunkIndex) -> u64 {
+        let lengths = &self.job.lengths;
+        let capacity = lengths.len() as u32;
+        let Some(package) = view.package(&member.name, self.job.digest, capacity) else { return 0 };
+        if package.state.error.is_some() {
+            return 0;
+        }
+        let in_flight: u64 = bytes_of(package.assigned.keys(), lengths);
+        let from_server: u64 = bytes_of(
+            package.assigned.iter().filter(|(_, (holder, _))| holder.is_none()).map(|(index, _)| index),
+            lengths,
+        );
+        let room = MEMBER_WINDOW_BYTES.saturating_sub(in_flight).min(TURN_BYTES);
+        let mut candidates = package.available.complement();
+        for &index in package.assigned.keys() {
+            candidates.remove(index);
+        }
+        let picked = self.pick(&candidates, start, room, LINK_WINDOW_BYTES.saturating_sub(from_server));
+        let mut given = 0;
+        let mut last: Option<Holder> = None;
+        for index in picked {
+            let Some(holder) = self.holder(view, member, index, last.as_ref()) else { continue };
+            let bytes = u64::from(lengths[index as usize]);
+            let name = holder.node_name().cloned();
+            *self.busy.entry(name.clone()).or_default() += bytes;
+            self.spoken.insert(index);
+            given += bytes;
+            if let Some(package) = view.package(&member.name, self.job.digest, capacity) {
+                package.assigned.insert(index, (name, self.now));
+            }
+            self.orders.entry(member.name.clone()).or_default().entry(holder.clone()).or_default().push(index);
+            last = Some(holder);
+        }
+        given
+    }
+
+    /// Chunks for one turn: rare ones nobody fetches, then chunks with several holders, then chunks of the server.
+    fn pick(&self, candidates: &ChunkSet, start: ChunkIndex, room: u64, server_room: u64) -> Vec<ChunkIndex> {
+        let mut picked = Vec::new();
+        let mut left = room;
+        let mut rare = candidates.clone();
+        rare.intersect_with(&self.once);
+        let mut plenty = rare.clone();
+        plenty.intersect_with(&self.twice);
+        rare.subtract(&plenty);
+        rare.subtract(&self.spoken);
+        self.take(&rare, 0, &mut left, &mut picked);
+        self.take(&plenty, start, &mut left, &mut picked);
+        if self.job.from_server && left > 0 {
+            let mut absent = candidates.clone();
+            absent.subtract(&self.once);
+            absent.subtract(&self.spoken);
+            let mut server_left = left.min(server_room);
+            self.take(&absent, 0, &mut server_left, &mut picked);
+        }
+        picked
+    }
+
+    fn take(&self, from: &ChunkSet, start: ChunkIndex, left: &mut u64, picked: &mut Vec<ChunkIndex>) {
+        for index in from.iter_from(start) {
+            if *left == 0 || picked.len() >= RUNS_MAX {
+                return;
+            }
+            picked.push(index);
+            *left = left.saturating_sub(u64::from(self.job.lengths[index as usize]));
+        }
+    }
+
+    fn holder(&self, view: &OfficeView, member: &NodeRef, index: ChunkIndex, last: Option<&Holder>) -> Option<Holder> {
+        let receiver = view.member(&member.name)?.packages.get(&self.job.digest)?;
+        if !self.once.contains(index) {
+            return (self.job.from_server && receiver.may_use(self.now, &None)).then_some(Holder::Server);
+        }
+        let busy = |name: &NodeName| self.busy.get(&Some(name.clone())).copied().unwrap_or(0);
+        let candidates = || {
+            view.live(self.now)
+                .filter(|other| other.node.name != member.name)
+                .filter(|other| {
+                    other.packages.get(&self.job.digest).is_some_and(|package| package.available.contains(index))
+                })
+                .filter(|other| receiver.may_use(self.now, &Some(other.node.name.clone())))
+        };
+        let best = candidates().min_by_key(|other| busy(&other.node.name))?;
+        let kept = last.and_then(Holder::node_name).and_then(|name| {
+            candidates()
+                .find(|other| other.node.name == *name)
+                .filter(|_| busy(name) <= busy(&best.node.name) + HOLDER_SWITCH_BYTES)
+        });
+        Some(Holder::Node(kept.unwrap_or(best).node.clone()))
+    }
+
+    fn finish(self, members: &[NodeRef]) -> Vec<(NodeRef, Vec<Assignment>)> {
+        let mut orders = self.orders;
+        let lost = &self.job.lost_holders;
+        members
+            .iter()
+            .filter_map(|member| {
+                let by_holder = orders.remove(&member.name)?;
+                let assignments = by_holder
+                    .into_iter()
+                    .take(ASSIGNMENTS_MAX)
+                    .map(|(holder, mut chunks)| {
+                        chunks.sort_unstable();
+                        let lost_holders = if holder == Holder::Server { lost.clone() } else { Vec::new() };
+                        Assignment { holder, runs: runs_of(chunks), lost_holders }
+                    })
+                    .collect();
+                Some((member.clone(), assignments))
+            })
+            .collect()
+    }
+}
+
+/// Bytes that each holder was asked to send already.
+fn busy_holders(view: &OfficeView, now: Instant, lengths: &ChunkLengths) -> BTreeMap<Option<NodeName>, u64> {
+    let mut busy = BTreeMap::new();
+    for package in view.live(now).flat_map(|member| member.packages.values()) {
+        for (index, (holder, _)) in &package.assigned {
+            let bytes = lengths.get(*index as usize).copied().unwrap_or(0);
+            *busy.entry(holder.clone()).or_default() += u64::from(bytes);
+        }
+    }
+    busy
+}
+
+fn bytes_of<'a>(chunks: impl Iterator<Item = &'a ChunkIndex>, lengths: &ChunkLengths) -> u64 {
+    chunks.filter_map(|&index| lengths.get(index as usize)).map(|&bytes| u64::from(bytes)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk_set::ChunkRun;
+
+    fn node(name: &str) -> NodeRef {
+        NodeRef {
+            name: NodeName::new(name).unwrap(),
+            office: crate::names::OfficeName::new("store").unwrap(),
+            address: "127.0.0.1".parse().unwrap(),
+        }
+    }
+
+    fn view(now: Instant, members: usize) -> OfficeView {
+        let mut view = OfficeView::default();
+        for n in 1..=members {
+            view.heard(now, &node(&format!("n{n}")), 1, 1);
+        }
+        view
+    }
+
+    fn job(chunks: usize, from_server: bool) -> Job {
+        Job {
+            digest: Digest::of(b"p"),
+            lengths: vec![64 << 10; chunks].into(),
+            only: None,
+            from_server,
+            lost_holders: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn first_holder_is_asked_once_for_each_chunk() {
+        let now = Instant::now();
+        let mut view = view(now, 4);
+        let job = job(64, false);
+        let all = [ChunkRun { first: 0, count: 64 }];
+        view.package(&node("n1").name, job.digest, 64).unwrap().gain(&all);
+        let orders = assign(&mut view, now, &job);
+        let mut asked = ChunkSet::new(64);
+        for run in orders.iter().flat_map(|(_, assignments)| assignments).flat_map(|order| &order.runs) {
+            assert!(run.range().all(|index| asked.insert(index)), "asked twice");
+        }
+        assert!(asked.is_full());
+        assert_eq!(orders.len(), 3, "the work is shared");
+        assert!(assign(&mut view, now, &job).is_empty(), "nothing is assigned twice");
+    }
+
+    #[test]
+    fn server_gives_each_chunk_to_one_member() {
+        let now = Instant::now();
+        let mut view = view(now, 8);
+        let job = job(64, true);
+        let mut asked = ChunkSet::new(64);
+        for (_, assignments) in assign(&mut view, now, &job) {
+            for order in assignments {
+                assert_eq!(order.holder, Holder::Server);
+                assert!(order.runs.iter().flat_map(|run| run.range()).all(|index| asked.insert(index)));
+            }
+        }
+        assert!(asked.is_full());
+    }
+
+    #[test]
+    fn window_of_the_link_bounds_what_one_member_receives() {
+        let now = Instant::now();
+        let mut view = view(now, 1);
+        let orders = assign(&mut view, now, &job(1024, true));
+        let chunks: u32 = orders[0].1.iter().flat_map(|order| &order.runs).map(|run| run.count).sum();
+        assert_eq!(u64::from(chunks) * (64 << 10), LINK_WINDOW_BYTES);
+    }
+
+    #[test]
+    fn silent_holder_is_not_named() {
+        let now = Instant::now();
+        let mut view = view(now, 2);
+        let job = job(4, false);
+        view.package(&node("n1").name, job.digest, 4).unwrap().gain(&[ChunkRun { first: 0, count: 4 }]);
+        view.silence(now, &node("n1").name);
+        assert!(assign(&mut view, now, &job).is_empty());
+    }
+}

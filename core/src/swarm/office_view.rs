@@ -1,0 +1,215 @@
+//! The office as its rendezvous point sees it: members, what each has available, what each was told to fetch.
+//! Filled by reports and inventories; a member that stays silent for [`MEMBER_SILENCE`] does not count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of};
+use crate::digest::Digest;
+use crate::message::{Holder, NodeState, Revision};
+use crate::names::NodeName;
+use crate::peer::NodeRef;
+
+/// A member is reckoned with for this long after its last report.
+pub const MEMBER_SILENCE: Duration = Duration::from_millis(4_000);
+/// An assignment that was neither fulfilled nor reported as unserved is void after this time.
+pub const ASSIGNMENT_LIFETIME: Duration = Duration::from_secs(30);
+/// Most members an office has.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// The chunks of a package as machines need them: the length of each.
+pub type ChunkLengths = Arc<[u32]>;
+
+/// A member and its packages.
+#[derive(Debug)]
+pub struct Member {
+    /// Who it is.
+    pub node: NodeRef,
+    /// Its process.
+    pub boot_id: u64,
+    /// When it last reported.
+    pub last_report: Instant,
+    /// The plan it has.
+    pub plan_revision: Revision,
+    /// What it has and fetches.
+    pub packages: BTreeMap<Digest, MemberPackage>,
+}
+
+/// One package on a member.
+#[derive(Debug)]
+pub struct MemberPackage {
+    /// Verified and readable there.
+    pub available: ChunkSet,
+    /// What it was told to fetch, from whom, and when.
+    pub assigned: BTreeMap<ChunkIndex, (Option<NodeName>, Instant)>,
+    /// Holders that did not serve this member, or served it rubbish.
+    pub avoided: BTreeMap<Option<NodeName>, Instant>,
+    /// Its own account of its progress.
+    pub state: NodeState,
+}
+
+impl MemberPackage {
+    fn new(capacity: u32) -> Self {
+        Self {
+            available: ChunkSet::new(capacity),
+            assigned: BTreeMap::new(),
+            avoided: BTreeMap::new(),
+            state: NodeState::default(),
+        }
+    }
+
+    /// Notes chunks that arrived or were there.
+    pub fn gain(&mut self, runs: &[ChunkRun]) {
+        for index in indices_of(runs, self.available.capacity()) {
+            self.available.insert(index);
+            self.assigned.remove(&index);
+        }
+    }
+
+    /// Notes chunks that are gone.
+    pub fn lose(&mut self, runs: &[ChunkRun]) {
+        let capacity = self.available.capacity();
+        for index in indices_of(runs, capacity) {
+            self.available.remove(index);
+        }
+    }
+
+    /// Voids assignments to that holder for these chunks and leaves it out for a while.
+    pub fn unserved(&mut self, holder: &Option<NodeName>, runs: &[ChunkRun], avoid_until: Option<Instant>) {
+        let capacity = self.available.capacity();
+        for index in indices_of(runs, capacity) {
+            if self.assigned.get(&index).is_some_and(|(assigned, _)| assigned == holder) {
+                self.assigned.remove(&index);
+            }
+        }
+        if let Some(until) = avoid_until {
+            self.avoided.insert(holder.clone(), until);
+        }
+    }
+
+    /// Whether the member may fetch from that holder now.
+    pub fn may_use(&self, now: Instant, holder: &Option<NodeName>) -> bool {
+        self.avoided.get(holder).is_none_or(|&until| until <= now)
+    }
+}
+
+/// Every member of an office.
+#[derive(Debug, Default)]
+pub struct OfficeView {
+    members: BTreeMap<NodeName, Member>,
+}
+
+impl OfficeView {
+    /// Notes that a member reported. Returns whether its earlier state is void or unknown, so that it has to send its
+    /// inventory. `None` when the office is full.
+    pub fn heard(&mut self, now: Instant, node: &NodeRef, boot_id: u64, plan_revision: Revision) -> Option<bool> {
+        if let Some(member) = self.members.get_mut(&node.name) {
+            let restarted = member.boot_id != boot_id;
+            if restarted {
+                member.packages.clear();
+            }
+            member.node = node.clone();
+            member.boot_id = boot_id;
+            member.last_report = now;
+            member.plan_revision = plan_revision;
+            return Some(restarted);
+        }
+        if self.members.len() >= MEMBERS_MAX {
+            return None;
+        }
+        let member = Member { node: node.clone(), boot_id, last_report: now, plan_revision, packages: BTreeMap::new() };
+        self.members.insert(node.name.clone(), member);
+        Some(true)
+    }
+
+    /// A member's package, made when it is new.
+    pub fn package(&mut self, member: &NodeName, digest: Digest, capacity: u32) -> Option<&mut MemberPackage> {
+        let member = self.members.get_mut(member)?;
+        Some(member.packages.entry(digest).or_insert_with(|| MemberPackage::new(capacity)))
+    }
+
+    /// Every member.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Every member, to change.
+    pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.values_mut()
+    }
+
+    /// One member.
+    pub fn member(&self, name: &NodeName) -> Option<&Member> {
+        self.members.get(name)
+    }
+
+    /// Members that reported lately.
+    pub fn live(&self, now: Instant) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(move |member| member.last_report + MEMBER_SILENCE > now)
+    }
+
+    /// Whether the node is a live member.
+    pub fn is_live(&self, now: Instant, name: &NodeName) -> bool {
+        self.members.get(name).is_some_and(|member| member.last_report + MEMBER_SILENCE > now)
+    }
+
+    /// A member that its holders' receivers cannot reach counts as silent until it reports again.
+    pub fn silence(&mut self, now: Instant, name: &NodeName) {
+        if let Some(member) = self.members.get_mut(name) {
+            let long_ago = now.checked_sub(MEMBER_SILENCE).unwrap_or(now);
+            member.last_report = member.last_report.min(long_ago);
+        }
+    }
+
+    /// Chunks that at least one live member has, and chunks that at least two have.
+    pub fn spread(&self, now: Instant, digest: Digest, capacity: u32) -> (ChunkSet, ChunkSet) {
+        let (mut once, mut twice) = (ChunkSet::new(capacity), ChunkSet::new(capacity));
+        for package in self.live(now).filter_map(|member| member.packages.get(&digest)) {
+            let mut again = once.clone();
+            again.intersect_with(&package.available);
+            twice.union_with(&again);
+            once.union_with(&package.available);
+        }
+        (once, twice)
+    }
+
+    /// Chunks that some live member was told to fetch. Assignments of silent members and old ones are voided.
+    pub fn spoken_for(&mut self, now: Instant, digest: Digest, capacity: u32) -> ChunkSet {
+        let mut spoken = ChunkSet::new(capacity);
+        for member in self.members.values_mut() {
+            let live = member.last_report + MEMBER_SILENCE > now;
+            let Some(package) = member.packages.get_mut(&digest) else { continue };
+            package.assigned.retain(|_, (_, since)| live && *since + ASSIGNMENT_LIFETIME > now);
+            package.assigned.keys().for_each(|&index| {
+                spoken.insert(index);
+            });
+        }
+        spoken
+    }
+
+    /// A live member that has the chunk; which one depends on the chunk, so that the load spreads.
+    pub fn holder_for_child(
+        &self,
+        now: Instant,
+        digest: Digest,
+        index: ChunkIndex,
+        avoid: &BTreeSet<NodeName>,
+    ) -> Option<Holder> {
+        let holders: Vec<&NodeRef> = self
+            .live(now)
+            .filter(|member| !avoid.contains(&member.node.name))
+            .filter(|member| member.packages.get(&digest).is_some_and(|package| package.available.contains(index)))
+            .map(|member| &member.node)
+            .collect();
+        let neighbours = 32;
+        holders.get((index / neighbours) as usize % holders.len().max(1)).map(|&node| Holder::Node(node.clone()))
+    }
+
+    /// Drops packages that are no longer planned.
+    pub fn retain_packages(&mut self, keep: impl Fn(&Digest) -> bool) {
+        for member in self.members.values_mut() {
+            member.packages.retain(|digest, _| keep(digest));
+        }
+    }
+}
