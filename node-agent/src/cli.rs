@@ -1,14 +1,21 @@
 //! Command line: one file a command. Parsing and exit codes live here, what a command does lives in its file or
 //! in the module it starts.
 
+mod doctor;
 mod exit;
 mod options;
 mod ports;
+mod progress;
+mod status;
+pub(crate) mod text_table;
 
 use clap::{Parser, Subcommand};
 
 pub use exit::ExitStatus;
 pub use options::{ClientOptions, LoopbackPrefix, OutputFormat, ServerOptions, UpOptions};
+pub use progress::{Console, Progress};
+
+use crate::http::install_tls_provider;
 
 /// Brings packages to every node of every site over the peer-to-peer port specification.
 #[derive(Debug, Parser)]
@@ -20,14 +27,32 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show packages, offices and nodes: bytes, percent, rate, time left, source and last error
+    Status(status::StatusOptions),
     /// Show the port catalogue, as a table or as firewall rules
     Ports(ports::PortsOptions),
+    /// Check this host: ports, broadcast, reserved range, disk, clock, MTU
+    Doctor(doctor::DoctorOptions),
 }
 
 /// Parses the arguments of the process, runs the command and says how it ended.
 pub fn run() -> ExitStatus {
     let CommandLine { command } = CommandLine::parse();
+    install_tls_provider();
     match command {
+        Command::Status(options) => on_runtime(status::run(options)),
         Command::Ports(options) => ports::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+    }
+}
+
+/// Runs a command that waits for things.
+fn on_runtime(command: impl Future<Output = ExitStatus>) -> ExitStatus {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("peerdist: cannot start threads: {error}");
+            ExitStatus::Failed
+        }
     }
 }

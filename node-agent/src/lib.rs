@@ -5,6 +5,7 @@
 //! sockets, timers and commands into events for the core's machines; [`transport`] is QUIC on the ports of the
 //! catalogue; [`source`] brings packages in; [`store`] keeps content on disk; [`database`] keeps the server's
 //! metadata; [`desired`] reads the objects; [`metrics`], [`http`] and [`telemetry`] let people watch;
+//! [`status`] and [`report`] are what they see;
 //! [`firewall`] renders rules; [`port_holder`] says who has a port.
 
 pub mod cli;
@@ -13,10 +14,14 @@ pub mod desired;
 pub mod driver;
 pub mod embedded;
 pub mod firewall;
+#[cfg(test)]
+mod golden;
 pub mod http;
 pub mod metrics;
 pub mod port_holder;
+pub mod report;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -1,4 +1,4 @@
-//! Renderings compared with the committed files under `tests/golden`; `UPDATE_GENERATED=1` rewrites them.
+//! Renderings are the committed ones, and the tools that load them accept them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,19 +9,10 @@ use ipnet::Ipv4Net;
 use peerdist_core::ports::Role;
 
 use super::*;
+use crate::golden::check_golden;
 
 const ROLES: [(Option<Role>, &str); 4] =
     [(None, "all"), (Some(Role::Server), "server"), (Some(Role::Client), "client"), (Some(Role::Vesc), "vesc")];
-
-fn check_golden(name: &str, rendered: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, rendered).unwrap();
-    }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == rendered, "{name} is out of date: run the tests with UPDATE_GENERATED=1 and look at the diff");
-}
 
 #[test]
 fn renderings_are_the_committed_ones() {

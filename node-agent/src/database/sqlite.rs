@@ -1,0 +1,247 @@
+//! SQLite: the embedded default. One file, write-ahead log, one writer at a time.
+//!
+//! The SQL is portable (`$1`, `ON CONFLICT`, `RETURNING`); `decode` turns rows into the types of the core.
+
+mod decode;
+mod nodes;
+mod packages;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use peerdist_core::chunk_set::ChunkSet;
+use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use super::{AuditRow, DatabaseError, MetadataStore, NodeRow, OfficeRow, PackageNodeRow, PackageRow};
+
+/// Connections: readers beside one writer.
+const CONNECTIONS_MAX: u32 = 4;
+/// How long a writer waits for another, for example a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Metadata in one SQLite file. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it when absent, and brings its schema to this version.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the file cannot be used.
+    pub async fn open(path: &Path) -> Result<Self, DatabaseError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A sequence number that was given must not be given again after power loss.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT);
+        let open_error = |source| DatabaseError::Open { database: path.to_owned(), source };
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .connect_with(options)
+            .await
+            .map_err(open_error)?;
+        sqlx::migrate!("./migrations/sqlite")
+            .run(&pool)
+            .await
+            .map_err(|source| DatabaseError::Migrate { database: path.to_owned(), source })?;
+        Ok(Self { pool })
+    }
+
+    /// Opens the database of a URL, `sqlite:PATH`, or the file in the root when there is no URL.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the URL is of another kind or the file cannot be used.
+    pub async fn open_url(url: Option<&str>, server_root: &Path) -> Result<Self, DatabaseError> {
+        Self::open(&database_path(url, server_root)?).await
+    }
+
+    /// Waits for what is under way and closes the file.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
+    async fn begin(&self, operation: &'static str) -> Result<Transaction<'static, Sqlite>, DatabaseError> {
+        // A transaction that reads first and writes later would otherwise fail instead of wait.
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(query_error(operation))
+    }
+}
+
+impl MetadataStore for SqliteStore {
+    async fn put_node(&self, node: &NodeRow) -> Result<(), DatabaseError> {
+        nodes::put(&self.pool, node).await
+    }
+
+    async fn touch_node(&self, name: &NodeName, boot_id: u64, last_seen: Timestamp) -> Result<bool, DatabaseError> {
+        nodes::touch(&self.pool, name, boot_id, last_seen).await
+    }
+
+    async fn node(&self, name: &NodeName) -> Result<Option<NodeRow>, DatabaseError> {
+        nodes::one(&self.pool, name).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, DatabaseError> {
+        nodes::all(&self.pool).await
+    }
+
+    async fn remove_node(&self, name: &NodeName) -> Result<(), DatabaseError> {
+        nodes::remove(&self.pool, name).await
+    }
+
+    async fn embedded_indices(
+        &self,
+        offices: &BTreeSet<OfficeName>,
+    ) -> Result<BTreeMap<OfficeName, u8>, DatabaseError> {
+        nodes::embedded_indices(self.begin("give offices their indices").await?, offices).await
+    }
+
+    async fn record_rendezvous_point(
+        &self,
+        office: &OfficeName,
+        term: u64,
+        node: &NodeName,
+    ) -> Result<bool, DatabaseError> {
+        nodes::record_rendezvous_point(&self.pool, office, term, node).await
+    }
+
+    async fn offices(&self) -> Result<Vec<OfficeRow>, DatabaseError> {
+        nodes::offices(&self.pool).await
+    }
+
+    async fn next_sequence(&self, distribution: &DistributionKey) -> Result<u64, DatabaseError> {
+        packages::next_sequence(&self.pool, distribution).await
+    }
+
+    async fn put_package(&self, package: &PackageRow) -> Result<(), DatabaseError> {
+        packages::put(&self.pool, package).await
+    }
+
+    async fn package(&self, key: &PackageKey) -> Result<Option<PackageRow>, DatabaseError> {
+        packages::one(&self.pool, key).await
+    }
+
+    async fn packages(&self) -> Result<Vec<PackageRow>, DatabaseError> {
+        packages::all(&self.pool).await
+    }
+
+    async fn remove_package(&self, key: &PackageKey) -> Result<(), DatabaseError> {
+        packages::remove(&self.pool, key).await
+    }
+
+    async fn put_package_nodes(&self, rows: &[PackageNodeRow]) -> Result<(), DatabaseError> {
+        packages::put_nodes(self.begin("record progress of nodes").await?, rows).await
+    }
+
+    async fn package_nodes(&self, key: &PackageKey) -> Result<Vec<PackageNodeRow>, DatabaseError> {
+        packages::nodes(&self.pool, key).await
+    }
+
+    async fn put_chunk_holders(
+        &self,
+        key: &PackageKey,
+        office: &OfficeName,
+        chunks: &ChunkSet,
+    ) -> Result<(), DatabaseError> {
+        packages::put_chunk_holders(&self.pool, key, office, chunks).await
+    }
+
+    async fn chunk_holders(&self, key: &PackageKey) -> Result<BTreeMap<OfficeName, ChunkSet>, DatabaseError> {
+        packages::chunk_holders(&self.pool, key).await
+    }
+
+    async fn record_audit(&self, row: &AuditRow) -> Result<(), DatabaseError> {
+        nodes::record_audit(&self.pool, row).await
+    }
+
+    async fn audit(&self, count_max: u32) -> Result<Vec<AuditRow>, DatabaseError> {
+        nodes::audit(&self.pool, count_max).await
+    }
+}
+
+fn database_path(url: Option<&str>, server_root: &Path) -> Result<PathBuf, DatabaseError> {
+    let Some(url) = url else { return Ok(server_root.join("metadata.sqlite")) };
+    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    match path {
+        Some(path) if !path.is_empty() => Ok(server_root.join(path)),
+        _ => Err(DatabaseError::UnknownScheme { url: without_credentials(url) }),
+    }
+}
+
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://...@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// Says what we were doing when a query fails.
+fn query_error(operation: &'static str) -> impl Fn(sqlx::Error) -> DatabaseError + Copy {
+    move |source| DatabaseError::Query { operation, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::suite;
+
+    async fn in_directory(directory: &tempfile::TempDir) -> SqliteStore {
+        SqliteStore::open_url(None, directory.path()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn sqlite_passes_the_suite() {
+        suite::run(async || {
+            let directory = tempfile::tempdir().unwrap();
+            let store = in_directory(&directory).await;
+            (store, directory)
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn everything_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = in_directory(&directory).await;
+        let distribution = suite::package_key("pos-app", "1").distribution;
+        assert_eq!(store.next_sequence(&distribution).await.unwrap(), 1);
+        store.close().await;
+        let store = in_directory(&directory).await;
+        assert_eq!(store.next_sequence(&distribution).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn writers_wait_for_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = in_directory(&directory).await;
+        let distribution = suite::package_key("pos-app", "1").distribution;
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                let (store, distribution) = (store.clone(), distribution.clone());
+                tokio::spawn(async move { store.next_sequence(&distribution).await.unwrap() })
+            })
+            .collect();
+        let mut given = BTreeSet::new();
+        for task in tasks {
+            given.insert(task.await.unwrap());
+        }
+        assert_eq!(given, (1..=20).collect());
+    }
+
+    #[test]
+    fn url_is_sqlite_or_refused_without_its_password() {
+        let root = Path::new("/root");
+        assert_eq!(database_path(None, root).unwrap(), Path::new("/root/metadata.sqlite"));
+        assert_eq!(database_path(Some("sqlite:///data/a.db"), root).unwrap(), Path::new("/data/a.db"));
+        assert_eq!(database_path(Some("sqlite:a.db"), root).unwrap(), Path::new("/root/a.db"));
+        let refused = database_path(Some("mysql://me:secret@db/peerdist"), root).unwrap_err().to_string();
+        assert!(refused.contains("mysql") && !refused.contains("secret"), "{refused}");
+    }
+}

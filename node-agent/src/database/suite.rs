@@ -1,0 +1,201 @@
+//! What every metadata store must do, whatever its database. `run` takes a function that makes an empty store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use peerdist_core::chunk_set::ChunkSet;
+use peerdist_core::digest::Digest;
+use peerdist_core::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
+
+use super::*;
+use crate::metrics::PackageState;
+
+/// Every check, each on a store of its own. What `make` returns beside the store is kept until the check is over.
+pub(crate) async fn run<S: MetadataStore, Guard>(make: impl AsyncFn() -> (S, Guard)) {
+    let (store, _guard) = make().await;
+    nodes_are_replaced_touched_and_forgotten(store).await;
+    let (store, _guard) = make().await;
+    offices_keep_their_embedded_index(store).await;
+    let (store, _guard) = make().await;
+    embedded_indices_end(store).await;
+    let (store, _guard) = make().await;
+    rendezvous_point_follows_the_highest_term(store).await;
+    let (store, _guard) = make().await;
+    sequence_numbers_only_rise(store).await;
+    let (store, _guard) = make().await;
+    packages_come_back_as_they_went(store).await;
+    let (store, _guard) = make().await;
+    progress_is_recorded_whole_or_not_at_all(store).await;
+    let (store, _guard) = make().await;
+    chunk_holders_are_bitmaps_by_office(store).await;
+    let (store, _guard) = make().await;
+    audit_shows_the_newest_first(store).await;
+}
+
+async fn nodes_are_replaced_touched_and_forgotten(store: impl MetadataStore) {
+    let mut node = node_row("store-1-1");
+    assert!(!store.touch_node(&node.name, 1, time(1)).await.unwrap());
+    store.put_node(&node).await.unwrap();
+    node.address = "fd00::1".parse().unwrap();
+    store.put_node(&node).await.unwrap();
+    assert!(store.touch_node(&node.name, u64::MAX - 1, time(9)).await.unwrap());
+    (node.boot_id, node.last_seen) = (u64::MAX - 1, time(9));
+    assert_eq!(store.node(&node.name).await.unwrap(), Some(node.clone()));
+    store.put_node(&node_row("central-1")).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [node_row("central-1"), node.clone()]);
+    store.remove_node(&node.name).await.unwrap();
+    assert_eq!(store.node(&node.name).await.unwrap(), None);
+}
+
+async fn offices_keep_their_embedded_index(store: impl MetadataStore) {
+    store.record_rendezvous_point(&office("m"), 3, &node_name("m-1")).await.unwrap();
+    assert_eq!(indices(&store, &["m", "b"]).await, [("b", 1), ("m", 2)]);
+    assert_eq!(indices(&store, &["a", "m"]).await, [("a", 3), ("m", 2)]);
+    assert_eq!(indices(&store, &["c", "b"]).await, [("b", 1), ("c", 4)]);
+    let known = store.offices().await.unwrap();
+    assert_eq!(
+        known.iter().map(|office| office.embedded_index).collect::<Vec<_>>(),
+        [Some(3), Some(1), Some(4), Some(2)]
+    );
+    assert_eq!(known[3].term, 3);
+}
+
+async fn embedded_indices_end(store: impl MetadataStore) {
+    let offices: BTreeSet<OfficeName> = (0..254).map(|number| office(&format!("office-{number:03}"))).collect();
+    let given = store.embedded_indices(&offices).await.unwrap();
+    assert_eq!(given.values().copied().collect::<BTreeSet<u8>>(), (1..=254).collect());
+    let one_more = BTreeSet::from([office("zz")]);
+    let error = store.embedded_indices(&one_more).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::TooManyOffices { .. }), "{error}");
+    assert_eq!(store.embedded_indices(&offices).await.unwrap(), given);
+}
+
+async fn rendezvous_point_follows_the_highest_term(store: impl MetadataStore) {
+    let name = office("store-1");
+    for (term, node, expected) in [(2, "a", true), (1, "b", false), (2, "b", false), (2, "a", true), (3, "b", true)] {
+        let recorded = store.record_rendezvous_point(&name, term, &node_name(node)).await.unwrap();
+        assert_eq!(recorded, expected, "term {term} node {node}");
+    }
+    let row = OfficeRow { name, embedded_index: None, term: 3, rendezvous_point: Some(node_name("b")) };
+    assert_eq!(store.offices().await.unwrap(), [row]);
+}
+
+async fn sequence_numbers_only_rise(store: impl MetadataStore) {
+    let key = package_key("pos-app", "1");
+    assert_eq!(store.next_sequence(&key.distribution).await.unwrap(), 1);
+    store.put_package(&package_row(&key, 1)).await.unwrap();
+    store.remove_package(&key).await.unwrap();
+    assert_eq!(store.next_sequence(&key.distribution).await.unwrap(), 2);
+    assert_eq!(store.next_sequence(&package_key("other", "1").distribution).await.unwrap(), 1);
+}
+
+async fn packages_come_back_as_they_went(store: impl MetadataStore) {
+    let (first, second) = (package_key("pos-app", "9"), package_key("pos-app", "10"));
+    let mut row = package_row(&first, 1);
+    store.put_package(&row).await.unwrap();
+    (row.state, row.digest, row.bytes) = (IngestState::Ready, Some(Digest::of(b"root")), 1 << 40);
+    store.put_package(&row).await.unwrap();
+    store.put_package(&package_row(&second, 2)).await.unwrap();
+    assert_eq!(store.package(&first).await.unwrap(), Some(row.clone()));
+    assert_eq!(store.packages().await.unwrap(), [row, package_row(&second, 2)]);
+    store.remove_package(&first).await.unwrap();
+    assert_eq!(store.package(&first).await.unwrap(), None);
+}
+
+async fn progress_is_recorded_whole_or_not_at_all(store: impl MetadataStore) {
+    let key = package_key("pos-app", "1");
+    store.put_package(&package_row(&key, 1)).await.unwrap();
+    store.put_node(&node_row("central-1")).await.unwrap();
+    let mut known = package_node_row(&key, "central-1");
+    let batch = [known.clone(), package_node_row(&key, "stranger")];
+    let error = store.put_package_nodes(&batch).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::UnknownNodeOrPackage { .. }), "{error}");
+    assert_eq!(store.package_nodes(&key).await.unwrap(), []);
+    store.put_package_nodes(&[known.clone()]).await.unwrap();
+    (known.state, known.completed_at) = (PackageState::Complete, Some(time(7)));
+    store.put_package_nodes(&[known.clone()]).await.unwrap();
+    assert_eq!(store.package_nodes(&key).await.unwrap(), [known]);
+    store.remove_node(&node_name("central-1")).await.unwrap();
+    assert_eq!(store.package_nodes(&key).await.unwrap(), []);
+}
+
+async fn chunk_holders_are_bitmaps_by_office(store: impl MetadataStore) {
+    let key = package_key("pos-app", "1");
+    store.put_package(&package_row(&key, 1)).await.unwrap();
+    let mut some = ChunkSet::new(1000);
+    store.put_chunk_holders(&key, &office("central"), &ChunkSet::full(1000)).await.unwrap();
+    store.put_chunk_holders(&key, &office("store-1"), &some).await.unwrap();
+    some.insert(999);
+    store.put_chunk_holders(&key, &office("store-1"), &some).await.unwrap();
+    let expected = BTreeMap::from([(office("central"), ChunkSet::full(1000)), (office("store-1"), some)]);
+    assert_eq!(store.chunk_holders(&key).await.unwrap(), expected);
+    store.remove_package(&key).await.unwrap();
+    assert!(store.chunk_holders(&key).await.unwrap().is_empty());
+}
+
+async fn audit_shows_the_newest_first(store: impl MetadataStore) {
+    for second in 1..=3 {
+        let row = AuditRow { time: time(second), who: "server".into(), what: format!("event {second}") };
+        store.record_audit(&row).await.unwrap();
+    }
+    let latest = store.audit(2).await.unwrap();
+    assert_eq!(latest.iter().map(|row| row.what.as_str()).collect::<Vec<_>>(), ["event 3", "event 2"]);
+    assert_eq!(latest[0].time, time(3));
+}
+
+/// A package key in the namespace `retail`.
+pub(crate) fn package_key(name: &str, version: &str) -> PackageKey {
+    let distribution =
+        DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new(name).unwrap() };
+    PackageKey { distribution, version: Version::new(version).unwrap() }
+}
+
+fn package_row(key: &PackageKey, sequence: u64) -> PackageRow {
+    PackageRow {
+        key: key.clone(),
+        sequence,
+        digest: None,
+        bytes: 0,
+        chunk_count: 0,
+        uri: "https://repo.example.com/pos-app.tar.zst".into(),
+        source_digest: Some("sha256:9f2c".into()),
+        state: IngestState::Ingesting,
+        error: None,
+    }
+}
+
+fn package_node_row(key: &PackageKey, node: &str) -> PackageNodeRow {
+    let (key, node) = (key.clone(), node_name(node));
+    PackageNodeRow { key, node, state: PackageState::Transferring, bytes: 5, error: None, completed_at: None }
+}
+
+fn node_row(name: &str) -> NodeRow {
+    NodeRow {
+        name: node_name(name),
+        office: office("store-1"),
+        address: "10.42.0.7".parse().unwrap(),
+        boot_id: 1,
+        certificate_serial: "0a1b".into(),
+        enrolled_at: time(1),
+        last_seen: time(2),
+    }
+}
+
+async fn indices(store: &impl MetadataStore, names: &[&str]) -> Vec<(&'static str, u8)> {
+    let offices = names.iter().map(|name| office(name)).collect();
+    let given = store.embedded_indices(&offices).await.unwrap();
+    let known = |name: &OfficeName| ["a", "b", "c", "m"].into_iter().find(|known| *known == name.as_str()).unwrap();
+    given.iter().map(|(name, index)| (known(name), *index)).collect()
+}
+
+fn node_name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn office(name: &str) -> OfficeName {
+    OfficeName::new(name).unwrap()
+}
+
+fn time(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
