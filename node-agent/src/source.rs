@@ -1,1 +1,22 @@
 //! Sources: where packages come from, and their way into the library.
+//!
+//! In reading order: [`uri`] and [`digest`] turn what an object says into types; [`entry`] has the rules for names and
+//! links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
+//! [`file`] and [`archive`] are kinds of origin; [`disk`] says what still fits; [`progress`] counts; [`error`] is what
+//! goes wrong, with the field that is at fault.
+
+pub mod archive;
+pub mod digest;
+pub mod disk;
+pub mod entry;
+pub mod error;
+pub mod file;
+pub mod progress;
+pub mod tree;
+pub mod uri;
+pub mod walk;
+
+pub use digest::ExpectedDigest;
+pub use error::SourceError;
+pub use progress::{Phase, Progress};
+pub use uri::{Source, SourceUri, Unpack};

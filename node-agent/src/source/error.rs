@@ -1,0 +1,261 @@
+//! What goes wrong between a source and the library: one enum, whose variants know their stable reason word, the
+//! field of the object that is at fault, and whether another try can help.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::entry::EntryRefusal;
+
+/// Why a source did not become a package.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The text is no usable address.
+    #[error("spec.source.uri {uri:?} is not valid: {expected}")]
+    UriInvalid {
+        /// The refused text.
+        uri: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// The scheme is none that is built in.
+    #[error("spec.source.uri {uri:?} has the scheme {scheme:?}: supported are file://, http:// and https://")]
+    SchemeUnsupported {
+        /// The refused text.
+        uri: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// The expected digest is not of a known form.
+    #[error("spec.source.digest {digest:?} is not valid: expected sha256:<64 hex digits> or blake3:<64 hex digits>")]
+    DigestInvalid {
+        /// The refused text.
+        digest: String,
+    },
+    /// A digest names a sequence of bytes, which a directory is not.
+    #[error(
+        "spec.source.digest is set, but {path:?} is a directory: remove the digest, or pack the directory into an archive"
+    )]
+    DigestOfDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The bytes are not the expected ones.
+    #[error("{uri} has the digest {actual}, expected {expected}: correct spec.source.digest or the source")]
+    DigestMismatch {
+        /// The source.
+        uri: String,
+        /// What the object says.
+        expected: String,
+        /// What arrived.
+        actual: String,
+    },
+    /// Nothing is there.
+    #[error("{uri} does not exist{detail}")]
+    SourceMissing {
+        /// The source.
+        uri: String,
+        /// What the origin said, empty when nothing more is known.
+        detail: String,
+    },
+    /// The operating system does not let us read it.
+    #[error("{path:?} cannot be read: {source}")]
+    SourceUnreadable {
+        /// File or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// One entry of a directory or archive is not accepted; nothing of it was written.
+    #[error("entry {path:?} is refused: {refusal}")]
+    EntryRefused {
+        /// Name inside the source.
+        path: String,
+        /// Which rule.
+        refusal: EntryRefusal,
+    },
+    /// More entries than a manifest may have.
+    #[error(
+        "the source has {count} entries, a package may have at most {max}: split it, or publish it as one archive with unpack: None"
+    )]
+    TooManyEntries {
+        /// How many were counted.
+        count: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The source was modified while it was read.
+    #[error("{path:?} changed while it was read ({what}): publish from a place that nobody writes to")]
+    SourceChanged {
+        /// File or directory.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The origin refuses to hand it out (a 4xx status).
+    #[error("{uri} was refused by its server with status {status}")]
+    SourceRefused {
+        /// The source.
+        uri: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Nobody listens there.
+    #[error("{uri}: connection refused, no server listens there")]
+    ConnectionRefused {
+        /// The source.
+        uri: String,
+    },
+    /// The server's certificate is not accepted.
+    #[error("{uri}: the server is not trusted: {detail}")]
+    ServerUntrusted {
+        /// The source.
+        uri: String,
+        /// What TLS said.
+        detail: String,
+    },
+    /// A redirect that is not followed.
+    #[error("{uri}: redirect not followed: {detail}")]
+    RedirectRefused {
+        /// The source.
+        uri: String,
+        /// Why.
+        detail: String,
+    },
+    /// The origin did not deliver this time; another try may.
+    #[error("{uri} did not deliver after {received_bytes} bytes of this try: {detail}")]
+    SourceUnavailable {
+        /// The source.
+        uri: String,
+        /// What happened.
+        detail: String,
+        /// New bytes that this try brought: above zero means that trying again gets further.
+        received_bytes: u64,
+    },
+    /// Broken or unsupported archive.
+    #[error("{uri} cannot be unpacked: {detail}")]
+    ArchiveInvalid {
+        /// The source.
+        uri: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The library has no room.
+    #[error(
+        "the server's library needs {need} bytes more for this package, but {have} bytes are free: make room or raise the limit"
+    )]
+    DiskFull {
+        /// Bytes that were to be written.
+        need: u64,
+        /// Bytes that may be written.
+        have: u64,
+    },
+    /// The library cannot be written.
+    #[error("the server's library failed at {path:?}: {source}")]
+    LibraryFailed {
+        /// Where.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The same version, but other content: consumers rely on a version never changing.
+    #[error("{uri} changed since version {version} was published: give the new content a new spec.version")]
+    VersionReused {
+        /// The source.
+        uri: String,
+        /// The version that is published already.
+        version: String,
+    },
+    /// The caller asked to stop.
+    #[error("stopped before the source was read to its end")]
+    Cancelled,
+}
+
+impl SourceError {
+    /// The stable word for conditions, metrics and `errors[].reason`: the variant's name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UriInvalid { .. } => "UriInvalid",
+            Self::SchemeUnsupported { .. } => "SchemeUnsupported",
+            Self::DigestInvalid { .. } => "DigestInvalid",
+            Self::DigestOfDirectory { .. } => "DigestOfDirectory",
+            Self::DigestMismatch { .. } => "DigestMismatch",
+            Self::SourceMissing { .. } => "SourceMissing",
+            Self::SourceUnreadable { .. } => "SourceUnreadable",
+            Self::EntryRefused { .. } => "EntryRefused",
+            Self::TooManyEntries { .. } => "TooManyEntries",
+            Self::SourceChanged { .. } => "SourceChanged",
+            Self::SourceRefused { .. } => "SourceRefused",
+            Self::ConnectionRefused { .. } => "ConnectionRefused",
+            Self::ServerUntrusted { .. } => "ServerUntrusted",
+            Self::RedirectRefused { .. } => "RedirectRefused",
+            Self::SourceUnavailable { .. } => "SourceUnavailable",
+            Self::ArchiveInvalid { .. } => "ArchiveInvalid",
+            Self::DiskFull { .. } => "DiskFull",
+            Self::LibraryFailed { .. } => "LibraryFailed",
+            Self::VersionReused { .. } => "VersionReused",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+
+    /// The field of the `PackageDistribution` that a person would look at first.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::DigestInvalid { .. } | Self::DigestOfDirectory { .. } | Self::DigestMismatch { .. } => {
+                "spec.source.digest"
+            }
+            Self::VersionReused { .. } => "spec.version",
+            _ => "spec.source.uri",
+        }
+    }
+
+    /// Whether the same try would end the same way, as far as one can know: the object or its source must change.
+    pub fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Self::SourceUnavailable { .. }
+                | Self::SourceChanged { .. }
+                | Self::DiskFull { .. }
+                | Self::LibraryFailed { .. }
+                | Self::Cancelled
+        )
+    }
+
+    /// Whether a later try, without any edit of the object, may find the origin repaired.
+    pub fn may_heal(&self) -> bool {
+        !self.is_final()
+            || matches!(
+                self,
+                Self::SourceMissing { .. }
+                    | Self::SourceUnreadable { .. }
+                    | Self::SourceRefused { .. }
+                    | Self::ConnectionRefused { .. }
+                    | Self::ServerUntrusted { .. }
+            )
+    }
+
+    pub(crate) fn library(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::LibraryFailed { path, source }
+    }
+
+    pub(crate) fn unreadable(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::SourceUnreadable { path, source }
+    }
+
+    pub(crate) fn entry(path: &[u8], refusal: EntryRefusal) -> Self {
+        Self::EntryRefused { path: printable(path), refusal }
+    }
+}
+
+/// Longest name repeated in a message.
+const PRINTED_NAME_CHARS_MAX: usize = 200;
+
+/// A hostile name as text that fits a line: invalid UTF-8 replaced, cut to a printable length.
+pub(crate) fn printable(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(name);
+    if text.chars().count() <= PRINTED_NAME_CHARS_MAX {
+        return text.into_owned();
+    }
+    text.chars().take(PRINTED_NAME_CHARS_MAX).chain("...".chars()).collect()
+}
