@@ -1,1 +1,52 @@
+//! The three kinds of group `peerdist.io`, version `v1alpha1`: what people write, as Kubernetes and as the manifest
+//! directory see it. A field that no code acts upon is not in here yet.
+//!
+//! In reading order: [`office`], [`package_distribution`] with [`status`], and [`vesc_endpoint`] are the kinds; the
+//! first two turn a spec into the core's validated types. [`quantity`] is a size in bytes; [`unknown_fields`] finds
+//! what the schema does not have. The YAML in `crds/` is generated and compared by a test. Reading files or the
+//! Kubernetes API is no part of this crate.
 
+#![allow(unreachable_pub, reason = "kube's KubeSchema repeats every struct inside a function")]
+
+pub mod office;
+pub mod package_distribution;
+pub mod quantity;
+pub mod status;
+pub mod unknown_fields;
+pub mod vesc_endpoint;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use self::office::{Office, OfficeSpec};
+pub use self::package_distribution::{PackageDistribution, PackageDistributionSpec};
+pub use self::quantity::Quantity;
+pub use self::status::PackageDistributionStatus;
+pub use self::vesc_endpoint::{VescEndpoint, VescEndpointSpec};
+
+/// Group and version of every kind.
+pub const API_VERSION: &str = "peerdist.io/v1alpha1";
+
+/// The definitions of all kinds, in the order of their names.
+pub fn definitions() -> [CustomResourceDefinition; 3] {
+    [Office::crd(), PackageDistribution::crd(), VescEndpoint::crd()]
+}
+
+/// A value in a spec that follows the schema and still cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct FieldError {
+    /// The field, such as `spec.source.uri`.
+    pub field: String,
+    /// The reason in one word, for conditions, events and metrics.
+    pub reason: &'static str,
+    /// What was found, what was expected, and what to do.
+    pub message: String,
+}
+
+impl FieldError {
+    /// An error about one field.
+    pub fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), reason, message: message.into() }
+    }
+}

@@ -1,1 +1,53 @@
-//! Desired state: the objects, from a directory of YAML files.
+//! Desired state: what people want, as objects, validated. [`DesiredSource`] is where it comes from and how it
+//! changes; [`DirectorySource`] is the one that reads a directory of YAML files. What is done about it is decided in
+//! the core.
+//!
+//! The way of an object: `document` splits files into documents and finds what each is about, `objects` turns the
+//! documents into one validated state, `revision` keeps the last good objects in force when an edit is bad, and
+//! `directory` watches.
+
+mod directory;
+mod document;
+mod error;
+mod objects;
+mod revision;
+mod source_uri;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use peerdist_core::distribution::Distribution;
+use peerdist_core::names::{DistributionKey, OfficeName};
+use peerdist_core::office::OfficeTree;
+
+pub use self::directory::DirectorySource;
+pub use self::error::{ErrorScope, ObjectError};
+pub use self::objects::{EMBEDDED_NODES_ANNOTATION, EMBEDDED_NODES_DEFAULT, EMBEDDED_NODES_MAX};
+
+/// Everything that people want, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredState {
+    /// The offices.
+    pub offices: OfficeTree,
+    /// What should reach them.
+    pub distributions: BTreeMap<DistributionKey, Distribution>,
+    /// Nodes that embedded mode runs in each office, at least one each.
+    pub embedded_nodes: BTreeMap<OfficeName, u32>,
+}
+
+/// News from a source.
+#[derive(Debug, Clone)]
+pub struct DesiredUpdate {
+    /// What holds from now on. `None`: the set as a whole is unusable, and what was in force stays in force.
+    pub state: Option<Arc<DesiredState>>,
+    /// Everything that is wrong now: of the set if there is no state, of single packages otherwise. A package named
+    /// here is in the state as it last was good, or not at all.
+    pub errors: Vec<ObjectError>,
+}
+
+/// Where desired state comes from.
+pub trait DesiredSource: Send {
+    /// Waits for news; the first call returns what is there. May be cancelled without losing any.
+    fn next(&mut self) -> impl Future<Output = DesiredUpdate> + Send;
+}

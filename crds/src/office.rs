@@ -1,0 +1,162 @@
+//! The kind Office: a group of nodes on one LAN, and its place in the tree.
+
+use kube::{CustomResource, KubeSchema, ResourceExt};
+use peerdist_core::names::{NameError, OfficeName};
+use peerdist_core::office as core_office;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::FieldError;
+use crate::quantity::Quantity;
+
+/// An office: a group of nodes on one LAN. Exactly one office, the Central Office, has no parent.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[kube(
+    group = "peerdist.io",
+    version = "v1alpha1",
+    kind = "Office",
+    plural = "offices",
+    shortname = "off",
+    category = "peerdist",
+    derive = "PartialEq",
+    doc = "A group of nodes on one LAN. Exactly one office, the Central Office, has no parent.",
+    validation = Rule::new("!has(self.spec.parent) || self.spec.parent != self.metadata.name")
+        .message("an office cannot be its own parent"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", description = "How its nodes talk to each other"),
+    printcolumn(name = "Parent", type_ = "string", json_path = ".spec.parent", description = "The office one level up"),
+    printcolumn(name = "Limit", type_ = "string", json_path = ".spec.storage.limit", description = "Storage limit of a node"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type != 'VPN' || has(self.parent)")
+    .message("a VPN office needs a parent: set spec.parent, or use the type Wired or WiFi for the Central Office"))]
+pub struct OfficeSpec {
+    /// Name of the office one level up. Absent for the Central Office.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub parent: Option<String>,
+    /// How the nodes of the office talk to each other.
+    #[serde(default, rename = "type")]
+    pub office_type: OfficeType,
+    /// Where and how much a node of the office stores.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+/// How the nodes of an office talk to each other. Wired: share content, find each other by broadcast. WiFi: share
+/// content, no broadcast. VPN: no sharing, every node fetches from the parent office.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "a description of each variant would make the schema a oneOf")]
+pub enum OfficeType {
+    #[default]
+    Wired,
+    WiFi,
+    #[serde(rename = "VPN")]
+    Vpn,
+}
+
+impl From<OfficeType> for core_office::OfficeType {
+    fn from(office_type: OfficeType) -> Self {
+        match office_type {
+            OfficeType::Wired => Self::Wired,
+            OfficeType::WiFi => Self::WiFi,
+            OfficeType::Vpn => Self::Vpn,
+        }
+    }
+}
+
+/// Where and how much a node stores.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Directory on the node, absolute. Embedded mode uses its state directory instead.
+    #[serde(default = "default_storage_path")]
+    #[schemars(length(min = 2, max = 4096), regex(pattern = r"^/.+"))]
+    pub path: String,
+    /// Most that packages may use on a node, such as 50Gi. Absent: what the disk has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Quantity>,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { path: default_storage_path(), limit: None }
+    }
+}
+
+fn default_storage_path() -> String {
+    "/var/lib/peerdist".to_owned()
+}
+
+/// Turns an Office into the core's validated type.
+///
+/// # Errors
+/// Every field that cannot be used.
+pub fn validate(object: &Office) -> Result<core_office::Office, Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let named = |error: NameError, field: &str| FieldError::new(field, "InvalidName", error.to_string());
+    let name = OfficeName::new(&object.name_any()).map_err(|error| errors.push(named(error, "metadata.name"))).ok();
+    let parent = object
+        .spec
+        .parent
+        .as_deref()
+        .and_then(|parent| OfficeName::new(parent).map_err(|error| errors.push(named(error, "spec.parent"))).ok());
+    if !object.spec.storage.path.starts_with('/') || object.spec.storage.path.len() < 2 {
+        let message = format!(
+            "storage path {:?} is not valid: expected an absolute path below /; write it out",
+            object.spec.storage.path
+        );
+        errors.push(FieldError::new("spec.storage.path", "InvalidPath", message));
+    }
+    match name {
+        Some(name) if errors.is_empty() => Ok(core_office::Office {
+            name,
+            parent,
+            office_type: object.spec.office_type.into(),
+            labels: object.labels().clone(),
+            storage_limit_bytes: object.spec.storage.limit.map(Quantity::bytes),
+        }),
+        _ => Err(errors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(name: &str, spec: Value) -> Office {
+        let object = json!({
+            "apiVersion": crate::API_VERSION,
+            "kind": "Office",
+            "metadata": {"name": name, "labels": {"region": "eu"}},
+            "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn an_empty_spec_is_a_wired_central_office() {
+        let office = validate(&object("central", json!({}))).unwrap();
+        assert_eq!((office.parent, office.office_type), (None, core_office::OfficeType::Wired));
+        assert_eq!(office.storage_limit_bytes, None);
+    }
+
+    #[test]
+    fn values_arrive_in_the_validated_type() {
+        let spec = json!({"parent": "central", "type": "VPN", "storage": {"limit": "50Gi"}});
+        let office = validate(&object("home", spec)).unwrap();
+        assert_eq!(office.parent, Some(OfficeName::new("central").unwrap()));
+        assert_eq!(office.office_type, core_office::OfficeType::Vpn);
+        assert_eq!(office.storage_limit_bytes, Some(50 << 30));
+        assert_eq!(office.labels.get("region").map(String::as_str), Some("eu"));
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let errors = validate(&object("Bad", json!({"parent": "A/B", "storage": {"path": "x"}}))).unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.name", "spec.parent", "spec.storage.path"]);
+    }
+}

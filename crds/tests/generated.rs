@@ -1,0 +1,87 @@
+//! The YAML in `crds/` is what the types say. `UPDATE_GENERATED=1 cargo test -p peerdist-crds` writes it anew.
+
+use std::path::PathBuf;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+const HEADER: &str = "# Generated from the types in crds/src: UPDATE_GENERATED=1 cargo test -p peerdist-crds\n";
+
+fn path(definition: &CustomResourceDefinition) -> PathBuf {
+    let file = format!("peerdist.io_{}.yaml", definition.spec.names.plural);
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds").join(file)
+}
+
+fn yaml(definition: &CustomResourceDefinition) -> String {
+    // By way of a JSON value, so that keys are sorted.
+    let value: Value = serde_json::to_value(definition).expect("a definition is JSON");
+    format!("{HEADER}{}", serde_saphyr::to_string(&value).expect("JSON is YAML"))
+}
+
+fn schema(definition: &CustomResourceDefinition) -> Value {
+    serde_json::to_value(&definition.spec.versions[0].schema).expect("a schema is JSON")["openAPIV3Schema"].clone()
+}
+
+#[test]
+fn generated_files_are_up_to_date() {
+    for definition in peerdist_crds::definitions() {
+        let (path, wanted) = (path(&definition), yaml(&definition));
+        if std::env::var_os("UPDATE_GENERATED").is_some() {
+            std::fs::write(&path, &wanted).expect("the folder crds/crds is writable");
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == wanted,
+            "{} differs from the types: UPDATE_GENERATED=1 cargo test -p peerdist-crds",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn generated_files_are_read_back_as_the_definition() {
+    for definition in peerdist_crds::definitions() {
+        let read: Value = serde_saphyr::from_str(&yaml(&definition)).expect("generated YAML is YAML");
+        assert_eq!(read, serde_json::to_value(&definition).expect("a definition is JSON"));
+    }
+}
+
+#[test]
+fn schemas_are_structural() {
+    fn check(schema: &Value, path: &str) {
+        let Some(object) = schema.as_object() else { return };
+        for forbidden in ["$ref", "oneOf", "definitions", "$defs"] {
+            assert!(!object.contains_key(forbidden), "{path} has {forbidden}");
+        }
+        assert_ne!(object.get("additionalProperties"), Some(&Value::Bool(false)), "{path}");
+        let typed = object.contains_key("type") || object.contains_key("x-kubernetes-int-or-string");
+        assert!(typed, "{path} has no type");
+        for (name, property) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            check(property, &format!("{path}.{name}"));
+        }
+        if let Some(items) = object.get("items") {
+            check(items, &format!("{path}[]"));
+        }
+    }
+    for definition in peerdist_crds::definitions() {
+        check(&schema(&definition), &definition.spec.names.kind);
+    }
+}
+
+#[test]
+fn rules_and_defaults_are_in_the_schema() {
+    let [office, distribution, _] = peerdist_crds::definitions().map(|definition| schema(&definition));
+    let rules = |schema: &Value| -> Vec<String> {
+        let list = schema["x-kubernetes-validations"].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|rule| rule["rule"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(rules(&office["properties"]["spec"]), ["self.type != 'VPN' || has(self.parent)"]);
+    assert_eq!(rules(&office).len(), 1);
+    let spec = &distribution["properties"]["spec"];
+    assert_eq!(rules(spec).len(), 3);
+    assert_eq!(rules(&spec["properties"]["version"]), ["self != 'current'"]);
+    assert_eq!(spec["properties"]["retention"]["properties"]["versions"]["default"], 2);
+    assert_eq!(spec["properties"]["priority"]["default"], "Normal");
+    assert_eq!(spec["properties"]["unpack"]["default"], "None");
+    assert_eq!(spec["required"], serde_json::json!(["source", "version"]));
+}
