@@ -5,8 +5,11 @@
 //! first two turn a spec into the core's validated types. [`quantity`] is a size in bytes; [`unknown_fields`] finds
 //! what the schema does not have. The YAML in `crds/` is generated and compared by a test. Reading files or the
 //! Kubernetes API is no part of this crate.
+//!
+//! Optional fields that a rule speaks about are absent or have a value, never null: `has()` means what it says.
 
 #![allow(unreachable_pub, reason = "kube's KubeSchema repeats every struct inside a function")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns repeat types and priorities")]
 
 pub mod office;
 pub mod package_distribution;

@@ -33,7 +33,7 @@ use crate::quantity::Quantity;
 pub struct OfficeSpec {
     /// Name of the office one level up. Absent for the Central Office.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(with = "String", length(min = 1, max = 253))]
     pub parent: Option<String>,
     /// How the nodes of the office talk to each other.
     #[serde(default, rename = "type")]
@@ -75,6 +75,7 @@ pub struct Storage {
     pub path: String,
     /// Most that packages may use on a node, such as 50Gi. Absent: what the disk has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Quantity")]
     pub limit: Option<Quantity>,
 }
 

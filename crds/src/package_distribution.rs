@@ -64,12 +64,14 @@ pub struct PackageDistributionSpec {
     pub unpack: Unpack,
     /// The offices that should hold the package. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OfficeSelector")]
     pub offices: Option<OfficeSelector>,
     /// Which packages go first when several are on the way.
     #[serde(default)]
     pub priority: Priority,
     /// When the version may move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Schedule")]
     pub schedule: Option<Schedule>,
     /// How the version moves.
     #[serde(default)]
@@ -89,7 +91,7 @@ pub struct Source {
     pub uri: String,
     /// Digest that the fetched file must have: sha256 and 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 71), regex(pattern = r"^sha256:[0-9a-fA-F]{64}$"))]
+    #[schemars(with = "String", length(max = 71), regex(pattern = r"^sha256:[0-9a-fA-F]{64}$"))]
     pub digest: Option<String>,
 }
 
@@ -128,6 +130,7 @@ pub struct OfficeSelector {
 pub struct Schedule {
     /// Nothing of the version moves before this moment, such as 2026-12-01T22:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
     pub not_before: Option<Time>,
 }
 
@@ -146,7 +149,7 @@ pub struct Rollout {
 pub struct Retention {
     /// Versions that every node keeps, the current one included.
     #[serde(default = "default_retention_versions")]
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(with = "i32", range(min = 1, max = 100))]
     pub versions: u32,
 }
 

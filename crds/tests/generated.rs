@@ -69,6 +69,24 @@ fn schemas_are_structural() {
 }
 
 #[test]
+fn specs_have_no_null_and_no_format_that_kubernetes_does_not_know() {
+    fn check(value: &Value, path: &str) {
+        // kube makes every optional quantity nullable; no rule speaks about one.
+        if value.get("x-kubernetes-int-or-string").is_none() {
+            assert_ne!(value.get("nullable"), Some(&Value::Bool(true)), "{path}");
+        }
+        let format = value.get("format").and_then(Value::as_str).unwrap_or("int32");
+        assert!(["int32", "int64", "date-time"].contains(&format), "{path} has the format {format}");
+        for (name, property) in value.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            check(property, &format!("{path}.{name}"));
+        }
+    }
+    for definition in peerdist_crds::definitions() {
+        check(&schema(&definition)["properties"]["spec"], &definition.spec.names.kind);
+    }
+}
+
+#[test]
 fn rules_and_defaults_are_in_the_schema() {
     let [office, distribution, _] = peerdist_crds::definitions().map(|definition| schema(&definition));
     let rules = |schema: &Value| -> Vec<String> {

@@ -86,11 +86,19 @@ impl Document {
             };
             return Err(unknown.iter().map(refuse).collect());
         }
-        serde_path_to_error::deserialize(&self.value).map_err(|error| {
-            let path = error.path().to_string();
-            let hint = if error.inner().to_string().contains("expected a string") { "; put it in quotes" } else { "" };
-            vec![self.error(ErrorScope::Set, &path, "InvalidValue", format!("{}{hint}", error.inner()))]
-        })
+        serde_path_to_error::deserialize(&self.value)
+            .map_err(|error| vec![self.value_error(&error.path().to_string(), &error.inner().to_string())])
+    }
+
+    /// The first value that does not fit, in our words.
+    fn value_error(&self, path: &str, fault: &str) -> ObjectError {
+        let path = path.trim_start_matches('.');
+        if let Some(name) = fault.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+            let field = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            return self.error(ErrorScope::Set, &field, "MissingField", "missing: expected a value; add it");
+        }
+        let hint = if fault.ends_with("expected a string") { "; put it in quotes" } else { "" };
+        self.error(ErrorScope::Set, path, "InvalidValue", format!("{fault}{hint}"))
     }
 }
 

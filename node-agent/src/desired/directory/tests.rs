@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::desired::error::ErrorScope;
 
-const OFFICE: &str = "apiVersion: peerdist.io/v1alpha1\nkind: Office\nmetadata: {name: central}\n";
+const OFFICE: &str = "apiVersion: peerdist.io/v1alpha1\nkind: Office\nmetadata: {name: central}\nspec: {}\n";
 /// Long enough for a look at the directory on a busy machine.
 const NEWS_WAIT_MAX: Duration = Duration::from_secs(30);
 

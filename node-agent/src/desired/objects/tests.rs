@@ -7,6 +7,7 @@ const OFFICES: &str = "
 apiVersion: peerdist.io/v1alpha1
 kind: Office
 metadata: {name: central}
+spec: {}
 ---
 apiVersion: peerdist.io/v1alpha1
 kind: Office
@@ -76,7 +77,7 @@ fn offices_distributions_and_nodes_become_one_state() {
 fn a_set_that_is_no_tree_is_unusable() {
     check_unusable(&office("b", "}\nspec: {parent: x}"), "Office b", "spec.parent", "UnknownOffice");
     check_unusable(&office("a", "}\nspec: {parent: a}"), "Office a", "spec.parent", "ParentCycle");
-    let second = format!("{OFFICES}{}", office("second", "}"));
+    let second = format!("{OFFICES}{}", office("second", "}\nspec: {}"));
     check_unusable(&second, "Office second", "spec.parent", "SecondCentralOffice");
     let twice = format!("{OFFICES}{}", office("store", "}\nspec: {parent: central}"));
     check_unusable(&twice, "Office store", "metadata.name", "DuplicateObject");
@@ -92,12 +93,14 @@ fn what_the_schema_does_not_have_makes_the_set_unusable() {
     let urgent = with(package("bad", "version: '1', source: {uri: 'file:x'}, priority: Urgent"));
     check_unusable(&urgent, bad, "spec.priority", "InvalidValue");
     check_unusable(&with(package("bad", "version: 7.4, source: {uri: 'file:x'}")), bad, "spec.version", "InvalidValue");
-    check_unusable(&with(package("bad", "version: '1'")), bad, "spec", "InvalidValue");
+    check_unusable(&with(package("bad", "version: '1'")), bad, "spec.source", "MissingField");
+    check_unusable(&office("a", "}"), "Office a", "spec", "MissingField");
     let time = with(package("bad", "version: '1', source: {uri: 'file:x'}, schedule: {notBefore: tonight}"));
     check_unusable(&time, bad, "spec.schedule.notBefore", "InvalidValue");
     check_unusable(&office("a", "}\nspec: {type: LAN}"), "Office a", "spec.type", "InvalidValue");
-    check_unusable(&office("a", ", label: {}}"), "Office a", "metadata.label", "UnknownField");
-    let nodes = |count: &str| office("a", &format!(", annotations: {{peerdist.io/embedded-nodes: '{count}'}}}}"));
+    check_unusable(&office("a", ", label: {}}\nspec: {}"), "Office a", "metadata.label", "UnknownField");
+    let nodes =
+        |count: &str| office("a", &format!(", annotations: {{peerdist.io/embedded-nodes: '{count}'}}}}\nspec: {{}}"));
     for count in ["0", "255", "two", "-1"] {
         let field = "metadata.annotations[peerdist.io/embedded-nodes]";
         check_unusable(&nodes(count), "Office a", field, "OutOfRange");
