@@ -1,0 +1,51 @@
+//! All rows of tables 1 to 7 carry traffic of real use, and nothing flows that no row covers.
+
+use anyhow::Result;
+use peerdist_core::ports::ROWS;
+use peerdist_e2e_net::fleet::Fleet;
+use peerdist_e2e_net::ruleset::{Direction, row_counter};
+use peerdist_e2e_net::topology::{OfficeKind, Topology};
+
+use crate::MEBIBYTE;
+
+/// Enough for several chunks a node, on every link.
+const PACKAGE_BYTES: u64 = 30 * MEBIBYTE;
+/// Library, sources and a tree a node.
+const NEEDED_BYTES: u64 = 20 * PACKAGE_BYTES;
+/// Its role does not run here.
+const TABLE_OF_VESC: u8 = 8;
+
+#[test]
+fn every_row_carries_traffic_and_nothing_else_flows() -> Result<()> {
+    let topology = Topology::central(2)
+        .with_office("store", "central", OfficeKind::Wired, 3)?
+        .with_office("cafe", "central", OfficeKind::WiFi, 2)?
+        .with_office("kiosk", "store", OfficeKind::Wired, 2)?
+        .with_office("van", "store", OfficeKind::Vpn, 2)?;
+    let mut fleet = Fleet::new("rows", topology, NEEDED_BYTES)?;
+    let package = fleet.distribute("app", "1.0", PACKAGE_BYTES)?;
+    fleet.start()?;
+    fleet.wait_until_complete(&package)?;
+    let next = fleet.distribute("app", "2.0", PACKAGE_BYTES)?;
+    fleet.wait_until_complete(&next)?;
+    let outcome = fleet.wait_until("every row has carried traffic", |fleet| Ok(silent_rows(fleet)?.is_empty()));
+    println!("{}", fleet.network().all_counters()?.report());
+    outcome.map_err(|error| error.context(format!("silent rows: {:#?}", silent_rows(&fleet).unwrap_or_default())))?;
+    fleet.expect_nothing_dropped()?;
+    fleet.passed();
+    Ok(())
+}
+
+/// Rows that no datagram left or reached a host by.
+fn silent_rows(fleet: &Fleet) -> Result<Vec<String>> {
+    let counters = fleet.network().all_counters()?;
+    let mut silent = Vec::new();
+    for (position, row) in ROWS.iter().enumerate().filter(|(_, row)| row.table != TABLE_OF_VESC) {
+        for direction in [Direction::In, Direction::Out] {
+            if counters.of(&row_counter(position, direction)).packets == 0 {
+                silent.push(format!("table {}: {:?} to {:?} {} {direction:?}", row.table, row.from, row.to, row.port));
+            }
+        }
+    }
+    Ok(silent)
+}
