@@ -1,5 +1,7 @@
 //! The chunks of one package: digest, place and length of each, for random access. About 40 bytes a chunk.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -86,6 +88,14 @@ impl ChunkTable {
     /// Sum of the lengths of the chunks, without those outside the package.
     pub fn bytes_of(&self, chunks: impl IntoIterator<Item = ChunkIndex>) -> u64 {
         chunks.into_iter().filter_map(|index| self.length(index)).map(u64::from).sum()
+    }
+
+    /// The chunks that have a byte in the range.
+    pub fn covering(&self, first_byte: u64, bytes: u64) -> Range<ChunkIndex> {
+        let end = first_byte.saturating_add(bytes);
+        let first = self.offsets.partition_point(|&offset| offset <= first_byte).saturating_sub(1);
+        let behind = self.offsets.partition_point(|&offset| offset < end).min(self.digests.len());
+        first as ChunkIndex..behind as ChunkIndex
     }
 
     /// Memory the table takes, for caches.

@@ -1,0 +1,250 @@
+//! Packages made from a list of entries, and stores on temporary folders.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use peerdist_core::chunk_set::{ChunkIndex, ChunkSet};
+use peerdist_core::chunking::{Chunk, Chunker};
+use peerdist_core::digest::Digest;
+use peerdist_core::manifest::{EncodedPage, Entry, ManifestBuilder, ManifestRoot, RelativePath, SigningDomain, sign};
+use peerdist_core::names::{DistributionKey, Namespace, PackageKey, PackageName, Version};
+use tempfile::TempDir;
+
+use crate::store::{NodeStore, StoreLimits};
+
+pub(super) const AVERAGE: u32 = 16 << 10;
+
+/// A package with all its bytes.
+pub(super) struct TestPackage {
+    pub(super) root: ManifestRoot,
+    pub(super) pages: Vec<EncodedPage>,
+    pub(super) chunks: Vec<Bytes>,
+    pub(super) entries: Vec<(Entry, Vec<u8>)>,
+}
+
+pub(super) fn key(version: &str) -> PackageKey {
+    let distribution = distribution();
+    PackageKey { distribution, version: Version::new(version).unwrap() }
+}
+
+pub(super) fn distribution() -> DistributionKey {
+    DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new("pos").unwrap() }
+}
+
+pub(super) fn path(bytes: impl AsRef<[u8]>) -> RelativePath {
+    RelativePath::new(bytes.as_ref().to_vec()).unwrap()
+}
+
+pub(super) fn file(name: impl AsRef<[u8]>, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
+    let content = content.into();
+    (Entry::file(path(name), content.len() as u64, false), content)
+}
+
+pub(super) fn program(name: &str, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
+    let content = content.into();
+    (Entry::file(path(name), content.len() as u64, true), content)
+}
+
+pub(super) fn directory(name: &str) -> (Entry, Vec<u8>) {
+    (Entry::directory(path(name)), Vec::new())
+}
+
+pub(super) fn link(name: &str, target: &str) -> (Entry, Vec<u8>) {
+    (Entry::symlink(path(name), target.as_bytes().to_vec()).unwrap(), Vec::new())
+}
+
+/// Bytes that look random and are the same for the same seed.
+pub(super) fn content(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut content = vec![0; bytes];
+    reader.fill(&mut content);
+    content
+}
+
+impl TestPackage {
+    pub(super) fn new(version: &str, entries: Vec<(Entry, Vec<u8>)>) -> Self {
+        Self::with_sequence(version, 1, entries)
+    }
+
+    pub(super) fn with_sequence(version: &str, sequence: u64, mut entries: Vec<(Entry, Vec<u8>)>) -> Self {
+        entries.sort_by(|left, right| left.0.path.cmp(&right.0.path));
+        let all: Vec<u8> = entries.iter().flat_map(|(_, content)| content.iter().copied()).collect();
+        let mut cut: Vec<Chunk> = Vec::new();
+        let mut chunker = Chunker::new(AVERAGE);
+        chunker.push(&all, |chunk| cut.push(chunk));
+        chunker.finish(|chunk| cut.push(chunk));
+        Self::from_parts(version, sequence, entries, &all, &cut)
+    }
+
+    pub(super) fn from_parts(
+        version: &str,
+        sequence: u64,
+        entries: Vec<(Entry, Vec<u8>)>,
+        all: &[u8],
+        cut: &[Chunk],
+    ) -> Self {
+        let (mut builder, mut pages) = (ManifestBuilder::default(), Vec::new());
+        for (entry, _) in &entries {
+            pages.extend(builder.push_entry(entry).unwrap());
+        }
+        let (mut chunks, mut offset) = (Vec::new(), 0);
+        for chunk in cut {
+            pages.extend(builder.push_chunk(chunk.digest, chunk.length).unwrap());
+            let end = offset + chunk.length as usize;
+            chunks.push(Bytes::copy_from_slice(&all[offset..end]));
+            offset = end;
+        }
+        let built = builder.finish(&key(version), sequence, AVERAGE).unwrap();
+        pages.extend(built.last_pages);
+        let signing = SigningKey::from_bytes(&[9; 32]);
+        let signed = sign(SigningDomain::ManifestRoot, built.body, &signing);
+        let root = ManifestRoot::verify(&signed, &[signing.verifying_key()]).unwrap();
+        Self { root, pages, chunks, entries }
+    }
+
+    /// A small tree with everything in it.
+    pub(super) fn mixed(version: &str) -> Self {
+        Self::new(
+            version,
+            vec![
+                directory("bin"),
+                program("bin/pos", content(1, 300_000)),
+                directory("data"),
+                directory("data/empty"),
+                file("data/a", content(2, 100)),
+                file("data/b", Vec::new()),
+                file(b"data/\xff\xfe not text", content(3, 70_000)),
+                link("data/latest", "../bin/pos"),
+                file("readme", content(4, 50_000)),
+            ],
+        )
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.root.digest()
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.root.chunk_count()
+    }
+
+    pub(super) fn put_manifest(&self, store: &NodeStore) {
+        store.put_root(&self.root).unwrap();
+        for page in &self.pages {
+            store.put_page(self.digest(), page.digest, &page.bytes).unwrap();
+        }
+        assert!(store.missing_pages(self.digest()).unwrap().is_empty());
+    }
+
+    pub(super) fn write(&self, store: &NodeStore, chunks: impl IntoIterator<Item = ChunkIndex>) {
+        for index in chunks {
+            store.write_chunk(self.digest(), index, &self.chunks[index as usize]).unwrap();
+        }
+    }
+
+    /// Manifest, tree, content, journal.
+    pub(super) fn hold(&self, store: &NodeStore) {
+        self.put_manifest(store);
+        store.prepare(self.digest()).unwrap();
+        self.write(store, 0..self.count());
+        store.flush().unwrap();
+    }
+
+    pub(super) fn deliver(&self, store: &NodeStore) {
+        self.hold(store);
+        store.publish(self.digest()).unwrap();
+    }
+
+    /// Compares a published tree with what the package should be: names, content, modes, and nothing else.
+    pub(super) fn assert_published_in(&self, store: &NodeStore) {
+        let top = store.published_path(self.root.package());
+        assert_eq!(mode(&top), 0o555);
+        for (entry, content) in &self.entries {
+            let place = top.join(os_path(&entry.path));
+            match &entry.kind {
+                peerdist_core::manifest::EntryKind::File { executable, .. } => {
+                    assert_eq!(&fs::read(&place).unwrap(), content, "{}", entry.path);
+                    assert_eq!(mode(&place), if *executable { 0o555 } else { 0o444 });
+                }
+                peerdist_core::manifest::EntryKind::Directory => assert_eq!(mode(&place), 0o555),
+                peerdist_core::manifest::EntryKind::Symlink { target } => {
+                    assert_eq!(
+                        fs::read_link(&place).unwrap(),
+                        Path::new(std::str::from_utf8(target.as_bytes()).unwrap())
+                    );
+                }
+            }
+        }
+        assert_eq!(count_below(&top), self.entries.len());
+    }
+
+    /// Writes the tree as an ingest would find it.
+    pub(super) fn unpack_to(&self, folder: &Path) {
+        for (entry, content) in &self.entries {
+            let place = folder.join(os_path(&entry.path));
+            match &entry.kind {
+                peerdist_core::manifest::EntryKind::File { .. } => fs::write(place, content).unwrap(),
+                peerdist_core::manifest::EntryKind::Directory => fs::create_dir(place).unwrap(),
+                peerdist_core::manifest::EntryKind::Symlink { target } => {
+                    symlink(std::str::from_utf8(target.as_bytes()).unwrap(), place).unwrap();
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn os_path(path: &RelativePath) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes()))
+}
+
+pub(super) fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+pub(super) fn count_below(path: &Path) -> usize {
+    fs::read_dir(path)
+        .unwrap()
+        .map(|item| item.unwrap())
+        .map(|item| 1 + if item.file_type().unwrap().is_dir() { count_below(&item.path()) } else { 0 })
+        .sum()
+}
+
+/// A temporary root; published trees are made writable again when it goes, so that it can be removed.
+pub(super) struct Root(pub(super) TempDir);
+
+impl Root {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    pub(super) fn open(&self) -> NodeStore {
+        NodeStore::open(&self.path(), StoreLimits::default()).unwrap()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        make_writable(self.0.path());
+    }
+}
+
+fn make_writable(folder: &Path) {
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
+    for item in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if item.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&item.path());
+        }
+    }
+}
+
+pub(super) fn held(store: &NodeStore, digest: Digest) -> ChunkSet {
+    store.inventory().into_iter().find(|package| package.digest == digest).unwrap().held
+}

@@ -1,0 +1,228 @@
+//! Wrong bytes, hostile manifests, files that change under us.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use peerdist_core::digest::Digest;
+use peerdist_core::manifest::{ManifestRoot, SigningDomain, sign};
+use peerdist_core::wire::proto;
+use prost::Message;
+
+use super::fixture::{Root, TestPackage, content, file, held, key};
+use crate::store::{ReadError, StoreError};
+
+#[test]
+fn other_bytes_than_the_manifest_names_are_refused() {
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    let store = root.open();
+    package.put_manifest(&store);
+    let write = |index, bytes: &[u8]| store.write_chunk(package.digest(), index, bytes);
+    assert!(matches!(write(0, &package.chunks[0]), Err(StoreError::NotPrepared(_))));
+    store.prepare(package.digest()).unwrap();
+    let mut flipped = package.chunks[2].to_vec();
+    flipped[17] ^= 1;
+    let cases: [(u32, &[u8]); 5] =
+        [(2, &flipped), (2, &package.chunks[3]), (2, b""), (2, &flipped[1..]), (u32::MAX, &package.chunks[2])];
+    for (index, bytes) in cases {
+        assert!(matches!(write(index, bytes), Err(StoreError::ChunkRefused { .. })), "{index}");
+    }
+    assert!(matches!(store.read_chunk(package.digest(), 2), Err(ReadError::Missing { .. })));
+    assert!(matches!(store.write_chunk(Digest::of(b"?"), 0, b"x"), Err(StoreError::UnknownPackage(_))));
+}
+
+/// A signed manifest of any entries, without the checks of the builder: what a stolen key could make.
+fn forged(entries: Vec<proto::Entry>, chunk: &[u8]) -> (ManifestRoot, Vec<(Digest, Vec<u8>)>) {
+    let page = |raw: Vec<u8>| {
+        let bytes = zstd::bulk::compress(&raw, 1).unwrap();
+        (Digest::of(&bytes), bytes)
+    };
+    let reference = |page: &(Digest, Vec<u8>)| proto::PageRef {
+        digest: Bytes::copy_from_slice(page.0.as_bytes()),
+        compressed_bytes: page.1.len() as u32,
+        first_index: 0,
+        first_byte: 0,
+    };
+    let entry_count = entries.len() as u32;
+    let entry_page = page(proto::EntryPage { entries }.encode_to_vec());
+    let digests = Bytes::copy_from_slice(Digest::of(chunk).as_bytes());
+    let chunk_page = page(proto::ChunkPage { digests, lengths: vec![chunk.len() as u32] }.encode_to_vec());
+    let body = proto::ManifestRoot {
+        package: Some(proto::Package { namespace: "retail".into(), name: "pos".into(), version: "1.0".into() }),
+        sequence: 1,
+        total_bytes: chunk.len() as u64,
+        entry_count,
+        chunk_count: 1,
+        chunk_bytes_average: 16 << 10,
+        entry_pages: vec![reference(&entry_page)],
+        chunk_pages: vec![reference(&chunk_page)],
+    };
+    let signing = SigningKey::from_bytes(&[9; 32]);
+    let signed = sign(SigningDomain::ManifestRoot, body.encode_to_vec().into(), &signing);
+    (ManifestRoot::verify(&signed, &[signing.verifying_key()]).unwrap(), vec![entry_page, chunk_page])
+}
+
+fn entry(path: &'static [u8], kind: i32, bytes: u64, target: &'static [u8]) -> proto::Entry {
+    proto::Entry {
+        path: Bytes::from_static(path),
+        kind,
+        bytes,
+        link_target: Bytes::from_static(target),
+        executable: false,
+    }
+}
+
+#[test]
+fn hostile_manifests_write_nothing_outside_and_nothing_inside() {
+    const FILE: i32 = 1;
+    const DIRECTORY: i32 = 2;
+    const LINK: i32 = 3;
+    let payload = b"owned";
+    let victim = |path| entry(path, FILE, payload.len() as u64, b"");
+    let corpus: Vec<(&str, Vec<proto::Entry>)> = vec![
+        ("parent", vec![victim(b"../escaped")]),
+        ("deep parent", vec![entry(b"a", DIRECTORY, 0, b""), victim(b"a/../../escaped")]),
+        ("absolute", vec![victim(b"/tmp/escaped")]),
+        ("NUL", vec![victim(b"a\0b")]),
+        ("dot", vec![victim(b"./a")]),
+        ("empty", vec![victim(b"")]),
+        ("link out", vec![entry(b"out", LINK, 0, b"../.."), victim(b"z")]),
+        ("absolute link", vec![entry(b"out", LINK, 0, b"/etc"), victim(b"z")]),
+        ("link through link", vec![entry(b"out", LINK, 0, b"x/../../.."), victim(b"z")]),
+        ("file under link", vec![entry(b"out", LINK, 0, b"z"), victim(b"out/escaped"), entry(b"z", DIRECTORY, 0, b"")]),
+        ("file under file", vec![entry(b"a", FILE, 0, b""), victim(b"a/b")]),
+        ("no parent", vec![victim(b"a/b")]),
+        ("duplicate", vec![entry(b"a", FILE, 0, b""), victim(b"a")]),
+        ("disorder", vec![entry(b"b", FILE, 0, b""), victim(b"a")]),
+        ("device", vec![entry(b"a", 4, 0, b""), victim(b"b")]),
+        ("sizes", vec![entry(b"a", FILE, 9, b"")]),
+        ("sum that wraps", vec![entry(b"a", FILE, u64::MAX, b""), entry(b"b", FILE, 6, b"")]),
+    ];
+    for (name, entries) in corpus {
+        let root = Root::new();
+        let store = root.open();
+        let (manifest, pages) = forged(entries, payload);
+        store.put_root(&manifest).unwrap();
+        for (digest, bytes) in pages {
+            store.put_page(manifest.digest(), digest, &bytes).unwrap();
+        }
+        let refused = store.prepare(manifest.digest());
+        let refused = refused.expect_err(name);
+        assert_eq!(refused.reason(), "ManifestRefused", "{name}: {refused}");
+        assert!(store.write_chunk(manifest.digest(), 0, payload).is_err());
+        assert_eq!(fs::read_dir(root.path().join("staging")).unwrap().count(), 0, "{name}");
+        assert_eq!(fs::read_dir(root.path().join("packages")).unwrap().count(), 0, "{name}");
+        assert_eq!(fs::read_dir(root.0.path()).unwrap().count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_link_that_someone_puts_into_staging_is_not_followed() {
+    let root = Root::new();
+    let package = TestPackage::new("1.0", vec![super::fixture::directory("d"), file("d/a", content(1, 100_000))]);
+    let store = root.open();
+    package.put_manifest(&store);
+    store.prepare(package.digest()).unwrap();
+    let outside = root.0.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("a"), vec![0; 100_000]).unwrap();
+    let staged = root.path().join("staging").join(package.digest().to_hex());
+    fs::rename(staged.join("d"), staged.join("moved")).unwrap();
+    symlink(&outside, staged.join("d")).unwrap();
+    assert!(store.write_chunk(package.digest(), 0, &package.chunks[0]).is_err());
+    assert_eq!(fs::read(outside.join("a")).unwrap(), vec![0; 100_000]);
+    fs::remove_file(staged.join("d")).unwrap();
+    fs::rename(staged.join("moved"), staged.join("d")).unwrap();
+    fs::remove_file(staged.join("d/a")).unwrap();
+    symlink(outside.join("a"), staged.join("d/a")).unwrap();
+    package.write(&store, 0..package.count());
+    store.flush().unwrap();
+    store.publish(package.digest()).unwrap();
+    package.assert_published_in(&store);
+    assert_eq!(fs::read(outside.join("a")).unwrap(), vec![0; 100_000]);
+}
+
+fn damage(root: &Root, change: impl FnOnce(&std::path::Path)) {
+    let (package, store) = (TestPackage::mixed("1.0"), root.open());
+    package.deliver(&store);
+    let top = store.published_path(&key("1.0"));
+    let program = top.join("bin/pos");
+    fs::set_permissions(top.join("bin"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    change(&program);
+    fs::set_permissions(top.join("bin"), fs::Permissions::from_mode(0o555)).unwrap();
+    if program.is_file() && !program.is_symlink() {
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let lost: Vec<u32> = (0..package.count())
+        .filter(|&index| match store.read_chunk(package.digest(), index) {
+            Ok(bytes) => {
+                assert_eq!(bytes, package.chunks[index as usize]);
+                false
+            }
+            Err(ReadError::Corrupt { .. }) => true,
+            Err(other) => panic!("{other}"),
+        })
+        .collect();
+    assert!(!lost.is_empty());
+    assert_eq!(held(&store, package.digest()).len(), package.count() - lost.len() as u32);
+    drop(store);
+    let store = root.open();
+    let missing = store.prepare(package.digest()).unwrap().available.complement();
+    assert!(missing.iter().eq(lost.iter().copied()), "what is lost stays lost after a restart");
+    // What a repair takes from a file that had to be made anew is lost, too.
+    package.write(&store, missing.iter());
+    let missing = store.prepare(package.digest()).unwrap().available.complement();
+    package.write(&store, missing.iter());
+    store.flush().unwrap();
+    store.publish(package.digest()).unwrap();
+    package.assert_published_in(&store);
+    assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_file_that_changed_is_noticed_reported_and_repaired() {
+    damage(&Root::new(), |file| {
+        let mut content = fs::read(file).unwrap();
+        content[150_000] ^= 0xff;
+        fs::write(file, content).unwrap();
+    });
+}
+
+#[test]
+fn a_file_that_was_cut_or_grew_is_noticed_reported_and_repaired() {
+    damage(&Root::new(), |file| fs::write(file, fs::read(file).unwrap().split_at(99_999).0).unwrap());
+    damage(&Root::new(), |file| fs::write(file, [fs::read(file).unwrap(), vec![1]].concat()).unwrap());
+}
+
+#[test]
+fn a_file_that_was_removed_or_replaced_is_noticed_reported_and_repaired() {
+    damage(&Root::new(), |file| fs::remove_file(file).unwrap());
+    damage(&Root::new(), |file| {
+        fs::remove_file(file).unwrap();
+        symlink("/etc/passwd", file).unwrap();
+    });
+    damage(&Root::new(), |file| {
+        fs::remove_file(file).unwrap();
+        fs::create_dir(file).unwrap();
+        fs::write(file.join("x"), "x").unwrap();
+    });
+}
+
+#[test]
+fn verification_names_bad_files_and_has_them_fetched_again() {
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    let store = root.open();
+    package.deliver(&store);
+    let readme = store.published_path(&key("1.0")).join("readme");
+    fs::set_permissions(&readme, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&readme, vec![7; 50_000]).unwrap();
+    let report = store.verify().unwrap();
+    assert!(!report.is_clean());
+    assert_eq!(report.packages[0].chunks, package.count());
+    assert!(report.packages[0].faults.iter().any(|fault| fault.path == "readme" && fault.chunk.is_some()));
+    assert!(report.packages[0].faults.iter().all(|fault| fault.path != "bin/pos"));
+    assert!(!held(&store, package.digest()).is_full());
+    assert!(store.verify().unwrap().is_clean(), "what is lost is not held");
+}
