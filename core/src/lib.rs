@@ -7,6 +7,8 @@
 //! decides what each office holds and when, [`plan`] is what an office is told. [`message`] holds the validated
 //! messages between [`peer`]s. [`client`] and [`server`] are the machines, composed of [`rendezvous`] and [`swarm`].
 
+pub mod background;
+pub mod broadcast;
 pub mod chunk_set;
 pub mod chunking;
 pub mod client;

@@ -1,0 +1,450 @@
+//! The controller of the Background Protocol: sends only what nobody else wants.
+//!
+//! Rate based. It learns the path's delay without queues, takes any delay above it as a queue that somebody needs, and
+//! gives way: a small cut at the first sign, stronger ones while the queue stays. Loss without delay is noise up to a
+//! few percent. All decisions are taken once a round (a round trip, at least 10 ms) on the smallest delay of the round,
+//! so that a process that was not scheduled in time does not look like a queue. Pacing by the rate and the window's
+//! bytes in flight are enforced by the transport; reverse-path queues and clock skew are not separated yet.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Shortest round: shorter ones would measure the scheduler, not the path.
+const ROUND_MIN: Duration = Duration::from_millis(10);
+/// Longest round, for paths whose base delay was never seen small.
+const ROUND_MAX: Duration = Duration::from_secs(1);
+/// The base delay is the minimum over this many periods.
+const BASE_PERIODS: usize = 60;
+const BASE_PERIOD: Duration = Duration::from_secs(10);
+/// Below this base delay the path is one host or one switch: scheduling noise of a busy host is larger than any queue
+/// worth yielding to, so the target is larger too.
+const LOCAL_BASE_MAX: Duration = Duration::from_millis(1);
+const TARGET: Duration = Duration::from_millis(3);
+const TARGET_LOCAL: Duration = Duration::from_millis(12);
+/// Rounds whose delivery rate bounds growth.
+const DELIVERY_ROUNDS: usize = 8;
+/// A rate may be at most this multiple of what was delivered lately.
+const DELIVERY_HEADROOM: f64 = 3.0;
+/// Share of lost bytes in a round that counts as congestion.
+const LOSS_SHARE_MAX: f64 = 0.05;
+const GROWTH_START: f64 = 1.6;
+const GROWTH_RAMP: f64 = 1.3;
+const GROWTH_CRUISE: f64 = 1.02;
+/// The ramp ends at this share of the last rate that was cut.
+const RAMP_SHARE: f64 = 0.85;
+/// What is left of the rate at the first, second and every later round with a queue.
+const CUTS: [f64; 3] = [0.9, 0.7, 0.5];
+/// The start overshoots by up to its growth: its end leaves room to drain that.
+const CUT_START: f64 = 0.6;
+/// A queue this many times the target takes the strongest cut at once.
+const ALARM_TARGETS: u32 = 4;
+const LOSS_CUT: f64 = 0.85;
+/// Feedback that may be missing before the window stops the sender.
+const WINDOW_SLACK: Duration = Duration::from_millis(60);
+
+/// One low-delay, yielding congestion controller: one a connection.
+#[derive(Debug, Clone)]
+pub struct Background {
+    datagram_bytes: f64,
+    /// Bytes a second.
+    rate: f64,
+    starting: bool,
+    /// The rate at the last cut.
+    safe_rate: Option<f64>,
+    congested_rounds: usize,
+    hold_until: Option<Instant>,
+    base: VecDeque<(Instant, Duration)>,
+    deliveries: VecDeque<f64>,
+    round: Option<Round>,
+    last_sample: Option<Instant>,
+    ignore_delay_until: Option<Instant>,
+    queue_delay: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Round {
+    started: Instant,
+    delay_min: Option<Duration>,
+    delivered_bytes: u64,
+    lost_bytes: u64,
+    application_limited: bool,
+}
+
+impl Round {
+    fn new(started: Instant) -> Self {
+        Self { started, delay_min: None, delivered_bytes: 0, lost_bytes: 0, application_limited: false }
+    }
+
+    fn is_lossy(&self, datagram_bytes: f64) -> bool {
+        let (lost, delivered) = (self.lost_bytes as f64, self.delivered_bytes as f64);
+        lost > 2.0 * datagram_bytes && lost > LOSS_SHARE_MAX * (lost + delivered)
+    }
+}
+
+impl Background {
+    /// A controller for a path whose datagrams carry `datagram_bytes`.
+    pub fn new(datagram_bytes: u16) -> Self {
+        let datagram_bytes = f64::from(datagram_bytes);
+        Self {
+            datagram_bytes,
+            rate: 20.0 * datagram_bytes / 0.1,
+            starting: true,
+            safe_rate: None,
+            congested_rounds: 0,
+            hold_until: None,
+            base: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            round: None,
+            last_sample: None,
+            ignore_delay_until: None,
+            queue_delay: Duration::ZERO,
+        }
+    }
+
+    /// The path carries larger or smaller datagrams from now on.
+    pub fn set_datagram_bytes(&mut self, datagram_bytes: u16) {
+        self.datagram_bytes = f64::from(datagram_bytes);
+        self.rate = self.rate.max(self.floor());
+    }
+
+    /// An acknowledgement arrived at `now`: the smallest time from sending to `now` of the packets that it newly
+    /// acknowledges, their bytes, and whether the application had nothing more to send.
+    pub fn on_sample(&mut self, now: Instant, delay: Duration, bytes: u64, application_limited: bool) {
+        self.guard_against_stall(now);
+        self.learn_base(now, delay);
+        if self.hold_until.is_some_and(|until| now >= until) {
+            // What was measured during the hold was sent before the cut.
+            self.hold_until = None;
+            self.round = None;
+        }
+        let in_doubt = self.ignore_delay_until.is_some_and(|until| now < until);
+        let round = self.round.get_or_insert_with(|| Round::new(now));
+        round.delivered_bytes += bytes;
+        round.application_limited |= application_limited;
+        if !in_doubt {
+            round.delay_min = Some(round.delay_min.map_or(delay, |smallest| smallest.min(delay)));
+        }
+        let over = now.saturating_duration_since(round.started) >= self.round_length();
+        if over && let Some(round) = self.round.replace(Round::new(now)) {
+            self.finish_round(now, &round);
+        }
+    }
+
+    /// Packets were lost.
+    pub fn on_loss(&mut self, now: Instant, bytes: u64) {
+        self.round.get_or_insert_with(|| Round::new(now)).lost_bytes += bytes;
+    }
+
+    /// Nothing arrived for several timeouts: the path is full or gone.
+    pub fn on_persistent_loss(&mut self, now: Instant) {
+        self.starting = false;
+        self.cut(now, 0.3, Duration::ZERO);
+    }
+
+    /// Bytes a second to send at.
+    pub fn send_rate(&self) -> u64 {
+        self.rate as u64
+    }
+
+    /// Bytes that may be in flight: a safety cap for lost feedback, not the control.
+    pub fn window(&self) -> u64 {
+        let seconds = (self.round_length() + WINDOW_SLACK).as_secs_f64();
+        (self.rate.max(self.floor()) * seconds + 4.0 * self.datagram_bytes) as u64
+    }
+
+    /// Bytes to send at once: half a millisecond's worth, one to ten datagrams.
+    pub fn send_quantum(&self) -> u64 {
+        (self.rate * 0.0005).clamp(self.datagram_bytes, 10.0 * self.datagram_bytes) as u64
+    }
+
+    /// The queue seen in the last round.
+    pub fn queue_delay(&self) -> Duration {
+        self.queue_delay
+    }
+
+    fn finish_round(&mut self, now: Instant, round: &Round) {
+        let seconds = now.saturating_duration_since(round.started).as_secs_f64().max(0.001);
+        let delivered = round.delivered_bytes as f64 / seconds;
+        self.deliveries.push_back(delivered);
+        while self.deliveries.len() > DELIVERY_ROUNDS {
+            self.deliveries.pop_front();
+        }
+        let queue = round.delay_min.map(|delay| delay.saturating_sub(self.base_delay()));
+        if let Some(queue) = queue {
+            self.queue_delay = queue;
+        }
+        if self.hold_until.is_some() {
+            return;
+        }
+        let target = self.target();
+        match queue {
+            Some(queue) if queue > target => self.give_way(now, queue, target),
+            _ if round.is_lossy(self.datagram_bytes) => {
+                self.remember_and_cut(now, LOSS_CUT, Duration::ZERO);
+            }
+            Some(queue) if queue < target / 2 => {
+                self.congested_rounds = 0;
+                if !round.application_limited {
+                    self.grow();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn give_way(&mut self, now: Instant, queue: Duration, target: Duration) {
+        let strongest = CUTS.len() - 1;
+        let step = if queue > target * ALARM_TARGETS { strongest } else { self.congested_rounds.min(strongest) };
+        self.remember_and_cut(now, CUTS[step], queue);
+        self.congested_rounds += 1;
+    }
+
+    fn remember_and_cut(&mut self, now: Instant, share: f64, queue: Duration) {
+        // More than the path delivered is in the queue already.
+        let delivered = self.deliveries.iter().rev().take(2).copied().fold(0.0, f64::max);
+        self.rate = self.rate.min(delivered.max(self.floor()));
+        if self.congested_rounds == 0 {
+            self.safe_rate = Some(self.rate);
+        }
+        let share = if self.starting { share.min(CUT_START) } else { share };
+        self.starting = false;
+        self.cut(now, share, queue);
+    }
+
+    /// Cuts, and holds until the effect of the cut can have come back.
+    fn cut(&mut self, now: Instant, share: f64, queue: Duration) {
+        self.rate = (self.rate * share).max(self.floor());
+        let round = self.round_length();
+        self.hold_until = Some(now + round + round / 4 + queue.min(4 * round));
+    }
+
+    fn grow(&mut self) {
+        let grown = if self.starting {
+            self.rate * GROWTH_START
+        } else if self.safe_rate.is_some_and(|safe| self.rate < RAMP_SHARE * safe) {
+            self.rate * GROWTH_RAMP
+        } else {
+            (self.rate * GROWTH_CRUISE).max(self.rate + self.datagram_bytes / self.round_length().as_secs_f64())
+        };
+        self.rate = grown.min(self.delivery_bound().max(self.rate));
+    }
+
+    /// The most that recent deliveries justify.
+    fn delivery_bound(&self) -> f64 {
+        let delivered = self.deliveries.iter().copied().fold(0.0, f64::max);
+        (DELIVERY_HEADROOM * delivered).max(self.floor())
+    }
+
+    /// One datagram per round, the round taken between 30 and 80 ms: enough to notice that the queue is gone.
+    fn floor(&self) -> f64 {
+        self.datagram_bytes / self.round_length().as_secs_f64().clamp(0.03, 0.08)
+    }
+
+    fn target(&self) -> Duration {
+        if self.base_delay() < LOCAL_BASE_MAX { TARGET_LOCAL } else { TARGET }
+    }
+
+    fn round_length(&self) -> Duration {
+        self.base_delay().clamp(ROUND_MIN, ROUND_MAX)
+    }
+
+    fn base_delay(&self) -> Duration {
+        self.base.iter().map(|&(_, delay)| delay).min().unwrap_or(ROUND_MIN)
+    }
+
+    fn learn_base(&mut self, now: Instant, delay: Duration) {
+        match self.base.back_mut() {
+            Some((started, smallest)) if now.saturating_duration_since(*started) < BASE_PERIOD => {
+                *smallest = delay.min(*smallest);
+            }
+            _ => self.base.push_back((now, delay)),
+        }
+        while self.base.len() > BASE_PERIODS {
+            self.base.pop_front();
+        }
+    }
+
+    /// After a silence longer than the rate explains, somebody was not scheduled: delays say nothing for half a round.
+    fn guard_against_stall(&mut self, now: Instant) {
+        let expected = Duration::from_secs_f64(8.0 * self.datagram_bytes / self.rate.max(1.0));
+        let round = self.round_length();
+        if self.last_sample.is_some_and(|last| now.saturating_duration_since(last) > round.max(expected)) {
+            self.ignore_delay_until = Some(now + round / 2);
+        }
+        self.last_sample = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATAGRAM: u16 = 1452;
+    const STEP: Duration = Duration::from_millis(1);
+
+    /// A link with one queue, in steps of one millisecond: acknowledgements return after the base delay and the queue.
+    struct Link {
+        now: Instant,
+        bytes_per_second: f64,
+        base: Duration,
+        queue_bytes: f64,
+        queue_bytes_max: f64,
+        in_flight: VecDeque<(Instant, Instant, f64)>,
+        delivered: f64,
+        queue_sum: f64,
+        steps: u32,
+    }
+
+    impl Link {
+        fn new(megabits: f64, base_ms: u64) -> Self {
+            let bytes_per_second = megabits * 125_000.0;
+            Self {
+                now: Instant::now_for_tests(),
+                bytes_per_second,
+                base: Duration::from_millis(base_ms),
+                queue_bytes: 0.0,
+                queue_bytes_max: bytes_per_second * 0.2,
+                in_flight: VecDeque::new(),
+                delivered: 0.0,
+                queue_sum: 0.0,
+                steps: 0,
+            }
+        }
+
+        fn run(&mut self, controller: &mut Background, duration: Duration, foreign_share: f64, noise: Duration) {
+            self.delivered = 0.0;
+            self.queue_sum = 0.0;
+            self.steps = 0;
+            let end = self.now + duration;
+            while self.now < end {
+                self.step(controller, foreign_share, noise);
+            }
+        }
+
+        fn step(&mut self, controller: &mut Background, foreign_share: f64, noise: Duration) {
+            let seconds = STEP.as_secs_f64();
+            let sent = controller.send_rate() as f64 * seconds;
+            let foreign = foreign_share * self.bytes_per_second * seconds;
+            let arriving = self.queue_bytes + sent + foreign;
+            self.queue_bytes = (arriving - self.bytes_per_second * seconds).max(0.0);
+            let lost = (self.queue_bytes - self.queue_bytes_max).max(0.0);
+            self.queue_bytes -= lost;
+            let own_lost = lost * sent / (sent + foreign).max(1.0);
+            if own_lost > 0.0 {
+                controller.on_loss(self.now, own_lost as u64);
+            }
+            let queue = Duration::from_secs_f64(self.queue_bytes / self.bytes_per_second);
+            let jitter = if self.steps.is_multiple_of(7) { Duration::ZERO } else { noise };
+            self.in_flight.push_back((self.now + self.base + queue + jitter, self.now, sent - own_lost));
+            while self.in_flight.front().is_some_and(|&(arrival, ..)| arrival <= self.now) {
+                if let Some((_, sent_at, bytes)) = self.in_flight.pop_front() {
+                    self.delivered += bytes;
+                    controller.on_sample(self.now, self.now - sent_at, bytes as u64, false);
+                }
+            }
+            self.queue_sum += queue.as_secs_f64();
+            self.steps += 1;
+            self.now += STEP;
+        }
+
+        fn utilisation(&self) -> f64 {
+            self.delivered / (self.bytes_per_second * f64::from(self.steps) * STEP.as_secs_f64())
+        }
+
+        fn mean_queue_ms(&self) -> f64 {
+            1000.0 * self.queue_sum / f64::from(self.steps)
+        }
+    }
+
+    trait TestClock {
+        fn now_for_tests() -> Self;
+    }
+
+    impl TestClock for Instant {
+        #[allow(clippy::disallowed_methods, reason = "simulated time needs one real instant to start from")]
+        fn now_for_tests() -> Self {
+            Instant::now()
+        }
+    }
+
+    const SECONDS: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn link_is_filled_when_nobody_else_wants_it_and_the_queue_stays_small() {
+        for (megabits, base_ms) in [(20.0, 80), (100.0, 40), (100.0, 5), (1000.0, 20)] {
+            let mut link = Link::new(megabits, base_ms);
+            let mut controller = Background::new(DATAGRAM);
+            link.run(&mut controller, 5 * SECONDS, 0.0, Duration::ZERO);
+            link.run(&mut controller, 20 * SECONDS, 0.0, Duration::ZERO);
+            assert!(link.utilisation() > 0.85, "{megabits} {base_ms}: {} {}", link.utilisation(), link.mean_queue_ms());
+            assert!(link.mean_queue_ms() < 6.0, "{megabits} {base_ms}: {}", link.mean_queue_ms());
+        }
+    }
+
+    #[test]
+    fn it_gives_way_to_foreign_traffic_and_returns_afterwards() {
+        let mut link = Link::new(100.0, 40);
+        let mut controller = Background::new(DATAGRAM);
+        link.run(&mut controller, 5 * SECONDS, 0.0, Duration::ZERO);
+        link.run(&mut controller, 2 * SECONDS, 1.01, Duration::ZERO);
+        link.run(&mut controller, 5 * SECONDS, 1.01, Duration::ZERO);
+        assert!(link.utilisation() < 0.03, "{}", link.utilisation());
+        link.run(&mut controller, 5 * SECONDS, 0.0, Duration::ZERO);
+        link.run(&mut controller, 5 * SECONDS, 0.0, Duration::ZERO);
+        assert!(link.utilisation() > 0.8, "{}", link.utilisation());
+    }
+
+    #[test]
+    fn scheduling_noise_on_a_local_path_does_not_slow_it_down() {
+        let mut link = Link::new(4000.0, 0);
+        let mut controller = Background::new(DATAGRAM);
+        link.run(&mut controller, 2 * SECONDS, 0.0, Duration::from_millis(5));
+        link.run(&mut controller, 5 * SECONDS, 0.0, Duration::from_millis(5));
+        assert!(link.utilisation() > 0.7, "{}", link.utilisation());
+    }
+
+    #[test]
+    fn little_loss_without_delay_is_ignored_and_much_loss_is_not() {
+        let mut controller = Background::new(DATAGRAM);
+        let mut now = Instant::now_for_tests();
+        let mut feed = |controller: &mut Background, lost_share: f64, rounds: u32| {
+            for _ in 0..rounds * 10 {
+                now += STEP;
+                let bytes = controller.send_rate() as f64 * STEP.as_secs_f64();
+                controller.on_loss(now, (bytes * lost_share) as u64);
+                controller.on_sample(now, STEP, (bytes * (1.0 - lost_share)) as u64, false);
+            }
+        };
+        feed(&mut controller, 0.0, 10);
+        let before = controller.send_rate();
+        feed(&mut controller, 0.02, 10);
+        assert!(controller.send_rate() > before);
+        let before = controller.send_rate();
+        feed(&mut controller, 0.3, 10);
+        assert!(controller.send_rate() < before);
+    }
+
+    #[test]
+    fn rate_does_not_grow_while_the_application_has_nothing_to_send() {
+        let mut controller = Background::new(DATAGRAM);
+        let before = controller.send_rate();
+        let mut now = Instant::now_for_tests();
+        for _ in 0..1000 {
+            now += STEP;
+            controller.on_sample(now, STEP, 100, true);
+        }
+        assert_eq!(controller.send_rate(), before);
+    }
+
+    #[test]
+    fn window_and_quantum_never_stop_the_sender() {
+        let mut controller = Background::new(DATAGRAM);
+        let now = Instant::now_for_tests();
+        for _ in 0..100 {
+            controller.on_persistent_loss(now);
+        }
+        assert!(controller.window() >= 4 * u64::from(DATAGRAM));
+        assert!(controller.send_quantum() >= u64::from(DATAGRAM));
+        assert!(controller.send_rate() > 0);
+    }
+}

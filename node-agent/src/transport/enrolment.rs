@@ -1,0 +1,94 @@
+//! How a node gets its certificate: enrolment with a join token, renewal with the certificate it has.
+//! When to do which is the driver's decision.
+
+use std::net::{IpAddr, SocketAddr};
+
+use noq::ClientConfig;
+use peerdist_core::ports::{Role, SERVER_SMALL};
+use peerdist_core::wire::proto::{self, envelope::Message};
+
+use super::Transport;
+use super::connections::presented_certificates;
+use super::identity::IdentityError;
+use super::join_token::JoinToken;
+use super::messages::{MessageClass, RequestError};
+use super::tls::{self, TlsError};
+
+/// An enrolment or renewal that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The server could not be asked, or refused.
+    #[error("enrolment at the server: {0}")]
+    Request(#[from] RequestError),
+    /// The reply is not one to an enrolment.
+    #[error("enrolment at the server: its reply carries no certificate: it runs an incompatible version")]
+    Reply,
+    /// The certificate cannot be used or stored.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A role without small messages cannot enrol.
+    #[error("this role does not enrol")]
+    NoRow,
+}
+
+impl Transport {
+    /// Enrols at the server: checks it against the token's pin, sends the token, and takes the certificate.
+    ///
+    /// # Errors
+    /// [`EnrolError`]; nothing changes then.
+    pub async fn enrol(
+        &self,
+        server: IpAddr,
+        token: &JoinToken,
+        node: proto::Node,
+    ) -> Result<proto::EnrolReply, EnrolError> {
+        let requester = self.requesters.get(&MessageClass::Small).ok_or(EnrolError::NoRow)?;
+        let config = ClientConfig::new(tls::enrolling_client(token.root_sha256())?);
+        let envelope = self.enrolment_request(token.secret(), node)?;
+        let to = SocketAddr::new(server, SERVER_SMALL);
+        let (reply, connection) = requester.request_once(config, to, &envelope).await?;
+        let enrolment = enrolment_of(reply)?;
+        let presented = presented_certificates(&connection).unwrap_or_default();
+        let root = tls::find_root(&presented, &token.root_sha256()).ok_or(EnrolError::Reply)?;
+        self.identity.install(root, enrolment.clone())?;
+        self.use_office_key();
+        Ok(enrolment)
+    }
+
+    /// Gets a new certificate from the server with the one that is in force.
+    ///
+    /// # Errors
+    /// [`EnrolError`]; the old certificate stays in force then.
+    pub async fn renew(&self, server: IpAddr, node: proto::Node) -> Result<proto::EnrolReply, EnrolError> {
+        let envelope = self.enrolment_request(String::new(), node)?;
+        let reply = self.request(server, Role::Server, MessageClass::Small, envelope).await?;
+        let enrolment = enrolment_of(reply)?;
+        self.identity.renew(enrolment.clone())?;
+        self.use_office_key();
+        Ok(enrolment)
+    }
+
+    /// Broadcasts are authenticated with the key that enrolment gave.
+    pub(super) fn use_office_key(&self) {
+        let key = self.identity.enrolment().and_then(|enrolment| <[u8; 32]>::try_from(&enrolment.office_key[..]).ok());
+        if let (Some(broadcaster), Some(key)) = (&self.broadcaster, key) {
+            broadcaster.set_office_key(&key);
+        }
+    }
+
+    fn enrolment_request(&self, token: String, node: proto::Node) -> Result<proto::Envelope, IdentityError> {
+        let certificate_request = self.identity.certificate_request()?.into();
+        let enrol = proto::Enrol { token, node: Some(node), certificate_request };
+        Ok(proto::Envelope { traceparent: String::new(), message: Some(Message::Enrol(enrol)) })
+    }
+}
+
+fn enrolment_of(reply: proto::Reply) -> Result<proto::EnrolReply, EnrolError> {
+    match reply.reply {
+        Some(proto::reply::Reply::Enrol(enrolment)) => Ok(enrolment),
+        _ => Err(EnrolError::Reply),
+    }
+}

@@ -1,0 +1,226 @@
+//! A node's own identity: its key, made and kept here, and what enrolment gave it.
+//!
+//! The folder holds `node.key` (never leaves the node), `root.der` and `enrolment` (the server's answer, replaced whole),
+//! each readable by its owner only. The identity can be renewed while the transport runs: connections made afterwards use
+//! the new certificate. When to renew is the driver's decision ([`NodeIdentity::renewal_due`]).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+
+use peerdist_core::wire::proto;
+use prost::Message;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
+
+use super::certificate::{CertificateError, CertificateFacts, PeerIdentity};
+use super::private_file::{self, FileError};
+use super::tls;
+
+/// Intermediates in one chain.
+const CHAIN_MAX: usize = 4;
+
+/// What went wrong with a node's identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file of the identity folder.
+    #[error("node identity: {0}")]
+    File(#[from] FileError),
+    /// A file holds something else.
+    #[error("node identity: {path} is damaged: remove it and enrol again", path = .0.display())]
+    Damaged(PathBuf),
+    /// A key or request could not be made.
+    #[error("node identity: cannot make a key or certificate request: {0}")]
+    Key(#[from] rcgen::Error),
+    /// The certificate names nobody.
+    #[error("node identity: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The certificate does not fit the key or the root.
+    #[error("node identity: certificate cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// The identity of one node: key, certificate, trust.
+pub struct NodeIdentity {
+    folder: PathBuf,
+    key: KeyPair,
+    current: RwLock<Option<Arc<Credentials>>>,
+    tolerate_expired: AtomicBool,
+}
+
+/// Everything one handshake needs.
+pub(super) struct Credentials {
+    pub(super) facts: CertificateFacts,
+    pub(super) certified: Arc<CertifiedKey>,
+    pub(super) servers: Arc<WebPkiServerVerifier>,
+    pub(super) clients: Arc<dyn ClientCertVerifier>,
+    enrolment: proto::EnrolReply,
+}
+
+impl NodeIdentity {
+    /// Opens the identity in `folder`, or makes a key there. A node that enrolled before comes back enrolled.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when the folder cannot be used or its key is damaged.
+    pub fn open(folder: &Path) -> Result<Self, IdentityError> {
+        private_file::create_folder(folder)?;
+        let key = open_key(&folder.join("node.key"))?;
+        let identity = Self {
+            folder: folder.to_path_buf(),
+            key,
+            current: RwLock::new(None),
+            tolerate_expired: AtomicBool::new(false),
+        };
+        identity.load();
+        Ok(identity)
+    }
+
+    /// What enrolment gave this node; `None` before.
+    pub fn enrolment(&self) -> Option<proto::EnrolReply> {
+        self.credentials().map(|credentials| credentials.enrolment.clone())
+    }
+
+    /// Who this node is; `None` before enrolment.
+    pub fn identity(&self) -> Option<PeerIdentity> {
+        self.credentials().map(|credentials| credentials.facts.identity.clone())
+    }
+
+    /// Whether the certificate is for this address. A node that moved must enrol again.
+    pub fn covers(&self, address: std::net::IpAddr) -> bool {
+        self.credentials().is_some_and(|credentials| credentials.facts.addresses.contains(&address))
+    }
+
+    /// Whether a third of the certificate's life has passed, or there is none.
+    pub fn renewal_due(&self, now: SystemTime) -> bool {
+        let Some(credentials) = self.credentials() else { return true };
+        let facts = &credentials.facts;
+        let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
+        now >= facts.not_before + life / 3
+    }
+
+    /// Whether the certificate has run out, or there is none.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.credentials().is_none_or(|credentials| now >= credentials.facts.not_after)
+    }
+
+    /// While the server cannot be reached, peers of the same office may come with a certificate that ran out at most
+    /// 30 days ago.
+    pub fn tolerate_expired_peers(&self, tolerate: bool) {
+        self.tolerate_expired.store(tolerate, Ordering::Relaxed);
+    }
+
+    /// A PKCS#10 request for this node's key, in DER form.
+    ///
+    /// # Errors
+    /// [`IdentityError::Key`] when it cannot be signed.
+    pub fn certificate_request(&self) -> Result<Vec<u8>, IdentityError> {
+        Ok(CertificateParams::default().serialize_request(&self.key)?.der().to_vec())
+    }
+
+    /// Takes what enrolment or renewal gave, under this root, and stores it.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when the certificate does not fit or cannot be stored; the old one stays in force.
+    pub fn install(&self, root: &CertificateDer<'_>, enrolment: proto::EnrolReply) -> Result<(), IdentityError> {
+        let encoded = enrolment.encode_to_vec();
+        let credentials = self.prepare(root, enrolment)?;
+        private_file::replace(&self.folder.join("root.der"), root)?;
+        private_file::replace(&self.folder.join("enrolment"), &encoded)?;
+        *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(credentials));
+        Ok(())
+    }
+
+    /// Takes a renewed certificate under the root that is trusted already.
+    ///
+    /// # Errors
+    /// [`IdentityError`] as for [`NodeIdentity::install`].
+    pub fn renew(&self, enrolment: proto::EnrolReply) -> Result<(), IdentityError> {
+        let path = self.folder.join("root.der");
+        let root = private_file::read(&path)?.ok_or(IdentityError::Damaged(path))?;
+        self.install(&CertificateDer::from(root), enrolment)
+    }
+
+    /// Key of the stateless resets: a peer of the run before this one learns at once that its connection is gone.
+    pub(super) fn reset_secret(&self) -> [u8; 32] {
+        blake3::derive_key("peerdist 2026 stateless reset v1", self.key.serialized_der())
+    }
+
+    pub(super) fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    pub(super) fn tolerates_expired(&self) -> bool {
+        self.tolerate_expired.load(Ordering::Relaxed)
+    }
+
+    /// An enrolment that cannot be used any more is the same as none: the node enrols again.
+    fn load(&self) {
+        let read = |name: &str| private_file::read(&self.folder.join(name)).ok().flatten();
+        let (Some(root), Some(encoded)) = (read("root.der"), read("enrolment")) else { return };
+        let enrolment = proto::EnrolReply::decode(encoded.as_slice()).map_err(|error| error.to_string());
+        let prepared = enrolment
+            .and_then(|reply| self.prepare(&CertificateDer::from(root), reply).map_err(|error| error.to_string()));
+        match prepared {
+            Ok(credentials) => {
+                *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(credentials));
+            }
+            Err(error) => tracing::warn!(folder = %self.folder.display(), error, "stored enrolment cannot be used"),
+        }
+    }
+
+    fn prepare(&self, root: &CertificateDer<'_>, enrolment: proto::EnrolReply) -> Result<Credentials, IdentityError> {
+        let unusable = |error: &dyn fmt::Display| IdentityError::Unusable(error.to_string());
+        let facts = CertificateFacts::read(&enrolment.certificate)?;
+        let mut chain = vec![CertificateDer::from(enrolment.certificate.to_vec())];
+        chain.extend(enrolment.chain.iter().take(CHAIN_MAX).map(|der| CertificateDer::from(der.to_vec())));
+        if facts.identity == PeerIdentity::Server {
+            // Nodes that enrol know only the digest of the root: they find the root itself in the server's chain.
+            chain.push(root.clone().into_owned());
+        }
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let provider = tls::provider();
+        let key = provider.key_provider.load_private_key(key).map_err(|error| unusable(&error))?;
+        let certified = CertifiedKey::new(chain, key);
+        certified.keys_match().map_err(|error| unusable(&error))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned()).map_err(|error| unusable(&error))?;
+        let roots = Arc::new(roots);
+        let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
+        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+        Ok(Credentials {
+            facts,
+            certified: Arc::new(certified),
+            servers: servers.map_err(|error| unusable(&error))?,
+            clients: clients.map_err(|error| unusable(&error))?,
+            enrolment,
+        })
+    }
+}
+
+impl fmt::Debug for NodeIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("NodeIdentity").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+fn open_key(path: &Path) -> Result<KeyPair, IdentityError> {
+    match private_file::read(path)? {
+        Some(pem) => {
+            let damaged = || IdentityError::Damaged(path.to_path_buf());
+            let text = std::str::from_utf8(&pem).map_err(|_| damaged())?;
+            KeyPair::from_pem(text).map_err(|_| damaged())
+        }
+        None => {
+            let key = KeyPair::generate()?;
+            private_file::replace(path, key.serialize_pem().as_bytes())?;
+            Ok(key)
+        }
+    }
+}

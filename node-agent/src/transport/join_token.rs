@@ -1,0 +1,146 @@
+//! The join token: what lets a node enrol, and what lets it recognise the server before it sends the secret.
+//!
+//! Text form: `peerdist1:<secret>:<SHA-256 of the root certificate>`, both in hexadecimal. Which offices a token is
+//! entitled to is the server's driver's business.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rand::RngCore;
+
+use super::private_file::{self, FileError};
+
+const PREFIX: &str = "peerdist1";
+const SECRET_BYTES: usize = 32;
+/// How often a client looks whether its token file has appeared.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A secret and the pin of the authority that made it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    secret: [u8; SECRET_BYTES],
+    root_sha256: [u8; 32],
+}
+
+/// A join token that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinTokenError {
+    /// The text is not a token.
+    #[error("join token is not valid: expected peerdist1:<64 hexadecimal digits>:<64 hexadecimal digits>")]
+    Malformed,
+    /// The file could not be read or written.
+    #[error("join token file: {0}")]
+    File(#[from] FileError),
+}
+
+impl JoinToken {
+    /// A new secret for the authority whose root certificate has this SHA-256.
+    pub fn generate(root_sha256: [u8; 32]) -> Self {
+        let mut secret = [0; SECRET_BYTES];
+        rand::rng().fill_bytes(&mut secret);
+        Self { secret, root_sha256 }
+    }
+
+    /// SHA-256 of the root certificate in DER form.
+    pub fn root_sha256(&self) -> [u8; 32] {
+        self.root_sha256
+    }
+
+    /// The secret as it travels in the enrolment request.
+    pub fn secret(&self) -> String {
+        hex::encode(self.secret)
+    }
+
+    /// Whether a presented secret is this token's. Takes the same time for every wrong secret.
+    pub fn accepts(&self, presented: &str) -> bool {
+        // Comparing hashes takes constant time and hides the lengths too.
+        blake3::hash(presented.as_bytes()) == blake3::hash(self.secret().as_bytes())
+    }
+
+    /// Writes the token for clients to find, whole or not at all, readable by its owner only.
+    ///
+    /// # Errors
+    /// [`JoinTokenError::File`] names the file.
+    pub fn write(&self, path: &Path) -> Result<(), JoinTokenError> {
+        let text = format!("{PREFIX}:{}:{}\n", self.secret(), hex::encode(self.root_sha256));
+        Ok(private_file::replace(path, text.as_bytes())?)
+    }
+
+    /// Reads the token; `None` when the file is not there yet.
+    ///
+    /// # Errors
+    /// [`JoinTokenError`] when the file cannot be read or holds something else.
+    pub fn read(path: &Path) -> Result<Option<Self>, JoinTokenError> {
+        let Some(bytes) = private_file::read(path)? else { return Ok(None) };
+        let text = std::str::from_utf8(&bytes).map_err(|_| JoinTokenError::Malformed)?;
+        text.trim().parse().map(Some)
+    }
+
+    /// Waits until the file is there and reads it.
+    ///
+    /// # Errors
+    /// [`JoinTokenError`] when the file cannot be read or holds something else.
+    pub async fn wait(path: &Path) -> Result<Self, JoinTokenError> {
+        loop {
+            if let Some(token) = Self::read(path)? {
+                return Ok(token);
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("JoinToken").field("root_sha256", &hex::encode(self.root_sha256)).finish_non_exhaustive()
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = JoinTokenError;
+
+    fn from_str(text: &str) -> Result<Self, JoinTokenError> {
+        let mut parts = text.split(':');
+        let (Some(PREFIX), Some(secret), Some(root), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(JoinTokenError::Malformed);
+        };
+        let decode = |digits: &str| {
+            let mut bytes = [0; 32];
+            hex::decode_to_slice(digits, &mut bytes).map(|()| bytes).map_err(|_| JoinTokenError::Malformed)
+        };
+        Ok(Self { secret: decode(secret)?, root_sha256: decode(root)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_survives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("join-token");
+        assert!(JoinToken::read(&path).unwrap().is_none());
+        let token = JoinToken::generate([7; 32]);
+        token.write(&path).unwrap();
+        assert_eq!(JoinToken::read(&path).unwrap(), Some(token));
+    }
+
+    #[test]
+    fn only_the_own_secret_is_accepted() {
+        let (token, other) = (JoinToken::generate([7; 32]), JoinToken::generate([7; 32]));
+        assert!(token.accepts(&token.secret()));
+        assert!(!token.accepts(&other.secret()));
+        assert!(!token.accepts(""));
+    }
+
+    #[test]
+    fn other_text_is_no_token() {
+        for text in ["", "peerdist1:aa:bb", "peerdist2::", &format!("peerdist1:{0}:{0}:", "0".repeat(64))] {
+            assert!(text.parse::<JoinToken>().is_err(), "{text}");
+        }
+    }
+}
