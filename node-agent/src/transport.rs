@@ -3,7 +3,7 @@
 //! In reading order: [`Transport`] binds the ports of a role and offers requests, messages, bulk content and broadcasts.
 //! `settings` says which endpoint serves which traffic and how; `messages` and `bulk` (with `streams`) are what the
 //! drivers use; `connections` dials, `acceptor` lets in; `tls`, `identity`, `authority`, `certificate` and `join_token`
-//! are about who is who; `socket` (with `datagram`, `port_holder`, `interface`) is what lies under QUIC; `background`
+//! are about who is who; `socket` (with `datagram`, `interface`) is what lies under QUIC; `background`
 //! fits the yielding controller in. What messages mean, and when to enrol or renew, is decided by the drivers.
 //!
 //! Who sends dials from the port that its answers must reach, so that every packet flows along a row of the tables.
@@ -43,7 +43,6 @@ pub mod identity;
 mod interface;
 pub mod join_token;
 pub mod messages;
-mod port_holder;
 mod private_file;
 mod settings;
 mod socket;
@@ -59,7 +58,6 @@ pub use enrolment::EnrolError;
 pub use identity::NodeIdentity;
 pub use join_token::JoinToken;
 pub use messages::{IncomingMessage, MessageClass, ReplyHandle, RequestError};
-pub use port_holder::PortHolder;
 pub use private_file::FileError;
 pub use socket::BindError;
 pub use tls::TlsError;
@@ -362,3 +360,6 @@ impl Binding {
 fn spawn_acceptor(endpoint: Endpoint, port: u16, service: impl acceptor::Serve) {
     tokio::spawn(acceptor::run(endpoint, port, Arc::new(service)));
 }
+
+#[cfg(test)]
+mod tests;

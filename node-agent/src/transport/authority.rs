@@ -111,6 +111,11 @@ impl Authority {
         sha256(&self.root)
     }
 
+    #[cfg(test)]
+    pub(super) fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
     /// The key that signs manifest roots and plans.
     pub fn manifest_key(&self) -> &SigningKey {
         &self.manifest_key
@@ -295,4 +300,66 @@ fn parameters(name: &str, lifetime: Duration, now: SystemTime) -> CertificatePar
     parameters.not_after = (now + lifetime).into();
     parameters.use_authority_key_identifier_extension = true;
     parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certificate::CertificateFacts;
+    use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::now()
+    }
+
+    #[test]
+    fn authority_is_the_same_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Authority::open(folder.path(), now()).unwrap();
+        let second = Authority::open(folder.path(), now()).unwrap();
+        assert_eq!(first.root_sha256(), second.root_sha256());
+        assert_eq!(first.manifest_key().to_bytes(), second.manifest_key().to_bytes());
+        let office = "store-1".parse().unwrap();
+        assert_eq!(first.office_key(&office), second.office_key(&office));
+        assert_ne!(first.office_key(&office), first.office_key(&"store-2".parse().unwrap()));
+    }
+
+    #[test]
+    fn certificate_says_what_the_caller_decided() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), now()).unwrap();
+        let node = NodeIdentity::open(&folder.path().join("client")).unwrap();
+        let identity = PeerIdentity::Client { office: "store-1".parse().unwrap(), node: "till-1".parse().unwrap() };
+        let address = "127.77.0.9".parse().unwrap();
+        let issued = authority.issue(&node.certificate_request().unwrap(), &identity, address, now()).unwrap();
+        let facts = CertificateFacts::read(&issued.certificate).unwrap();
+        assert_eq!((facts.identity, facts.addresses), (identity, vec![address]));
+        assert!(facts.not_before < now() && facts.not_after > now() + days(6));
+        let error = authority.issue(&node.certificate_request().unwrap(), &PeerIdentity::Enrolling, address, now());
+        assert!(matches!(error, Err(AuthorityError::Nobody)));
+        let error = authority.issue(b"rubbish", &PeerIdentity::Server, address, now());
+        assert!(matches!(error, Err(AuthorityError::Request(_))));
+    }
+
+    #[test]
+    fn intermediate_is_replaced_before_it_runs_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), now()).unwrap();
+        let issue = |at| {
+            let node = NodeIdentity::open(&folder.path().join("client")).unwrap();
+            let address = "127.77.0.9".parse().unwrap();
+            authority.issue(&node.certificate_request().unwrap(), &PeerIdentity::Server, address, at).unwrap().chain
+        };
+        let first = issue(now());
+        assert_eq!(issue(now() + days(50)), first);
+        assert_ne!(issue(now() + days(61)), first);
+    }
+
+    #[test]
+    fn damaged_key_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Authority::open(folder.path(), now()).unwrap());
+        std::fs::write(folder.path().join("root.key"), "x").unwrap();
+        let error = Authority::open(folder.path(), now()).unwrap_err();
+        assert!(error.to_string().contains("root.key"), "{error}");
+    }
 }

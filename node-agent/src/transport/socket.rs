@@ -23,9 +23,9 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::metrics::{ClassCounters, Direction};
+use crate::port_holder::{self, PortHolder};
 
 use super::datagram;
-use super::port_holder::{self, PortHolder};
 use coalesce::Coalescer;
 
 mod coalesce;
@@ -54,12 +54,12 @@ pub(super) struct SocketLimits {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody holds it.
-    #[error("UDP port {port} on {address} is in use by {holder}: stop it, or give this node another address", port = .address.port(), address = .address.ip())]
+    #[error("UDP port {port} on {address} is in use by {holder}: stop it, or give this node another address", port = .address.port(), address = .address.ip(), holder = describe(.holder.as_ref()))]
     InUse {
         /// What was to be bound.
         address: SocketAddr,
-        /// Who holds it.
-        holder: PortHolder,
+        /// Who holds it; `None` when it is gone already or cannot be seen.
+        holder: Option<PortHolder>,
     },
     /// Anything else.
     #[error("cannot bind UDP port {port} on {address}: {source}", port = .address.port(), address = .address.ip())]
@@ -71,10 +71,16 @@ pub enum BindError {
     },
 }
 
+fn describe(holder: Option<&PortHolder>) -> String {
+    holder.map_or_else(|| "an unknown process".to_owned(), PortHolder::to_string)
+}
+
 /// Binds a UDP socket; `shared` lets several nodes of one host hear the same broadcast address.
 pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<Socket, BindError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address, holder: port_holder::find(address) },
+        io::ErrorKind::AddrInUse => {
+            BindError::InUse { address, holder: port_holder::port_holder(port_holder::Protocol::Udp, address) }
+        }
         _ => BindError::Failed { address, source },
     };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(failed)?;

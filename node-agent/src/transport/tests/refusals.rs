@@ -1,0 +1,106 @@
+//! Who is not let in, and which port is not to be had.
+
+use super::*;
+
+use noq::crypto::rustls::QuicClientConfig;
+use peerdist_core::ports;
+use rustls::RootCertStore;
+
+fn hello() -> Envelope {
+    envelope(envelope::Message::Hello(proto::Hello::default()))
+}
+
+/// A client that trusts the site's root and has no certificate of its own.
+fn anonymous(site: &Site, protocol: &[u8]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(site.authority.root().clone()).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+}
+
+/// Whether the peer closes the connection, at the handshake or right after it.
+async fn is_turned_away(from: SocketAddr, to: SocketAddr, config: ClientConfig) -> bool {
+    let endpoint = Endpoint::client(from).unwrap();
+    let connecting = endpoint.connect_with(config, to, &to.ip().to_string()).unwrap();
+    match connecting.await {
+        Ok(connection) => timeout(Duration::from_secs(5), connection.closed()).await.is_ok(),
+        Err(_) => true,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peer_without_certificate_is_turned_away_on_every_port() {
+    let site = Site::new();
+    let _server = site.server("127.77.20.1");
+    let _client = site.client("127.77.20.2", "store");
+    let pairs = [
+        ("127.77.20.1", ports::SERVER_SMALL, ports::CLIENT_SMALL_REPLY),
+        ("127.77.20.1", ports::SERVER_FOREGROUND, ports::CLIENT_FOREGROUND_REPLY),
+        ("127.77.20.1", ports::SERVER_BACKGROUND, ports::CLIENT_BACKGROUND_REPLY),
+        ("127.77.20.2", ports::CLIENT_SMALL, ports::CLIENT_SMALL_REPLY),
+        ("127.77.20.2", ports::CLIENT_FOREGROUND, ports::CLIENT_FOREGROUND_REPLY),
+        ("127.77.20.2", ports::CLIENT_BACKGROUND, ports::CLIENT_BACKGROUND_REPLY),
+        ("127.77.20.2", ports::CLIENT_FOREGROUND_CONTENT, ports::CLIENT_CONTENT_CONTROL),
+        ("127.77.20.2", ports::CLIENT_BACKGROUND_CONTENT, ports::CLIENT_CONTENT_CONTROL),
+    ];
+    for (number, (to, port, from_port)) in pairs.into_iter().enumerate() {
+        let from = SocketAddr::new(ip(&format!("127.77.20.{}", 10 + number)), from_port);
+        let to = SocketAddr::new(ip(to), port);
+        assert!(is_turned_away(from, to, anonymous(&site, tls::ALPN)).await, "{to}");
+    }
+    // The enrolment protocol exists on one port only.
+    let from = SocketAddr::new(ip("127.77.20.30"), ports::CLIENT_SMALL_REPLY);
+    let to = SocketAddr::new(ip("127.77.20.2"), ports::CLIENT_SMALL);
+    assert!(is_turned_away(from, to, anonymous(&site, tls::ALPN_ENROL)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_of_another_authority_is_refused() {
+    let (site, other) = (Site::new(), Site::new());
+    let _server = site.server("127.77.21.1");
+    let client = other.client("127.77.21.2", "store");
+    let refused = client.transport.request(ip("127.77.21.1"), Role::Server, MessageClass::Small, hello()).await;
+    assert!(matches!(refused, Err(RequestError::Refused { ref reason, .. }) if reason == "certificate"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_for_another_address_is_refused_by_both_sides() {
+    let site = Site::new();
+    let server = site.server("127.77.22.1");
+    server.accept_messages();
+    let moved = TestNode::start(Role::Client, "127.77.22.2", site.client_identity("127.77.22.9", "store"));
+    let dialling = moved.transport.request(server.address, Role::Server, MessageClass::Small, hello()).await;
+    assert!(matches!(dialling, Err(RequestError::Refused { .. })), "{dialling:?}");
+    let dialled = server.transport.request(moved.address, Role::Client, MessageClass::Small, hello()).await;
+    assert!(matches!(dialled, Err(RequestError::Refused { .. })), "{dialled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_plays_the_server_is_refused() {
+    let site = Site::new();
+    let _impostor = TestNode::start(Role::Server, "127.77.23.1", site.client_identity("127.77.23.1", "store"));
+    let client = site.client("127.77.23.2", "store");
+    client.accept_messages();
+    let refused = client.transport.request(ip("127.77.23.1"), Role::Server, MessageClass::Small, hello()).await;
+    assert!(matches!(refused, Err(RequestError::Refused { .. })), "{refused:?}");
+    let refused = _impostor.transport.request(client.address, Role::Client, MessageClass::Small, hello()).await;
+    assert!(matches!(refused, Err(RequestError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn port_in_use_names_the_process_that_holds_it() {
+    let site = Site::new();
+    let holder = std::net::UdpSocket::bind(("127.77.24.1", ports::CLIENT_FOREGROUND)).unwrap();
+    let identity = Arc::new(site.client_identity("127.77.24.1", "store"));
+    let counters = Arc::new(ClassCounters::default());
+    let bound = Transport::bind(Role::Client, ip("127.77.24.1"), identity, TransportSettings::default(), counters);
+    let message = bound.err().unwrap().to_string();
+    let process = format!("process {} (", std::process::id());
+    assert!(message.contains("port 34337 on 127.77.24.1") && message.contains(&process), "{message}");
+    drop(holder);
+}
