@@ -20,14 +20,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Whom to ask.
 #[derive(Debug, Args)]
 pub(super) struct StatusOptions {
-    /// Base URL of the server's API, for example http://10.0.5.10:9760
+    /// Base URL of the server's API, for example http://10.0.5.10:9760; goes before --state
     #[arg(long, value_name = "URL", env = "PEERDIST_SERVER_URL", requires = "token_file")]
     server: Option<String>,
     /// File with the token of the server's API, with --server
     #[arg(long, value_name = "FILE", env = "PEERDIST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// State directory of an embedded run on this host
-    #[arg(long, value_name = "DIR", env = "PEERDIST_STATE", default_value = DEFAULT_STATE, conflicts_with = "server")]
+    #[arg(long, value_name = "DIR", env = "PEERDIST_STATE", default_value = DEFAULT_STATE)]
     state: PathBuf,
     /// What to print
     #[arg(long, value_enum, env = "PEERDIST_OUTPUT", default_value_t)]
@@ -115,4 +115,67 @@ fn innermost(error: &reqwest::Error) -> String {
         reason = source;
     }
     reason.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::http::{self, HttpService, Readiness, StatusApi, install_tls_provider};
+    use crate::metrics::Metrics;
+    use crate::status::tests::snapshot_under_way;
+
+    /// A server's API whose address and token are under `state`.
+    async fn serve_api(state: &Path) -> String {
+        install_tls_provider();
+        let root = state.join("server");
+        std::fs::create_dir_all(&root).unwrap();
+        let token = ApiToken::create(&root.join("api-token")).unwrap();
+        let listener = http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        ApiFile { url: url.clone(), token_file: "api-token".into() }.write(&root).unwrap();
+        let (_, snapshot) = watch::channel(Arc::new(snapshot_under_way()));
+        let service = HttpService {
+            metrics: Arc::new(Metrics::new(Arc::default()).unwrap()),
+            readiness: Readiness::new([]),
+            api: Some(StatusApi { token, snapshot }),
+        };
+        tokio::spawn(http::serve(listener, service, CancellationToken::new()));
+        url
+    }
+
+    fn options(state: &Path) -> StatusOptions {
+        StatusOptions { server: None, token_file: None, state: state.to_owned(), output: OutputFormat::Json }
+    }
+
+    #[tokio::test]
+    async fn state_directory_leads_to_the_server() {
+        let state = tempfile::tempdir().unwrap();
+        serve_api(state.path()).await;
+        let (url, answer) = ask(options(state.path())).await.unwrap();
+        let json = render(&url, &answer, OutputFormat::Json).unwrap();
+        assert_eq!(serde_json::from_str::<StatusSnapshot>(&json).unwrap(), snapshot_under_way());
+    }
+
+    #[tokio::test]
+    async fn wrong_token_and_stopped_server_are_told_apart() {
+        let state = tempfile::tempdir().unwrap();
+        let url = serve_api(state.path()).await;
+        let other = state.path().join("other-token");
+        ApiToken::create(&other).unwrap();
+        let with_token = |server: &str| StatusOptions {
+            server: Some(server.into()),
+            token_file: Some(other.clone()),
+            ..options(state.path())
+        };
+        let refused = ask(with_token(&url)).await.unwrap_err();
+        assert!(refused.to_string().contains("answered 401"), "{refused}");
+        let stopped = ask(with_token("http://127.0.0.1:1")).await.unwrap_err();
+        assert!(stopped.to_string().contains("is the server running"), "{stopped}");
+    }
 }
