@@ -8,6 +8,7 @@ mod ports;
 mod progress;
 mod status;
 pub(crate) mod text_table;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +34,8 @@ enum Command {
     Ports(ports::PortsOptions),
     /// Check this host: ports, broadcast, reserved range, disk, clock, MTU
     Doctor(doctor::DoctorOptions),
+    /// Hash everything that is held again and name what is wrong
+    Verify(verify::VerifyOptions),
 }
 
 /// Parses the arguments of the process, runs the command and says how it ended.
@@ -43,6 +46,7 @@ pub fn run() -> ExitStatus {
         Command::Status(options) => on_runtime(status::run(options)),
         Command::Ports(options) => ports::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Verify(options) => verify::run(&options),
     }
 }
 
