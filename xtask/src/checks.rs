@@ -5,36 +5,34 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::step::{self, Steps};
+use crate::step::{self, Outcome, Steps};
 use crate::{debian, deny, tidy};
 
 /// Runs every step, prints their times and fails when one of them failed.
 pub(crate) fn run_all(root: &Path) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("format", || cargo(root, &["fmt", "--all", "--check"]));
-    steps.run("tidy", || tidy::check(root));
+    steps.run("tidy", || tidy::check(root).map(|()| Outcome::Passed));
     steps.run("tests", || cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]));
-    if debian::is_root()? {
-        steps.run("network scenarios", || network_scenarios(root));
-    } else {
-        steps.skip("network scenarios", "they make network namespaces: run as root");
-    }
-    steps.run("clippy", || {
-        cargo(root, &["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
-    });
-    steps.run("deny", || deny::check(root));
+    steps.run("network scenarios", || network_scenarios(root));
+    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    steps.run("clippy", || cargo(root, &clippy));
+    steps.run("licences, bans, sources", || deny::check_offline(root).map(|()| Outcome::Passed));
+    steps.run("advisories", || deny::check_advisories(root));
     steps.finish()
 }
 
 /// Processes in network namespaces behind a firewall that lets exactly the rows of the port tables pass.
-fn network_scenarios(root: &Path) -> Result<()> {
+fn network_scenarios(root: &Path) -> Result<Outcome> {
+    if !debian::is_root()? {
+        return Ok(Outcome::NotRun("they make network namespaces: run as root".to_owned()));
+    }
     debian::install_missing()?;
     cargo(root, &["build", "--locked", "--workspace", "--bins"])?;
-    let serially = ["--test-threads=1", "--nocapture"];
     let test = ["test", "--locked", "--workspace", "--test", "scenarios", "--no-fail-fast", "--"];
-    cargo(root, &[&test[..], &serially[..]].concat())
+    cargo(root, &[&test[..], &["--test-threads=1", "--nocapture"]].concat())
 }
 
-fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
-    step::run(root, &step::cargo(), arguments)
+fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
+    step::run(root, &step::cargo(), arguments).map(|()| Outcome::Passed)
 }

@@ -1,6 +1,6 @@
 //! Licences, bans, sources and advisories of every dependency, by cargo-deny and `deny.toml`. The tool is taken from
 //! `PATH`, otherwise built once into `target/tools`. Advisories need the RustSec database, a git repository on the
-//! internet: where it cannot be had, the three offline checks run and the output says what was not checked.
+//! internet: where it cannot be had, the other checks run and the output says what was not checked.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::step;
+use crate::step::{self, Outcome};
 
 /// The release that `deny.toml` was written for.
 const VERSION: &str = "0.20.2";
@@ -18,17 +18,31 @@ const DATABASE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Checks that need nothing but the lock file and the sources of the dependencies.
 const OFFLINE_CHECKS: [&str; 3] = ["licenses", "bans", "sources"];
 
-/// Runs the checks; an error when one fails, not when the advisory database is out of reach.
+/// Both halves, for `cargo xtask deny`.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let tool = tool(root)?;
-    let tool = tool.to_string_lossy();
-    let offline = [&["--offline", "--workspace", "check"][..], &OFFLINE_CHECKS[..]].concat();
-    step::run(root, &tool, &offline)?;
-    if let Err(error) = fetch_database(root, &tool) {
-        println!("NOT CHECKED: advisories, because the RustSec database cannot be had: {error:#}");
-        return Ok(());
+    check_offline(root)?;
+    if let Outcome::NotRun(why) = check_advisories(root)? {
+        println!("NOT RUN: advisories: {why}");
     }
-    step::run(root, &tool, &["--offline", "--workspace", "check", "--disable-fetch", "advisories"])
+    Ok(())
+}
+
+/// Licences, bans and sources.
+pub(crate) fn check_offline(root: &Path) -> Result<()> {
+    run(root, &OFFLINE_CHECKS)
+}
+
+/// Advisories, when their database can be had.
+pub(crate) fn check_advisories(root: &Path) -> Result<Outcome> {
+    match fetch_database(root) {
+        Ok(()) => run(root, &["--disable-fetch", "advisories"]).map(|()| Outcome::Passed),
+        Err(error) => Ok(Outcome::NotRun(format!("the RustSec database cannot be had: {error:#}"))),
+    }
+}
+
+fn run(root: &Path, checks: &[&str]) -> Result<()> {
+    let tool = tool(root)?;
+    step::run(root, &tool.to_string_lossy(), &[&["--offline", "--workspace", "check"], checks].concat())
 }
 
 /// cargo-deny from `PATH`, or our own build of it.
@@ -52,16 +66,17 @@ fn install(root: &Path, folder: &Path) -> Result<()> {
     step::run(root, &step::cargo(), &arguments)
 }
 
-fn fetch_database(root: &Path, tool: &str) -> Result<()> {
-    println!("$ {tool} fetch db");
-    let child = Command::new(tool)
+fn fetch_database(root: &Path) -> Result<()> {
+    let tool = tool(root)?;
+    println!("$ {} fetch db", tool.display());
+    let child = Command::new(&tool)
         .args(["fetch", "db"])
         .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("cannot start {tool}"))?;
+        .with_context(|| format!("cannot start {}", tool.display()))?;
     match wait_at_most(child, DATABASE_TIMEOUT)? {
         Some(status) if status.success() => Ok(()),
         Some(status) => bail!("`cargo-deny fetch db` ended with {status}"),

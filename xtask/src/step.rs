@@ -10,35 +10,30 @@ use anyhow::{Context, Result, bail};
 /// Steps that were run, for the summary.
 #[derive(Default)]
 pub(crate) struct Steps {
-    done: Vec<(&'static str, Duration, Outcome)>,
+    done: Vec<(&'static str, Duration, Result<Outcome>)>,
 }
 
-enum Outcome {
+/// How a step ended that did not fail.
+pub(crate) enum Outcome {
+    /// It was run to its end.
     Passed,
-    Failed(anyhow::Error),
-    Skipped(&'static str),
+    /// It could not be run, and that is no failure: the summary says why.
+    NotRun(String),
 }
 
 impl Steps {
     /// Runs a step and remembers how it went. The following steps run even when this one failed, so that one run
     /// tells everything that is wrong.
-    pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) {
+    pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Outcome>) {
         println!("\n==> {name}");
         let start = Instant::now();
-        let outcome = match step() {
-            Ok(()) => Outcome::Passed,
-            Err(error) => {
-                eprintln!("error: {name}: {error:#}");
-                Outcome::Failed(error)
-            }
-        };
+        let outcome = step();
+        match &outcome {
+            Ok(Outcome::Passed) => {}
+            Ok(Outcome::NotRun(why)) => println!("NOT RUN: {why}"),
+            Err(error) => eprintln!("error: {name}: {error:#}"),
+        }
         self.done.push((name, start.elapsed(), outcome));
-    }
-
-    /// Remembers that a step was left out, and says so in the summary.
-    pub(crate) fn skip(&mut self, name: &'static str, why: &'static str) {
-        println!("\n==> {name}: NOT RUN, {why}");
-        self.done.push((name, Duration::ZERO, Outcome::Skipped(why)));
     }
 
     /// Prints one line a step and a closing line; an error when a step failed.
@@ -48,9 +43,9 @@ impl Steps {
         let mut failed = Vec::new();
         for (name, time, outcome) in &self.done {
             let (word, detail) = match outcome {
-                Outcome::Passed => ("ok", String::new()),
-                Outcome::Skipped(why) => ("NOT RUN", format!("  {why}")),
-                Outcome::Failed(error) => {
+                Ok(Outcome::Passed) => ("ok", String::new()),
+                Ok(Outcome::NotRun(why)) => ("NOT RUN", format!("  {why}")),
+                Err(error) => {
                     failed.push(*name);
                     ("FAILED", format!("  {error:#}"))
                 }
