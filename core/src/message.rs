@@ -249,6 +249,8 @@ pub enum UnservedReason {
     Corrupt,
     /// It refused.
     Refused,
+    /// It ended the transfer before it heard of these.
+    Ended,
     /// The ledger of the server gave them to another node of the office before.
     AlreadyGiven(NodeName),
 }

@@ -223,6 +223,16 @@ impl Server {
         self.library.get(key)
     }
 
+    /// The package of the library with this digest.
+    pub fn package_of(&self, digest: Digest) -> Option<&IngestedPackage> {
+        self.library.values().find(|package| package.digest == digest)
+    }
+
+    /// The names of the package with this digest.
+    pub fn key_of(&self, digest: Digest) -> Option<&PackageKey> {
+        self.package_of(digest).map(|package| &package.key)
+    }
+
     /// Enrolled nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &KnownNode> {
         self.nodes.values()

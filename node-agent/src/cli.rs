@@ -6,6 +6,7 @@ mod exit;
 mod options;
 mod ports;
 mod progress;
+mod roles;
 mod status;
 pub(crate) mod text_table;
 mod verify;
@@ -28,6 +29,12 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server and every client in this process on loopback addresses, on objects from a directory
+    Up(UpOptions),
+    /// Run the server of the Central Office
+    Server(ServerOptions),
+    /// Run the client of one node
+    Client(ClientOptions),
     /// Show packages, offices and nodes: bytes, percent, rate, time left, source and last error
     Status(status::StatusOptions),
     /// Show the port catalogue, as a table or as firewall rules
@@ -43,6 +50,9 @@ pub fn run() -> ExitStatus {
     let CommandLine { command } = CommandLine::parse();
     install_tls_provider();
     match command {
+        Command::Up(options) => on_runtime(roles::up(options)),
+        Command::Server(options) => on_runtime(roles::server(options)),
+        Command::Client(options) => on_runtime(roles::client(options)),
         Command::Status(options) => on_runtime(status::run(options)),
         Command::Ports(options) => ports::run(&options),
         Command::Doctor(options) => doctor::run(&options),

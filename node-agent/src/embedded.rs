@@ -1,1 +1,187 @@
-//! Embedded mode: every role in one process on loopback addresses.
+//! Embedded mode: `peerdist up`. The server and every client run in this process on loopback addresses, with the real
+//! port numbers, on objects from a directory. The roles are the same code as in separate processes.
+//!
+//! [`run`] starts and ends a run; `nodes` starts and stops clients as offices come and go; `progress` merges what the
+//! server and the clients know; `report` says what happened.
+
+mod nodes;
+mod progress;
+mod report;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Console, ExitStatus, OutputFormat, Progress, UpOptions};
+use crate::desired::{DesiredSource, DesiredState, DesiredUpdate, DirectorySource, ObjectError};
+use crate::driver::server::{BoundServer, RetryPolicy, ServerSettings};
+use crate::report::RunReport;
+use nodes::Nodes;
+use progress::Watch;
+
+/// How often progress is shown and the end is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// With `--once`, nodes that report errors and nothing else for so long are given up.
+const STUCK_MAX: Duration = Duration::from_secs(8);
+/// Most updates of objects that wait for the server.
+const UPDATES_MAX: usize = 16;
+
+/// Objects that the embedding process has read and hands on.
+struct Relay(mpsc::Receiver<DesiredUpdate>);
+
+impl DesiredSource for Relay {
+    async fn next(&mut self) -> DesiredUpdate {
+        match self.0.recv().await {
+            Some(update) => update,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs until everything is distributed (`--once`) or `stop`.
+pub async fn run(options: UpOptions, console: Console, stop: CancellationToken) -> ExitStatus {
+    let started = Instant::now();
+    let mut source = DirectorySource::new(&options.directory);
+    let first = source.next().await;
+    let Some(state) = first.state.clone() else {
+        return refuse(&options, &console, &first.errors);
+    };
+    match Run::start(&options, &console, state, first, started).await {
+        Ok(run) => run.watch(source, &options, console, stop).await,
+        Err(StartError::PortInUse(message)) => {
+            console.line(&format!("peerdist: {message}"));
+            print(&options, &console, &RunReport::failed("peerdist up", "", "PortInUse", &message));
+            ExitStatus::Unusable
+        }
+        Err(StartError::Failed(message)) => {
+            console.line(&format!("peerdist: {message}"));
+            print(&options, &console, &RunReport::failed("peerdist up", "", "StartFailed", &message));
+            ExitStatus::Failed
+        }
+    }
+}
+
+fn refuse(options: &UpOptions, console: &Console, errors: &[ObjectError]) -> ExitStatus {
+    errors.iter().for_each(|error| console.line(&format!("peerdist: {error}")));
+    print(options, console, &report::of_errors(errors));
+    ExitStatus::Unusable
+}
+
+fn print(options: &UpOptions, console: &Console, report: &RunReport) {
+    match options.output {
+        OutputFormat::Text if report.packages.is_empty() => {}
+        OutputFormat::Text => println!("{}", report.to_text()),
+        OutputFormat::Json => match report.to_json() {
+            Ok(json) => println!("{json}"),
+            Err(error) => console.line(&format!("peerdist: the report cannot be written: {error}")),
+        },
+    }
+}
+
+/// Why a run did not start.
+enum StartError {
+    PortInUse(String),
+    Failed(String),
+}
+
+struct Run {
+    nodes: Nodes,
+    watch: Watch,
+    updates: mpsc::Sender<DesiredUpdate>,
+    server: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Run {
+    async fn start(
+        options: &UpOptions,
+        console: &Console,
+        state: Arc<DesiredState>,
+        first: DesiredUpdate,
+        started: Instant,
+    ) -> Result<Self, StartError> {
+        std::fs::create_dir_all(&options.state).map_err(|error| {
+            StartError::Failed(format!("the state directory {} cannot be made: {error}", options.state.display()))
+        })?;
+        let settings = ServerSettings {
+            address: options.prefix.server().into(),
+            root: options.state.join("server"),
+            join_token_file: options.state.join("join-token"),
+            database: None,
+            retry: if options.once { RetryPolicy::Few } else { RetryPolicy::Forever },
+        };
+        let server = BoundServer::bind(settings).await.map_err(|error| match error.is_port_in_use() {
+            true => StartError::PortInUse(error.to_string()),
+            false => StartError::Failed(error.to_string()),
+        })?;
+        let mut nodes = Nodes::new(options, server.database());
+        nodes.adjust(&state).await.map_err(|error| match error.is_port_in_use() {
+            true => StartError::PortInUse(error.to_string()),
+            false => StartError::Failed(error.to_string()),
+        })?;
+        let watch = Watch::new(started, state, server.snapshots(), server.overview(), server.metrics());
+        for error in &first.errors {
+            console.line(&format!("peerdist: {error}"));
+        }
+        let (updates, received) = mpsc::channel(UPDATES_MAX);
+        drop(updates.send(first).await);
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(server.run(Relay(received), stop.clone()));
+        Ok(Self { nodes, watch, updates, server, stop })
+    }
+
+    async fn watch(
+        mut self,
+        mut source: DirectorySource,
+        options: &UpOptions,
+        console: Console,
+        stop: CancellationToken,
+    ) -> ExitStatus {
+        let mut progress = Progress::new(&console);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        let mut stuck_since: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                update = source.next() => self.take(update, &console).await,
+                _ = look.tick() => {
+                    let snapshot = self.watch.look(&self.nodes);
+                    progress.update(&snapshot, Instant::now());
+                    if options.once && self.watch.is_done() {
+                        break;
+                    }
+                    let stuck = options.once && self.watch.is_stuck(&snapshot);
+                    stuck_since = stuck.then(|| stuck_since.unwrap_or_else(Instant::now));
+                    if stuck_since.is_some_and(|since| since.elapsed() >= STUCK_MAX) {
+                        break;
+                    }
+                }
+            }
+        }
+        let snapshot = self.watch.look(&self.nodes);
+        progress.update(&snapshot, Instant::now());
+        progress.finish();
+        let report = report::make(&self.watch, &self.nodes, &snapshot);
+        self.nodes.stop().await;
+        self.stop.cancel();
+        drop(self.server.await);
+        print(options, &console, &report);
+        if report.errors.is_empty() { ExitStatus::Done } else { ExitStatus::PackageFailed }
+    }
+
+    /// An edit: printed when it is bad, and the last good objects stay in force.
+    async fn take(&mut self, update: DesiredUpdate, console: &Console) {
+        for error in &update.errors {
+            console.line(&format!("peerdist: {error}"));
+        }
+        if let Some(state) = &update.state {
+            if let Err(error) = self.nodes.adjust(state).await {
+                console.line(&format!("peerdist: {error}"));
+            }
+            self.watch.take(state.clone());
+        }
+        drop(self.updates.send(update).await);
+    }
+}

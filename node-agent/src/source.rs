@@ -11,6 +11,7 @@ pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod file;
+pub mod ingest;
 pub mod progress;
 pub mod tree;
 pub mod uri;

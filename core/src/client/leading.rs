@@ -374,7 +374,8 @@ impl Client {
             let Some(package) = self.packages.get(&digest).filter(|package| package.is_prepared()) else { continue };
             let capacity = package.capacity();
             if let Some(on_member) = leading.view.package(&from.name, digest, capacity) {
-                on_member.available = ChunkSet::from_bytes(capacity, &available);
+                // Reports may overtake an inventory, so it only adds; what is lost is reported as lost.
+                on_member.available.union_with(&ChunkSet::from_bytes(capacity, &available));
                 on_member.state = state;
             }
         }
@@ -418,7 +419,7 @@ impl Client {
         let avoid_until = match unserved.reason {
             UnservedReason::Unreachable | UnservedReason::Refused => Some(now + AVOID_UNREACHABLE),
             UnservedReason::Corrupt => Some(now + AVOID_CORRUPT),
-            UnservedReason::Missing | UnservedReason::AlreadyGiven(_) => None,
+            UnservedReason::Missing | UnservedReason::Ended | UnservedReason::AlreadyGiven(_) => None,
         };
         if let UnservedReason::AlreadyGiven(receiver) = &unserved.reason {
             leading.excuse(now, unserved.digest, receiver, &unserved.runs);
@@ -448,7 +449,7 @@ impl Client {
         };
         leading.links.entry(link).or_default().take_back(unserved.digest, &from.name, &unserved.runs);
         if let Some(holder) = unserved.holder
-            && unserved.reason != UnservedReason::Missing
+            && !matches!(unserved.reason, UnservedReason::Missing | UnservedReason::Ended)
         {
             leading.avoided_for_children.insert(holder, now + AVOID_UNREACHABLE);
         }

@@ -169,8 +169,7 @@ impl Client {
 
     pub(super) fn transfer_ended(&mut self, now: Instant, transfer: TransferId, failure: Option<UnservedReason>) {
         let Some(incoming) = self.transfers.remove(&transfer) else { return };
-        let reason =
-            if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(UnservedReason::Missing) };
+        let reason = if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(UnservedReason::Ended) };
         if let Some(package) = self.packages.get_mut(&incoming.digest) {
             package.in_flight.subtract(&incoming.remaining);
         }

@@ -7,7 +7,7 @@ use crate::message::Want;
 use crate::peer::{ContentClass, NodeRef};
 
 /// Most transfers that a node sends at once.
-pub const SERVING_MAX: usize = 256;
+const SERVING_MAX: usize = 256;
 
 impl Client {
     pub(super) fn take_want(&mut self, from: &NodeRef, want: Want) -> Result<(), Refusal> {

@@ -239,6 +239,7 @@ fn unserved_reason(reason: &str, given_to: &str) -> Result<UnservedReason> {
         "unreachable" => UnservedReason::Unreachable,
         "missing" => UnservedReason::Missing,
         "corrupt" => UnservedReason::Corrupt,
+        "ended" => UnservedReason::Ended,
         "already-given" => UnservedReason::AlreadyGiven(NodeName::new(given_to)?),
         _ => UnservedReason::Refused,
     })

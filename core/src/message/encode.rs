@@ -175,6 +175,7 @@ fn unserved_reason(reason: &UnservedReason) -> (&'static str, String) {
         UnservedReason::Missing => ("missing", String::new()),
         UnservedReason::Corrupt => ("corrupt", String::new()),
         UnservedReason::Refused => ("refused", String::new()),
+        UnservedReason::Ended => ("ended", String::new()),
         UnservedReason::AlreadyGiven(node) => ("already-given", node.as_str().to_owned()),
     }
 }

@@ -87,8 +87,6 @@ pub enum ServerOutput {
         /// The chunks.
         runs: Vec<ChunkRun>,
     },
-    /// Keep the highest revision for the next start.
-    RememberRevision(u64),
     /// A node published a package: for the database.
     NodeCompleted {
         /// The node.

@@ -62,9 +62,6 @@ impl Server {
             changed.push(name.clone());
         }
         self.plans.retain(|name, _| offices.contains(name));
-        if !changed.is_empty() {
-            self.outputs.push_back(ServerOutput::RememberRevision(self.revision));
-        }
         for name in changed {
             self.push_plan(&name);
         }

@@ -1,0 +1,82 @@
+//! `peerdist up`, `server` and `client`: set up logs and signals, and start the roles.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ClientOptions, Console, ExitStatus, OutputFormat, ServerOptions, UpOptions};
+use crate::driver::{run_client, run_server};
+use crate::embedded;
+use crate::telemetry::{Telemetry, TelemetryOptions};
+
+/// Runs `peerdist up`.
+pub(super) async fn up(options: UpOptions) -> ExitStatus {
+    let console = Console::standard_error();
+    let telemetry = TelemetryOptions {
+        service: "peerdist-up",
+        default_filter: "warn",
+        prefer_text: options.output == OutputFormat::Text,
+    };
+    with_telemetry(telemetry, &console, embedded::run(options, console.clone(), stop_on_signal())).await
+}
+
+/// Runs `peerdist server`.
+pub(super) async fn server(options: ServerOptions) -> ExitStatus {
+    let console = Console::standard_error();
+    let telemetry = TelemetryOptions { service: "peerdist-server", default_filter: "info", prefer_text: false };
+    let run = async { ended(run_server(options, stop_on_signal()).await, &console) };
+    with_telemetry(telemetry, &console, run).await
+}
+
+/// Runs `peerdist client`.
+pub(super) async fn client(options: ClientOptions) -> ExitStatus {
+    let console = Console::standard_error();
+    let telemetry = TelemetryOptions { service: "peerdist-client", default_filter: "info", prefer_text: false };
+    let run = async { ended(run_client(options, stop_on_signal()).await, &console) };
+    with_telemetry(telemetry, &console, run).await
+}
+
+fn ended<E: std::fmt::Display>(result: Result<(), E>, console: &Console) -> ExitStatus {
+    match result {
+        Ok(()) => ExitStatus::Done,
+        Err(error) => {
+            console.line(&format!("peerdist: {error}"));
+            ExitStatus::Failed
+        }
+    }
+}
+
+async fn with_telemetry(
+    options: TelemetryOptions,
+    console: &Console,
+    run: impl Future<Output = ExitStatus>,
+) -> ExitStatus {
+    match Telemetry::install(options, console) {
+        Ok(telemetry) => {
+            let status = run.await;
+            telemetry.shutdown().await;
+            status
+        }
+        Err(error) => {
+            console.line(&format!("peerdist: {error}"));
+            ExitStatus::Failed
+        }
+    }
+}
+
+/// Cancelled by the first interrupt or termination signal.
+fn stop_on_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stopped.cancel();
+    });
+    stop
+}

@@ -1,0 +1,287 @@
+//! The client role: one node of an office.
+//!
+//! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers,
+//! `manifests` brings manifests and makes room on disk, `storing` flushes and publishes.
+
+pub(super) mod manifests;
+mod node;
+mod receiving;
+pub(super) mod storing;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use peerdist_core::names::{NodeName, OfficeName};
+use peerdist_core::peer::NodeRef;
+use peerdist_core::plan::decode_office_type;
+use peerdist_core::ports::Role;
+use peerdist_core::wire::proto;
+use tokio_util::sync::CancellationToken;
+
+use super::progress::NodeProgress;
+use crate::cli::ClientOptions;
+use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
+use crate::metrics::{ClassCounters, Metrics};
+use crate::store::{NodeStore, StoreError, StoreLimits};
+use crate::transport::{
+    EnrolError, JoinToken, NodeIdentity, Transport, TransportError, TransportSettings, identity::IdentityError,
+    join_token::JoinTokenError,
+};
+
+/// Pause between two tries to enrol.
+const ENROL_RETRY: Duration = Duration::from_secs(1);
+/// Readiness: the node has a certificate.
+const CHECK_ENROLLED: &str = "enrolled";
+/// Readiness: the node has a plan.
+pub(super) const CHECK_PLAN: &str = "plan";
+
+/// What a client needs to know.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// Address of the server.
+    pub server: IpAddr,
+    /// Address that the ports are bound to.
+    pub address: IpAddr,
+    /// Office of the node.
+    pub office: OfficeName,
+    /// Name of the node.
+    pub node: NodeName,
+    /// Packages, staging and journal.
+    pub root: PathBuf,
+    /// File with the join token; waited for when it is absent.
+    pub join_token_file: PathBuf,
+}
+
+impl From<ClientOptions> for ClientSettings {
+    fn from(options: ClientOptions) -> Self {
+        let ClientOptions { server, address, office, node, root, join_token_file } = options;
+        Self { server, address, office, node, root, join_token_file }
+    }
+}
+
+/// A client that could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The root folder.
+    #[error("node {node}: {source}")]
+    Store {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        source: Box<StoreError>,
+    },
+    /// The identity.
+    #[error("node {node}: {source}")]
+    Identity {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        source: IdentityError,
+    },
+    /// A port.
+    #[error("node {node}: {source}")]
+    Transport {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        source: TransportError,
+    },
+    /// The join token.
+    #[error("node {node}: {source}")]
+    Token {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        source: JoinTokenError,
+    },
+    /// HTTP.
+    #[error("node {node}: {source}")]
+    Http {
+        /// The node.
+        node: NodeName,
+        /// What is wrong.
+        source: http::HttpBindError,
+    },
+    /// Enrolment was refused for good.
+    #[error("node {node}: {message}")]
+    Enrolment {
+        /// The node.
+        node: NodeName,
+        /// What the server said.
+        message: String,
+    },
+    /// Metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A client whose ports are bound.
+pub struct BoundClient {
+    settings: ClientSettings,
+    store: Arc<NodeStore>,
+    transport: Arc<Transport>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    listener: tokio::net::TcpListener,
+    progress: NodeProgress,
+}
+
+impl BoundClient {
+    /// Opens the store and binds every port, so that trouble with either shows before anything starts.
+    ///
+    /// # Errors
+    /// [`ClientError`] names the node, and the holder of a port in use.
+    pub async fn bind(settings: ClientSettings) -> Result<Self, ClientError> {
+        let node = settings.node.clone();
+        let root = settings.root.clone();
+        let opened = tokio::task::spawn_blocking(move || NodeStore::open(&root, StoreLimits { limit_bytes: None }));
+        let store = opened
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            .map_err(|source| ClientError::Store { node: node.clone(), source: Box::new(source) })?;
+        let identity = NodeIdentity::open(&settings.root.join("identity"))
+            .map_err(|source| ClientError::Identity { node: node.clone(), source })?;
+        let counters = Arc::new(ClassCounters::default());
+        let transport = Transport::bind(
+            Role::Client,
+            settings.address,
+            Arc::new(identity),
+            TransportSettings::default(),
+            counters.clone(),
+        )
+        .map_err(|source| ClientError::Transport { node: node.clone(), source })?;
+        let listener = http::bind(SocketAddr::new(settings.address, CLIENT_HTTP_PORT))
+            .await
+            .map_err(|source| ClientError::Http { node, source })?;
+        Ok(Self {
+            settings,
+            store: Arc::new(store),
+            transport: Arc::new(transport),
+            metrics: Arc::new(Metrics::new(counters)?),
+            readiness: Readiness::new([CHECK_ENROLLED, CHECK_PLAN]),
+            listener,
+            progress: NodeProgress::default(),
+        })
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &NodeName {
+        &self.settings.node
+    }
+
+    /// The node's office.
+    pub fn office(&self) -> &OfficeName {
+        &self.settings.office
+    }
+
+    /// Progress, kept up to date while it runs.
+    pub fn progress(&self) -> NodeProgress {
+        self.progress.clone()
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the node cannot enrol.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ClientError> {
+        let service = HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: None };
+        let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
+        let enrolled = tokio::select! {
+            enrolled = enrol(&self.settings, &self.transport) => enrolled?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        self.readiness.set(CHECK_ENROLLED, Ok(()));
+        let node = node::Node::new(
+            self.settings,
+            enrolled,
+            self.store,
+            self.transport.clone(),
+            self.metrics,
+            self.readiness,
+            self.progress,
+        );
+        node.run(stop).await;
+        self.transport.close().await;
+        drop(http.await);
+        Ok(())
+    }
+}
+
+/// Runs `peerdist client` until it is told to stop.
+///
+/// # Errors
+/// [`ClientError`] as for [`BoundClient`].
+pub async fn run_client(options: ClientOptions, stop: CancellationToken) -> Result<(), ClientError> {
+    BoundClient::bind(options.into()).await?.run(stop).await
+}
+
+/// Gets a certificate unless the node has one for this address already.
+async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto::EnrolReply, ClientError> {
+    let node = settings.node.clone();
+    let identity = transport.identity();
+    let current = identity.enrolment().filter(|enrolment| decode_office_type(enrolment.office_type).is_ok());
+    let usable = identity.covers(settings.address) && !identity.is_expired(SystemTime::now());
+    let token = || async {
+        JoinToken::wait(&settings.join_token_file)
+            .await
+            .map_err(|source| ClientError::Token { node: node.clone(), source })
+    };
+    if let Some(enrolment) = current.filter(|_| usable && is_same_node(transport, settings)) {
+        return Ok(enrolment);
+    }
+    let me = proto::Node {
+        name: settings.node.to_string(),
+        office: settings.office.to_string(),
+        address: settings.address.to_string(),
+    };
+    loop {
+        // Read anew each time: a server that was set up again has written another token.
+        let token = token().await?;
+        match transport.enrol(settings.server, &token, me.clone()).await {
+            Ok(enrolment) => return Ok(enrolment),
+            Err(EnrolError::Request(crate::transport::RequestError::Refused { reason, message, .. }))
+                if reason != "certificate" && reason != "unknown-office" =>
+            {
+                return Err(ClientError::Enrolment { node, message });
+            }
+            Err(error) => {
+                tracing::debug!(%node, %error, "enrolment is tried again");
+                tokio::time::sleep(ENROL_RETRY).await;
+            }
+        }
+    }
+}
+
+fn is_same_node(transport: &Transport, settings: &ClientSettings) -> bool {
+    let claimed =
+        crate::transport::PeerIdentity::Client { office: settings.office.clone(), node: settings.node.clone() };
+    transport.identity().identity() == Some(claimed)
+}
+
+impl ClientSettings {
+    fn me(&self) -> NodeRef {
+        NodeRef { name: self.node.clone(), office: self.office.clone(), address: self.address }
+    }
+}
+
+/// The address cannot be listened on, or similar: for exit codes.
+impl ClientError {
+    /// Whether a port or address is held by somebody else.
+    pub fn is_port_in_use(&self) -> bool {
+        match self {
+            Self::Transport { source: TransportError::Bind(_), .. } | Self::Http { .. } => true,
+            Self::Transport { source: TransportError::Endpoint { source, .. }, .. } => {
+                source.kind() == io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
+}

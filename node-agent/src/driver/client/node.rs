@@ -1,0 +1,329 @@
+//! The loop of one node: everything that happens becomes an event for the machine, everything it wants is done here
+//! or by a task that reports back.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ed25519_dalek::VerifyingKey;
+use peerdist_core::client::{BroadcastRequest, Client, ClientConfig, ControlSignal, Event, Output, StoredPackage};
+use peerdist_core::digest::Digest;
+use peerdist_core::message::{Message, decode_node, encode_node};
+use peerdist_core::peer::{MessageClass, Peer};
+use peerdist_core::plan::{Plan, decode_office_type};
+use peerdist_core::ports::Role;
+use peerdist_core::wire::proto;
+use peerdist_core::wire::proto::broadcast::Request;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::receiving::Expected;
+use super::{CHECK_PLAN, ClientSettings, manifests, receiving, storing};
+use crate::driver::messages::{self, Incoming, SendFailure};
+use crate::driver::progress::{NodeProgress, PackageOnNode};
+use crate::driver::sending::{Sending, send_chunks};
+use crate::http::Readiness;
+use crate::metrics::{Metrics, PackageState};
+use crate::store::{NodeStore, StoreLimits};
+use crate::transport::{IncomingMessage, Transport};
+
+/// Most events of tasks that wait for the machine; tasks wait when it is full.
+const EVENTS_MAX: usize = 1024;
+/// How often progress is shown to the process and the metrics.
+const SHOW_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the certificate's age is looked at.
+const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What tasks of the node share.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) settings: Arc<ClientSettings>,
+    pub(super) store: Arc<NodeStore>,
+    pub(super) transport: Arc<Transport>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) trusted: Arc<Vec<VerifyingKey>>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) flush: Arc<tokio::sync::Notify>,
+    pub(super) progress: NodeProgress,
+}
+
+impl Context {
+    /// Tells the machine; the node has stopped when nobody listens any more.
+    pub(super) async fn tell(&self, event: Event) {
+        drop(self.events.send(event).await);
+    }
+}
+
+pub(super) struct Node {
+    context: Context,
+    machine: Client,
+    expected: Expected,
+    received: mpsc::Receiver<Event>,
+    readiness: Readiness,
+}
+
+impl Node {
+    pub(super) fn new(
+        settings: ClientSettings,
+        enrolled: proto::EnrolReply,
+        store: Arc<NodeStore>,
+        transport: Arc<Transport>,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        progress: NodeProgress,
+    ) -> Self {
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        let trusted = enrolled
+            .manifest_keys
+            .iter()
+            .filter_map(|key| VerifyingKey::from_bytes(&<[u8; 32]>::try_from(&key[..]).ok()?).ok())
+            .collect();
+        let config = ClientConfig {
+            me: settings.me(),
+            boot_id: rand::random::<u32>().into(),
+            office_type: decode_office_type(enrolled.office_type).unwrap_or(peerdist_core::office::OfficeType::Wired),
+            central: enrolled.central,
+            term: 0,
+            seed: rand::random(),
+        };
+        let stored = store
+            .inventory()
+            .into_iter()
+            .map(|package| StoredPackage { distribution: package.key.distribution, digest: package.digest })
+            .collect();
+        let machine = Client::new(Instant::now(), config, stored);
+        let context = Context {
+            settings: Arc::new(settings),
+            store,
+            transport,
+            metrics,
+            trusted: Arc::new(trusted),
+            events,
+            flush: Arc::new(tokio::sync::Notify::new()),
+            progress,
+        };
+        Self { context, machine, expected: Expected::default(), received, readiness }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let flusher = tokio::spawn(storing::flush_when_due(self.context.clone(), stop.clone()));
+        let receiver = tokio::spawn(receiving::accept(self.context.clone(), self.expected.clone(), stop.clone()));
+        let transport = self.context.transport.clone();
+        let mut show = tokio::time::interval(SHOW_INTERVAL);
+        let mut renewal = tokio::time::interval(RENEWAL_CHECK_INTERVAL);
+        loop {
+            let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(message) = transport.next_message() => self.take_message(message),
+                (_, broadcast) = next_broadcast(&transport) => self.take_broadcast(broadcast),
+                Some(event) = self.received.recv() => self.machine.handle(Instant::now(), event),
+                () = tokio::time::sleep_until(deadline) => self.machine.handle_timeout(Instant::now()),
+                _ = show.tick() => self.show(),
+                _ = renewal.tick() => self.renew_certificate(),
+            }
+            while let Some(output) = self.machine.poll() {
+                self.act(output);
+            }
+        }
+        self.show();
+        drop(receiver.await);
+        drop(flusher.await);
+    }
+
+    fn take_message(&mut self, incoming: IncomingMessage) {
+        let Some(from) = messages::peer_of(&incoming.from, incoming.address) else {
+            return incoming.reply.refuse("unexpected", "only the server and clients speak to a client");
+        };
+        let now = Instant::now();
+        match messages::parse(incoming.envelope) {
+            Ok(Incoming::Message(Message::Plan(signed))) => match Plan::open(&signed, &self.context.trusted) {
+                Ok(plan) => {
+                    let limit_bytes = (plan.storage_limit_bytes > 0).then_some(plan.storage_limit_bytes);
+                    self.context.store.set_limits(StoreLimits { limit_bytes });
+                    self.readiness.set(CHECK_PLAN, Ok(()));
+                    self.machine.handle(now, Event::Plan { signed, plan });
+                    incoming.reply.accept();
+                }
+                Err(error) => incoming.reply.refuse("plan", &error.to_string()),
+            },
+            Ok(Incoming::Message(message)) => match self.machine.message(now, from, message) {
+                Ok(()) => incoming.reply.accept(),
+                Err(refusal) => incoming.reply.refuse(refusal.reason, &refusal.message),
+            },
+            Ok(Incoming::Manifest(request)) => {
+                let digest = Digest::try_from(&request.digest[..]);
+                let allowed = match (&from, &digest) {
+                    (Peer::Node(node), Ok(digest)) => self.machine.may_read_manifest(node, digest),
+                    _ => false,
+                };
+                if !allowed {
+                    return incoming.reply.refuse("not-granted", "this peer may not read this manifest here");
+                }
+                tokio::spawn(manifests::answer(self.context.store.clone(), request, incoming.reply));
+            }
+            Ok(Incoming::Enrol(_)) => incoming.reply.refuse("unexpected", "only the server enrols nodes"),
+            Err(error) => incoming.reply.refuse("malformed", &error.to_string()),
+        }
+    }
+
+    fn take_broadcast(&mut self, broadcast: proto::Broadcast) {
+        let Some(Ok(from)) = broadcast.sender.map(decode_node) else { return };
+        let request = match broadcast.request {
+            Some(Request::Beacon(beacon)) => {
+                BroadcastRequest::Beacon { term: beacon.term, plan_revision: beacon.plan_revision }
+            }
+            Some(Request::WhoIsRendezvousPoint(_)) => BroadcastRequest::WhoIsRendezvousPoint,
+            Some(Request::WhoHas(question)) => BroadcastRequest::WhoHas {
+                question: question.question,
+                digests: question.digests.iter().filter_map(|digest| Digest::try_from(&digest[..]).ok()).collect(),
+            },
+            None => return,
+        };
+        self.machine.handle(Instant::now(), Event::Broadcast { from, request });
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Send { to, class, message } => self.send(to, class, message),
+            Output::Broadcast(request) => self.broadcast(request),
+            Output::Prepare { planned, from } => {
+                tokio::spawn(manifests::prepare(self.context.clone(), planned, from));
+            }
+            Output::Expect { transfer, from, class, digest, runs } => {
+                self.expected.expect(transfer, from, class, digest, &runs);
+            }
+            Output::Steer { transfer, signal } => self.steer(transfer, signal),
+            Output::Serve { to, class, transfer, digest, runs } => {
+                let context = self.context.clone();
+                tokio::spawn(async move {
+                    let sending = Sending { to: to.address, class, transfer, digest, runs };
+                    match send_chunks(&context.transport, &context.store, sending).await {
+                        Ok(damaged) if !damaged.is_empty() => {
+                            context.tell(Event::ChunksLost { digest, runs: damaged }).await;
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::debug!(to = %to, %error, "transfer ended"),
+                    }
+                    context.tell(Event::ServeEnded { to: to.name, transfer }).await;
+                });
+            }
+            Output::Flush => self.context.flush.notify_one(),
+            Output::Publish { digest } => {
+                tokio::spawn(storing::publish(self.context.clone(), digest));
+            }
+            Output::Delete { digest } => {
+                tokio::spawn(storing::delete(self.context.clone(), digest));
+            }
+            Output::Prune { distribution, versions, retention_seconds } => {
+                let store = self.context.store.clone();
+                tokio::task::spawn_blocking(move || storing::prune(&store, &distribution, versions, retention_seconds));
+            }
+        }
+    }
+
+    fn steer(&mut self, transfer: u64, signal: ControlSignal) {
+        self.expected.steer(transfer, signal);
+    }
+
+    fn send(&self, to: Peer, class: MessageClass, message: Message) {
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            let (address, role): (IpAddr, Role) = match &to {
+                Peer::Server => (context.settings.server, Role::Server),
+                Peer::Node(node) => (node.address, Role::Client),
+            };
+            let sent = messages::send(&context.transport, address, role, class, &message).await;
+            match sent {
+                Ok(()) if matches!(message, Message::MemberReport(_)) => context.tell(Event::Delivered { to }).await,
+                Ok(()) => {}
+                Err(failure) => {
+                    let refused = SendFailure::refused(failure);
+                    context.tell(Event::Undelivered { to, message, refused }).await;
+                }
+            }
+        });
+    }
+
+    fn broadcast(&self, request: BroadcastRequest) {
+        let request = match request {
+            BroadcastRequest::Beacon { term, plan_revision } => Request::Beacon(proto::Beacon { term, plan_revision }),
+            BroadcastRequest::WhoIsRendezvousPoint => {
+                Request::WhoIsRendezvousPoint(proto::RendezvousQuestion { question: rand::random() })
+            }
+            BroadcastRequest::WhoHas { question, digests } => {
+                let digests = digests.iter().map(|digest| bytes::Bytes::copy_from_slice(digest.as_bytes())).collect();
+                Request::WhoHas(proto::HolderQuestion { question, digests })
+            }
+        };
+        let sender = Some(encode_node(&self.context.settings.me()));
+        let message = proto::Broadcast { sender, boot_id: 0, counter: 0, request: Some(request) };
+        let transport = self.context.transport.clone();
+        tokio::spawn(async move {
+            if let Some(broadcaster) = transport.broadcaster()
+                && let Err(error) = broadcaster.send(message).await
+            {
+                tracing::debug!(%error, "broadcast was not sent");
+            }
+        });
+    }
+
+    fn renew_certificate(&self) {
+        if !self.context.transport.identity().renewal_due(SystemTime::now()) {
+            return;
+        }
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            let me = encode_node(&context.settings.me());
+            let renewed = context.transport.renew(context.settings.server, me).await;
+            context.transport.identity().tolerate_expired_peers(renewed.is_err());
+            if let Err(error) = renewed {
+                tracing::warn!(%error, "the certificate could not be renewed and is tried again");
+            }
+        });
+    }
+
+    fn show(&self) {
+        let mut counts: BTreeMap<PackageState, i64> = PackageState::ALL.into_iter().map(|state| (state, 0)).collect();
+        let mut packages = BTreeMap::new();
+        for package in self.machine.progress() {
+            *counts.entry(label(&package)).or_default() += 1;
+            packages.insert(
+                package.planned.digest,
+                PackageOnNode { key: package.planned.key.clone(), state: package.state.clone(), phase: package.phase },
+            );
+        }
+        for (state, count) in counts {
+            self.context.metrics.packages(state).set(count);
+        }
+        let delay = self.context.transport.queue_delay().seconds();
+        if delay > 0.0 {
+            self.context.metrics.background_queue_delay_seconds().observe(delay);
+        }
+        self.context.progress.replace(packages);
+    }
+}
+
+fn label(package: &peerdist_core::client::PackageProgress<'_>) -> PackageState {
+    if package.state.error.is_some() {
+        PackageState::Failed
+    } else if package.planned.paused {
+        PackageState::Paused
+    } else if package.state.complete {
+        PackageState::Complete
+    } else if package.phase == "planned" {
+        PackageState::Pending
+    } else if !package.planned.target {
+        PackageState::Transit
+    } else {
+        PackageState::Transferring
+    }
+}
+
+async fn next_broadcast(transport: &Transport) -> (IpAddr, proto::Broadcast) {
+    match transport.broadcaster() {
+        Some(broadcaster) => broadcaster.next_broadcast().await,
+        None => std::future::pending().await,
+    }
+}

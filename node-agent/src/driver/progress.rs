@@ -1,0 +1,61 @@
+//! What a client shows of itself to its own process: progress of every package, and counters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use peerdist_core::digest::Digest;
+use peerdist_core::message::NodeState;
+use peerdist_core::names::PackageKey;
+
+/// Progress of one package on one node.
+#[derive(Debug, Clone)]
+pub struct PackageOnNode {
+    /// The package.
+    pub key: PackageKey,
+    /// Bytes, completion and last error.
+    pub state: NodeState,
+    /// A stable word for where it is in its life.
+    pub phase: &'static str,
+}
+
+/// Progress of every package on one node, replaced by its driver a few times a second.
+#[derive(Debug, Clone, Default)]
+pub struct NodeProgress(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    packages: Mutex<BTreeMap<Digest, PackageOnNode>>,
+    waiting_ns: AtomicU64,
+    writing_ns: AtomicU64,
+}
+
+impl NodeProgress {
+    /// The latest progress.
+    pub fn latest(&self) -> BTreeMap<Digest, PackageOnNode> {
+        self.0.packages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Time that transfers waited for their next chunk, all together.
+    pub fn time_waiting(&self) -> Duration {
+        Duration::from_nanos(self.0.waiting_ns.load(Ordering::Relaxed))
+    }
+
+    /// Time that transfers verified and wrote chunks, all together.
+    pub fn time_writing(&self) -> Duration {
+        Duration::from_nanos(self.0.writing_ns.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn replace(&self, packages: BTreeMap<Digest, PackageOnNode>) {
+        *self.0.packages.lock().unwrap_or_else(PoisonError::into_inner) = packages;
+    }
+
+    pub(super) fn waited(&self, time: Duration) {
+        self.0.waiting_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn wrote(&self, time: Duration) {
+        self.0.writing_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}

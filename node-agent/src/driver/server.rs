@@ -1,0 +1,210 @@
+//! The server role: library, plans, enrolment, and the first holder of every package.
+//!
+//! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
+//! issues certificates, `ingest` brings packages in, `recording` writes the database, `snapshot` says how things stand.
+
+mod enrolment;
+mod ingest;
+mod node;
+mod recording;
+mod snapshot;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use peerdist_core::ports::Role;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServerOptions;
+use crate::database::{DatabaseError, SqliteStore};
+use crate::desired::{DesiredSource, DirectorySource};
+use crate::http::{
+    self, ApiFile, ApiFileError, ApiToken, ApiTokenError, HttpService, Readiness, SERVER_HTTP_PORT, StatusApi,
+};
+use crate::metrics::{ClassCounters, Metrics};
+use crate::status::StatusSnapshot;
+use crate::store::{NodeStore, StoreError, StoreLimits};
+use crate::transport::authority::AuthorityError;
+use crate::transport::join_token::JoinTokenError;
+use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
+
+pub use ingest::{IngestFailure, IngestOverview, RetryPolicy};
+
+/// Readiness: the objects were read.
+const CHECK_OBJECTS: &str = "objects";
+/// How long nodes keep an old version after it stopped being current.
+const RETENTION_SECONDS: u64 = 3_600;
+
+/// What a server needs to know.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Address that the ports are bound to.
+    pub address: IpAddr,
+    /// Library, identity and metadata.
+    pub root: PathBuf,
+    /// File with the join token; written when it is absent.
+    pub join_token_file: PathBuf,
+    /// Metadata database; a SQLite file under the root when absent.
+    pub database: Option<String>,
+    /// How often a source is tried.
+    pub retry: RetryPolicy,
+}
+
+/// A server that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The root folder.
+    #[error("server: {0}")]
+    Store(#[from] StoreError),
+    /// Keys and certificates.
+    #[error("server: {0}")]
+    Authority(#[from] AuthorityError),
+    /// A port.
+    #[error("server: {0}")]
+    Transport(#[from] TransportError),
+    /// The join token.
+    #[error("server: {0}")]
+    Token(#[from] JoinTokenError),
+    /// HTTP.
+    #[error("server: {0}")]
+    Http(#[from] http::HttpBindError),
+    /// The API's token.
+    #[error("server: {0}")]
+    ApiToken(#[from] ApiTokenError),
+    /// The API's file.
+    #[error("server: {0}")]
+    ApiFile(#[from] ApiFileError),
+    /// The database.
+    #[error("server: {0}")]
+    Database(#[from] DatabaseError),
+    /// Metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl ServerError {
+    /// Whether a port or address is held by somebody else.
+    pub fn is_port_in_use(&self) -> bool {
+        matches!(self, Self::Transport(TransportError::Bind(_)) | Self::Http(_))
+    }
+}
+
+/// A server whose ports are bound.
+pub struct BoundServer {
+    settings: ServerSettings,
+    store: Arc<NodeStore>,
+    authority: Arc<Authority>,
+    token: JoinToken,
+    transport: Arc<Transport>,
+    metrics: Arc<Metrics>,
+    database: SqliteStore,
+    readiness: Readiness,
+    listener: tokio::net::TcpListener,
+    api: StatusApi,
+    snapshots: watch::Sender<Arc<StatusSnapshot>>,
+    overview: IngestOverview,
+}
+
+impl BoundServer {
+    /// Opens library, keys and database, binds every port and writes the join token.
+    ///
+    /// # Errors
+    /// [`ServerError`]; a port in use is named with its holder.
+    pub async fn bind(settings: ServerSettings) -> Result<Self, ServerError> {
+        let root = settings.root.clone();
+        let opened = tokio::task::spawn_blocking(move || NodeStore::open(&root, StoreLimits { limit_bytes: None }));
+        let store = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let authority = Authority::open(&settings.root.join("identity"), SystemTime::now())?;
+        let identity = Arc::new(authority.server_identity(settings.address, SystemTime::now())?);
+        let counters = Arc::new(ClassCounters::default());
+        let transport =
+            Transport::bind(Role::Server, settings.address, identity, TransportSettings::default(), counters.clone())?;
+        let http_address = SocketAddr::new(settings.address, SERVER_HTTP_PORT);
+        let listener = http::bind(http_address).await?;
+        let database = SqliteStore::open_url(settings.database.as_deref(), &settings.root).await?;
+        let api_token_file = settings.root.join("api-token");
+        let api_token = ApiToken::create(&api_token_file)?;
+        ApiFile { url: format!("http://{http_address}"), token_file: api_token_file }.write(&settings.root)?;
+        let token = match JoinToken::read(&settings.join_token_file)? {
+            Some(token) if token.root_sha256() == authority.root_sha256() => token,
+            _ => {
+                let token = JoinToken::generate(authority.root_sha256());
+                token.write(&settings.join_token_file)?;
+                token
+            }
+        };
+        let (snapshots, snapshot) = watch::channel(Arc::new(snapshot::empty()));
+        Ok(Self {
+            settings,
+            store: Arc::new(store),
+            authority: Arc::new(authority),
+            token,
+            transport: Arc::new(transport),
+            metrics: Arc::new(Metrics::new(counters)?),
+            database,
+            readiness: Readiness::new([CHECK_OBJECTS]),
+            listener,
+            api: StatusApi { token: api_token, snapshot },
+            snapshots,
+            overview: IngestOverview::default(),
+        })
+    }
+
+    /// How things stand, a few times a second.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<StatusSnapshot>> {
+        self.snapshots.subscribe()
+    }
+
+    /// What ingest does and what failed.
+    pub fn overview(&self) -> IngestOverview {
+        self.overview.clone()
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// The database.
+    pub fn database(&self) -> SqliteStore {
+        self.database.clone()
+    }
+
+    /// Runs until `stop`, on objects from `desired`.
+    pub async fn run(self, desired: impl DesiredSource + 'static, stop: CancellationToken) {
+        let service =
+            HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: Some(self.api) };
+        let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
+        let transport = self.transport.clone();
+        let node = node::Node::new(node::Parts {
+            settings: self.settings,
+            store: self.store,
+            authority: self.authority,
+            token: self.token,
+            transport: self.transport,
+            metrics: self.metrics,
+            database: self.database,
+            readiness: self.readiness,
+            snapshots: self.snapshots,
+            overview: self.overview,
+        });
+        node.run(desired, stop).await;
+        transport.close().await;
+        drop(http.await);
+    }
+}
+
+/// Runs `peerdist server` until it is told to stop.
+///
+/// # Errors
+/// [`ServerError`] when it cannot start.
+pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Result<(), ServerError> {
+    let ServerOptions { manifests, address, root, join_token_file, database } = options;
+    let settings = ServerSettings { address, root, join_token_file, database, retry: RetryPolicy::Forever };
+    let server = BoundServer::bind(settings).await?;
+    server.run(DirectorySource::new(&manifests), stop).await;
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! The loop of the server: messages, objects and finished work become events for the machine; what it wants is done
+//! here or by a task that reports back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+use peerdist_core::digest::Digest;
+use peerdist_core::message::Message;
+use peerdist_core::peer::{ContentClass, MessageClass, NodeRef};
+use peerdist_core::plan::Plan;
+use peerdist_core::ports::Role;
+use peerdist_core::server::{Server, ServerConfig, ServerEvent, ServerOutput};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::ingest::Ingests;
+use super::recording::Recorder;
+use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, ingest, snapshot};
+use crate::database::{MetadataStore, SqliteStore};
+use crate::desired::{DesiredSource, DesiredState, DesiredUpdate};
+use crate::driver::client::manifests;
+use crate::driver::messages::{self, Incoming};
+use crate::driver::sending::{Sending, send_chunks};
+use crate::http::Readiness;
+use crate::metrics::Metrics;
+use crate::status::StatusSnapshot;
+use crate::store::NodeStore;
+use crate::transport::{Authority, IncomingMessage, JoinToken, Transport};
+
+/// Most events of tasks that wait for the machine.
+const EVENTS_MAX: usize = 1024;
+/// How often the snapshot is made anew.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(300);
+/// How often old versions in the library are looked at, and the own certificate.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the loop works with.
+pub(super) struct Parts {
+    pub(super) settings: ServerSettings,
+    pub(super) store: Arc<NodeStore>,
+    pub(super) authority: Arc<Authority>,
+    pub(super) token: JoinToken,
+    pub(super) transport: Arc<Transport>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) database: SqliteStore,
+    pub(super) readiness: Readiness,
+    pub(super) snapshots: watch::Sender<Arc<StatusSnapshot>>,
+    pub(super) overview: IngestOverview,
+}
+
+pub(super) struct Node {
+    parts: Parts,
+    machine: Server,
+    ingests: Ingests,
+    recorder: Recorder,
+    desired: Option<Arc<DesiredState>>,
+    started: Instant,
+    snapshot: snapshot::Maker,
+    events: mpsc::Sender<ServerEvent>,
+    received: mpsc::Receiver<ServerEvent>,
+}
+
+impl Node {
+    pub(super) fn new(parts: Parts) -> Self {
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        let now = Instant::now();
+        // Revisions must rise over restarts without being written for each: seconds of the wall clock, with room for
+        // a million plans a second.
+        let last_revision = (Timestamp::now().as_second().max(0) as u64) << 20;
+        let config = ServerConfig {
+            addresses: vec![parts.settings.address],
+            retention_seconds: RETENTION_SECONDS,
+            last_revision,
+        };
+        let ingests = Ingests::new(
+            parts.store.clone(),
+            parts.authority.clone(),
+            parts.database.clone(),
+            parts.metrics.clone(),
+            parts.settings.retry,
+            parts.overview.clone(),
+            events.clone(),
+        );
+        Self {
+            machine: Server::new(now, config),
+            ingests,
+            recorder: Recorder::new(parts.database.clone()),
+            desired: None,
+            started: now,
+            snapshot: snapshot::Maker::default(),
+            events,
+            received,
+            parts,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut desired: impl DesiredSource, stop: CancellationToken) {
+        self.restore().await;
+        let transport = self.parts.transport.clone();
+        let mut show = tokio::time::interval(SNAPSHOT_INTERVAL);
+        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                update = desired.next() => self.take_objects(update),
+                Some(message) = transport.next_message() => self.take_message(message),
+                Some(event) = self.received.recv() => self.handle(event),
+                () = tokio::time::sleep_until(deadline) => {
+                    self.machine.handle_timeout(Instant::now(), Timestamp::now());
+                }
+                _ = show.tick() => self.show(),
+                _ = upkeep.tick() => self.keep_up(),
+            }
+            while let Some(output) = self.machine.poll() {
+                self.act(output);
+            }
+        }
+        self.ingests.stop();
+        self.show();
+    }
+
+    fn handle(&mut self, event: ServerEvent) {
+        self.machine.handle(Instant::now(), Timestamp::now(), event);
+    }
+
+    /// What earlier runs left: packages of the library and nodes that enrolled.
+    async fn restore(&mut self) {
+        for package in ingest::stored_packages(&self.parts.store, &self.parts.database).await {
+            self.handle(ServerEvent::Ingested(package));
+        }
+        match self.parts.database.nodes().await {
+            Ok(rows) => {
+                for row in rows {
+                    let node = NodeRef { name: row.name, office: row.office, address: row.address };
+                    self.handle(ServerEvent::Enrolled { node });
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "enrolled nodes cannot be read; they are known again when they speak")
+            }
+        }
+    }
+
+    fn take_objects(&mut self, update: DesiredUpdate) {
+        for error in &update.errors {
+            tracing::error!(object = %error.object, field = %error.field, reason = %error.reason, "{}", error.message);
+        }
+        self.parts.overview.set_object_errors(update.errors);
+        let Some(state) = update.state else {
+            if self.desired.is_none() {
+                self.parts.readiness.set(CHECK_OBJECTS, Err("the objects cannot be used".to_owned()));
+            }
+            return;
+        };
+        self.parts.readiness.set(CHECK_OBJECTS, Ok(()));
+        self.ingests.objects_changed(&state.distributions);
+        self.desired = Some(state.clone());
+        let (tree, distributions) = (state.offices.clone(), state.distributions.clone());
+        self.handle(ServerEvent::Desired { tree, distributions });
+    }
+
+    fn take_message(&mut self, incoming: IncomingMessage) {
+        let IncomingMessage { from, address, envelope, reply, .. } = incoming;
+        match messages::parse(envelope) {
+            Ok(Incoming::Enrol(enrol)) => {
+                let office = |name: &_| self.machine.office(name);
+                let asked = enrolment::Asked { from, address, enrol };
+                match enrolment::answer(&self.parts.authority, &self.parts.token, asked, office) {
+                    Ok(enrolled) => {
+                        self.recorder.enrolled(&enrolled);
+                        self.handle(ServerEvent::Enrolled { node: enrolled.node });
+                        reply.send(enrolled.reply);
+                    }
+                    Err(refusal) => reply.refuse(refusal.reason, &refusal.message),
+                }
+            }
+            Ok(Incoming::Manifest(request)) => {
+                let node = messages::node_of(&from, address);
+                let digest = Digest::try_from(&request.digest[..]);
+                let allowed = matches!((&node, &digest), (Some(node), Ok(digest)) if self.machine.may_read_manifest(node, digest));
+                if !allowed {
+                    return reply.refuse("not-granted", "this node may not read this manifest from the server");
+                }
+                tokio::spawn(manifests::answer(self.parts.store.clone(), request, reply));
+            }
+            Ok(Incoming::Message(message)) => {
+                let Some(node) = messages::node_of(&from, address) else {
+                    return reply.refuse("unexpected", "only clients speak to the server");
+                };
+                match self.machine.message(Instant::now(), &node, message) {
+                    Ok(()) => reply.accept(),
+                    Err(refusal) => reply.refuse(refusal.reason, &refusal.message),
+                }
+            }
+            Err(error) => reply.refuse("malformed", &error.to_string()),
+        }
+    }
+
+    fn act(&mut self, output: ServerOutput) {
+        match output {
+            ServerOutput::Send { to, class, message } => self.send(to, class, message),
+            ServerOutput::SendPlan { to, class, plan } => self.send_plan(to, class, plan),
+            ServerOutput::Ingest { distribution } => self.ingests.start(distribution),
+            ServerOutput::CancelIngest { key } => self.ingests.cancel(&key),
+            ServerOutput::Serve { to, transfer, digest, runs } => {
+                let (transport, store, events) =
+                    (self.parts.transport.clone(), self.parts.store.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    let class = ContentClass::Foreground;
+                    let sending = Sending { to: to.address, class, transfer, digest, runs };
+                    match send_chunks(&transport, &store, sending).await {
+                        Ok(damaged) if !damaged.is_empty() => {
+                            tracing::error!(%digest, "the library is damaged: run peerdist verify");
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::debug!(to = %to, %error, "transfer ended"),
+                    }
+                    drop(events.send(ServerEvent::ServeEnded { to: to.name, transfer }).await);
+                });
+            }
+            ServerOutput::NodeCompleted { node, digest, bytes } => {
+                if let Some(key) = self.machine.key_of(digest) {
+                    self.recorder.completed(key.clone(), node.name, bytes);
+                }
+            }
+            ServerOutput::OfficeReported { office, report } => {
+                for package in report.packages {
+                    if let Some(ingested) = self.machine.package_of(package.digest) {
+                        self.recorder.reported(ingested, &office, package);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&self, to: NodeRef, class: MessageClass, message: Message) {
+        let transport = self.parts.transport.clone();
+        tokio::spawn(async move {
+            if let Err(failure) = messages::send(&transport, to.address, Role::Client, class, &message).await {
+                // Level-driven: whoever missed it says so with its next hello or report.
+                tracing::debug!(to = %to, ?failure, "message did not arrive");
+            }
+        });
+    }
+
+    fn send_plan(&self, to: NodeRef, class: MessageClass, plan: Plan) {
+        let signed = plan.sign(self.parts.authority.manifest_key());
+        self.send(to, class, Message::Plan(signed));
+    }
+
+    fn show(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        let overview = &self.parts.overview;
+        let made = self.snapshot.make(&self.machine, desired, overview, self.started);
+        snapshot::count(&self.parts.metrics, &made);
+        self.parts.snapshots.send_replace(Arc::new(made));
+    }
+
+    fn keep_up(&mut self) {
+        let identity = self.parts.transport.identity().clone();
+        let now = SystemTime::now();
+        if identity.renewal_due(now)
+            && let Err(error) = self.parts.authority.renew_server(&identity, self.parts.settings.address, now)
+        {
+            tracing::error!(%error, "the server's certificate cannot be renewed");
+        }
+        if let Some(desired) = &self.desired {
+            let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
+            let desired = desired.clone();
+            tokio::spawn(ingest::prune_library(store, database, desired, RETENTION_SECONDS));
+        }
+    }
+}

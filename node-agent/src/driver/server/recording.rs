@@ -1,0 +1,128 @@
+//! Writes what happened into the database, one task after the other so that rows of the same node never overtake each
+//! other. The machine never waits for it, and what was lost is reported again by the offices.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use peerdist_core::chunk_set::ChunkSet;
+use peerdist_core::message::{NodeState, OfficePackage};
+use peerdist_core::names::{NodeName, OfficeName, PackageKey};
+use peerdist_core::server::IngestedPackage;
+use tokio::sync::mpsc;
+
+use super::enrolment::Enrolled;
+use crate::database::{AuditRow, DatabaseError, MetadataStore, NodeRow, PackageNodeRow, SqliteStore};
+use crate::metrics::PackageState;
+
+/// Most records that wait for the database; more are dropped and come again with the next report.
+const RECORDS_MAX: usize = 4096;
+
+enum Record {
+    Enrolled(Box<NodeRow>),
+    Rows(Vec<PackageNodeRow>),
+    Holders(PackageKey, OfficeName, ChunkSet),
+}
+
+pub(super) struct Recorder {
+    records: mpsc::Sender<Record>,
+    /// What was written last, so that an unchanged report writes nothing.
+    written: BTreeMap<(PackageKey, NodeName), (NodeState, PackageState)>,
+    holders: BTreeMap<(PackageKey, OfficeName), bytes::Bytes>,
+}
+
+impl Recorder {
+    pub(super) fn new(database: SqliteStore) -> Self {
+        let (records, received) = mpsc::channel(RECORDS_MAX);
+        tokio::spawn(write(database, received));
+        Self { records, written: BTreeMap::new(), holders: BTreeMap::new() }
+    }
+
+    pub(super) fn enrolled(&self, enrolled: &Enrolled) {
+        let now = Timestamp::now();
+        let row = NodeRow {
+            name: enrolled.node.name.clone(),
+            office: enrolled.node.office.clone(),
+            address: enrolled.node.address,
+            boot_id: 0,
+            certificate_serial: String::new(),
+            enrolled_at: now,
+            last_seen: now,
+        };
+        self.put(Record::Enrolled(Box::new(row)));
+    }
+
+    pub(super) fn completed(&mut self, key: PackageKey, node: NodeName, bytes: u64) {
+        let state = NodeState { bytes_held: bytes, complete: true, ..NodeState::default() };
+        self.written.insert((key.clone(), node.clone()), (state.clone(), PackageState::Complete));
+        self.put(Record::Rows(vec![row(key, node, &state)]));
+    }
+
+    pub(super) fn reported(&mut self, package: &IngestedPackage, office: &OfficeName, report: OfficePackage) {
+        let mut rows = Vec::new();
+        for (node, state) in report.nodes {
+            let place = (package.key.clone(), node.clone());
+            let known = self.written.get(&place);
+            let changed = known.is_none_or(|(known, _)| {
+                known.bytes_held != state.bytes_held || known.complete != state.complete || known.error != state.error
+            });
+            if changed {
+                rows.push(row(package.key.clone(), node, &state));
+                self.written.insert(place, (state.clone(), label(&state)));
+            }
+        }
+        if !rows.is_empty() {
+            self.put(Record::Rows(rows));
+        }
+        let place = (package.key.clone(), office.clone());
+        if self.holders.get(&place) != Some(&report.available) {
+            let chunks = ChunkSet::from_bytes(package.lengths.len() as u32, &report.available);
+            self.holders.insert(place, report.available);
+            self.put(Record::Holders(package.key.clone(), office.clone(), chunks));
+        }
+    }
+
+    fn put(&self, record: Record) {
+        if self.records.try_send(record).is_err() {
+            tracing::warn!("the database is too slow: a record was left out and comes with the next report");
+        }
+    }
+}
+
+fn label(state: &NodeState) -> PackageState {
+    match (state.complete, &state.error) {
+        (true, _) => PackageState::Complete,
+        (false, Some(_)) => PackageState::Failed,
+        (false, None) => PackageState::Transferring,
+    }
+}
+
+fn row(key: PackageKey, node: NodeName, state: &NodeState) -> PackageNodeRow {
+    PackageNodeRow {
+        key,
+        node,
+        state: label(state),
+        bytes: state.bytes_held,
+        error: state.error.as_ref().map(|(reason, message)| format!("{reason}: {message}")),
+        completed_at: state.complete.then(Timestamp::now),
+    }
+}
+
+async fn write(database: SqliteStore, mut records: mpsc::Receiver<Record>) {
+    while let Some(record) = records.recv().await {
+        if let Err(error) = write_one(&database, record).await {
+            tracing::error!(%error, "the database refuses a record");
+        }
+    }
+}
+
+async fn write_one(database: &SqliteStore, record: Record) -> Result<(), DatabaseError> {
+    match record {
+        Record::Enrolled(row) => {
+            database.put_node(&row).await?;
+            let what = format!("enrolled into office {} at {}", row.office, row.address);
+            database.record_audit(&AuditRow { time: row.enrolled_at, who: row.name.to_string(), what }).await
+        }
+        Record::Rows(rows) => database.put_package_nodes(&rows).await,
+        Record::Holders(key, office, chunks) => database.put_chunk_holders(&key, &office, &chunks).await,
+    }
+}

@@ -1,0 +1,212 @@
+//! How things stand, made from the machine's knowledge a few times a second: for the API, `status` and the progress
+//! bars. Rates come from the difference to the snapshot before.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use peerdist_core::distribution::Distribution;
+use peerdist_core::message::NodeState;
+use peerdist_core::names::{NodeName, OfficeName, PackageKey};
+use peerdist_core::rollout::RolloutDecision;
+use peerdist_core::server::{IngestedPackage, Server};
+
+use super::IngestOverview;
+use crate::desired::DesiredState;
+use crate::metrics::{ContentLink, ContentSource, Metrics, PackageState};
+use crate::status::{
+    LinkStatus, NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, eta_seconds, percent,
+    rate_bytes_per_second,
+};
+
+/// Rates are measured over at least this span.
+const RATE_SPAN: Duration = Duration::from_secs(2);
+
+/// Nothing known yet.
+pub(super) fn empty() -> StatusSnapshot {
+    StatusSnapshot { time: Timestamp::now(), packages: Vec::new(), links: Vec::new() }
+}
+
+/// Remembers what rates need.
+#[derive(Default)]
+pub(super) struct Maker {
+    rates: BTreeMap<(PackageKey, NodeName), Measured>,
+}
+
+struct Measured {
+    at: Instant,
+    bytes: u64,
+    rate_bytes_per_second: u64,
+}
+
+impl Maker {
+    pub(super) fn make(
+        &mut self,
+        machine: &Server,
+        desired: &DesiredState,
+        overview: &IngestOverview,
+        started: Instant,
+    ) -> StatusSnapshot {
+        let mut links: BTreeMap<(String, String), (Option<ContentLink>, u64)> = BTreeMap::new();
+        let origin = links.entry(("origin".to_owned(), "server".to_owned())).or_default();
+        origin.1 = overview.origin_bytes();
+        let packages = desired
+            .distributions
+            .values()
+            .map(|distribution| self.package(machine, desired, overview, distribution, &mut links))
+            .collect();
+        let links = links.into_iter().map(|((from, to), (link, bytes))| LinkStatus { from, to, link, bytes }).collect();
+        tracing::trace!(after = ?started.elapsed(), "snapshot");
+        StatusSnapshot { time: Timestamp::now(), packages, links }
+    }
+
+    fn package(
+        &mut self,
+        machine: &Server,
+        desired: &DesiredState,
+        overview: &IngestOverview,
+        distribution: &Distribution,
+        links: &mut BTreeMap<(String, String), (Option<ContentLink>, u64)>,
+    ) -> PackageStatus {
+        let key = distribution.package();
+        let ingested = machine.package(&key);
+        let failure = overview.failure(&key);
+        let running = overview.running(&key);
+        let report = machine.rollout().report.get(&distribution.key);
+        let mut offices = Vec::new();
+        if let Some(report) = report {
+            let targets = report.targets.iter().map(|name| (name, false));
+            let transit = report.transit.iter().map(|name| (name, true));
+            for (name, is_transit) in targets.chain(transit) {
+                offices.push(self.office(machine, desired, &key, ingested, name, is_transit, links));
+            }
+        }
+        offices.sort_by(|left: &OfficeStatus, right| left.name.cmp(&right.name));
+        let decision = report.map(|report| report.decision);
+        let state = match (&failure, ingested, decision) {
+            (Some(_), None, _) => PackageState::Failed,
+            (_, _, Some(RolloutDecision::Paused)) => PackageState::Paused,
+            (_, None, Some(RolloutDecision::WaitsForIngest)) => PackageState::Ingesting,
+            (_, None, _) => PackageState::Pending,
+            (_, Some(_), Some(RolloutDecision::WaitsForSchedule { .. })) => PackageState::Pending,
+            (_, Some(_), _) => PackageState::Transferring,
+        };
+        let mut status = PackageStatus {
+            namespace: distribution.key.namespace.clone(),
+            name: distribution.key.name.clone(),
+            version: distribution.version.clone(),
+            state,
+            digest: ingested.map(|package| package.digest),
+            bytes: ingested.map_or(running.map_or(0, |(_, total)| total), |package| package.bytes),
+            bytes_ingested: ingested.map_or(running.map_or(0, |(read, _)| read), |package| package.bytes),
+            error: failure.map(|failure| StatusError { reason: failure.reason, message: failure.message }),
+            offices,
+        };
+        if status.state == PackageState::Transferring && status.is_complete() {
+            status.state = PackageState::Complete;
+        }
+        status
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what an office's row is made of")]
+    fn office(
+        &mut self,
+        machine: &Server,
+        desired: &DesiredState,
+        key: &PackageKey,
+        ingested: Option<&IngestedPackage>,
+        name: &OfficeName,
+        transit: bool,
+        links: &mut BTreeMap<(String, String), (Option<ContentLink>, u64)>,
+    ) -> OfficeStatus {
+        let progress = ingested.and_then(|package| machine.progress(name, package.digest));
+        let package_bytes = ingested.map_or(0, |package| package.bytes);
+        let mut nodes: BTreeMap<NodeName, NodeStatus> = BTreeMap::new();
+        let enrolled = machine.nodes().filter(|known| known.node.office == *name).map(|known| known.node.name.clone());
+        let reported = progress.iter().flat_map(|progress| progress.nodes.keys().cloned());
+        let names: Vec<NodeName> = if transit { reported.collect() } else { enrolled.chain(reported).collect() };
+        for node in names {
+            let state = progress.and_then(|progress| progress.nodes.get(&node)).cloned().unwrap_or_default();
+            add_links(machine, desired, name, &state, links);
+            nodes.entry(node.clone()).or_insert_with(|| self.node(key, node, &state, package_bytes, transit));
+        }
+        OfficeStatus { name: name.clone(), targeted: !transit, transit, nodes: nodes.into_values().collect() }
+    }
+
+    fn node(
+        &mut self,
+        key: &PackageKey,
+        name: NodeName,
+        state: &NodeState,
+        package_bytes: u64,
+        transit: bool,
+    ) -> NodeStatus {
+        let now = Instant::now();
+        let measured = self.rates.entry((key.clone(), name.clone())).or_insert(Measured {
+            at: now,
+            bytes: state.bytes_held,
+            rate_bytes_per_second: 0,
+        });
+        if measured.at + RATE_SPAN <= now {
+            let gained = state.bytes_held.saturating_sub(measured.bytes);
+            measured.rate_bytes_per_second = rate_bytes_per_second(gained, now - measured.at);
+            (measured.at, measured.bytes) = (now, state.bytes_held);
+        }
+        let complete = state.complete || (transit && package_bytes > 0 && state.bytes_held >= package_bytes);
+        let rate = if complete { 0 } else { measured.rate_bytes_per_second };
+        NodeStatus {
+            name,
+            bytes: state.bytes_held,
+            percent: percent(state.bytes_held, package_bytes, complete),
+            rate_bytes_per_second: rate,
+            eta_seconds: eta_seconds(package_bytes.saturating_sub(state.bytes_held), rate).filter(|_| !complete),
+            source: main_source(state),
+            complete,
+            error: state.error.clone().map(|(reason, message)| StatusError { reason, message }),
+            wan_bytes_received: state.wan_bytes_received,
+            lan_bytes_received: state.lan_bytes_received,
+        }
+    }
+}
+
+fn main_source(state: &NodeState) -> Option<ContentSource> {
+    [
+        (state.bytes_from_origin, ContentSource::Origin),
+        (state.bytes_from_parent, ContentSource::Parent),
+        (state.bytes_from_office, ContentSource::Office),
+        (state.bytes_from_local, ContentSource::Local),
+    ]
+    .into_iter()
+    .filter(|(bytes, _)| *bytes > 0)
+    .max_by_key(|(bytes, _)| *bytes)
+    .map(|(_, source)| source)
+}
+
+fn add_links(
+    machine: &Server,
+    desired: &DesiredState,
+    office: &OfficeName,
+    state: &NodeState,
+    links: &mut BTreeMap<(String, String), (Option<ContentLink>, u64)>,
+) {
+    let mut add = |from: String, link: ContentLink, bytes: u64| {
+        if bytes > 0 {
+            let entry = links.entry((from, office.to_string())).or_insert((Some(link), 0));
+            entry.1 += bytes;
+        }
+    };
+    let parent = desired.offices.parent_of(office).map(ToString::to_string);
+    add(parent.unwrap_or_else(|| "server".to_owned()), ContentLink::Wan, state.wan_bytes_received);
+    let central = machine.tree().is_some_and(|tree| tree.is_central(office));
+    let from_server = if central { state.bytes_from_origin } else { 0 };
+    add("server".to_owned(), ContentLink::Lan, from_server);
+    add(office.to_string(), ContentLink::Lan, state.lan_bytes_received.saturating_sub(from_server));
+}
+
+/// Packages by state, for the server's own metrics.
+pub(super) fn count(metrics: &Metrics, snapshot: &StatusSnapshot) {
+    for state in PackageState::ALL {
+        let count = snapshot.packages.iter().filter(|package| package.state == state).count();
+        metrics.packages(state).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,163 @@
+//! What an embedded run knows at one moment: the server's snapshot, brought up to date with what each client knows of
+//! itself, and when each office was complete.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
+use tokio::sync::watch;
+
+use super::nodes::Nodes;
+use crate::desired::DesiredState;
+use crate::driver::progress::PackageOnNode;
+use crate::driver::server::IngestOverview;
+use crate::metrics::{Metrics, PackageState};
+use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, percent};
+
+pub(super) struct Watch {
+    pub(super) started: Instant,
+    pub(super) desired: Arc<DesiredState>,
+    pub(super) overview: IngestOverview,
+    pub(super) server_metrics: Arc<Metrics>,
+    /// When an office was complete for a package, after the start.
+    pub(super) completed_after: BTreeMap<(PackageKey, OfficeName), Duration>,
+    snapshots: watch::Receiver<Arc<StatusSnapshot>>,
+    done: bool,
+}
+
+impl Watch {
+    pub(super) fn new(
+        started: Instant,
+        desired: Arc<DesiredState>,
+        snapshots: watch::Receiver<Arc<StatusSnapshot>>,
+        overview: IngestOverview,
+        server_metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { started, desired, overview, server_metrics, completed_after: BTreeMap::new(), snapshots, done: false }
+    }
+
+    /// New objects are in force.
+    pub(super) fn take(&mut self, desired: Arc<DesiredState>) {
+        self.desired = desired;
+        self.done = false;
+    }
+
+    /// Merges what is known now.
+    pub(super) fn look(&mut self, nodes: &Nodes) -> StatusSnapshot {
+        let mut snapshot = StatusSnapshot::clone(&self.snapshots.borrow());
+        let mut latest: BTreeMap<(PackageKey, NodeName), (OfficeName, PackageOnNode)> = BTreeMap::new();
+        for (name, node) in nodes.iter() {
+            for package in node.progress.latest().into_values() {
+                latest.insert((package.key.clone(), name.clone()), (node.office.clone(), package));
+            }
+        }
+        for package in &mut snapshot.packages {
+            let key = self.key_of(package);
+            for office in &mut package.offices {
+                bring_up_to_date(office, &key, package.bytes, &latest, nodes);
+                if !office.nodes.is_empty() && office.is_complete() && package.digest.is_some() {
+                    let place = (key.clone(), office.name.clone());
+                    self.completed_after.entry(place).or_insert_with(|| self.started.elapsed());
+                }
+            }
+            if package.state == PackageState::Transferring && package.is_complete() {
+                package.state = PackageState::Complete;
+            }
+        }
+        self.done = self.all_is_done(&snapshot);
+        snapshot
+    }
+
+    /// Whether every package is on every node of its offices, failed for good, or rests.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether nothing can go on: every node that is not complete reports an error.
+    pub(super) fn is_stuck(&self, snapshot: &StatusSnapshot) -> bool {
+        let open = snapshot.packages.iter().filter(|package| !self.is_settled(package));
+        open.clone().count() > 0
+            && open.into_iter().all(|package| {
+                let nodes = package.offices.iter().filter(|office| office.targeted).flat_map(|office| &office.nodes);
+                package.digest.is_some()
+                    && nodes.clone().count() > 0
+                    && nodes.into_iter().all(|node| node.complete || node.error.is_some())
+            })
+    }
+
+    pub(super) fn key_of(&self, package: &PackageStatus) -> PackageKey {
+        PackageKey {
+            distribution: DistributionKey { namespace: package.namespace.clone(), name: package.name.clone() },
+            version: package.version.clone(),
+        }
+    }
+
+    fn all_is_done(&self, snapshot: &StatusSnapshot) -> bool {
+        let wanted = self.desired.distributions.values();
+        wanted.clone().count() == snapshot.packages.len()
+            && wanted.into_iter().all(|distribution| {
+                let package = snapshot.packages.iter().find(|package| self.key_of(package) == distribution.package());
+                package.is_some_and(|package| self.is_settled(package))
+            })
+    }
+
+    fn is_settled(&self, package: &PackageStatus) -> bool {
+        let failed = self.overview.failure(&self.key_of(package)).is_some_and(|failure| failure.is_final);
+        failed || package.state == PackageState::Paused || (package.is_complete() && has_nodes(package))
+    }
+}
+
+/// A package without a single node is not complete, it has not begun.
+fn has_nodes(package: &PackageStatus) -> bool {
+    package.offices.iter().filter(|office| office.targeted).all(|office| !office.nodes.is_empty())
+}
+
+fn bring_up_to_date(
+    office: &mut OfficeStatus,
+    key: &PackageKey,
+    package_bytes: u64,
+    latest: &BTreeMap<(PackageKey, NodeName), (OfficeName, PackageOnNode)>,
+    nodes: &Nodes,
+) {
+    let members = nodes.iter().filter(|(_, node)| node.office == office.name).map(|(name, _)| name);
+    for name in members {
+        let Some((_, package)) = latest.get(&(key.clone(), name.clone())) else {
+            if office.targeted && !office.nodes.iter().any(|node| node.name == *name) {
+                office.nodes.push(empty(name.clone()));
+            }
+            continue;
+        };
+        let state = &package.state;
+        if office.transit && state.bytes_held == 0 {
+            continue;
+        }
+        let complete = state.complete || (office.transit && package_bytes > 0 && state.bytes_held >= package_bytes);
+        if !office.nodes.iter().any(|node| node.name == *name) {
+            office.nodes.push(empty(name.clone()));
+        }
+        let Some(node) = office.nodes.iter_mut().find(|node| node.name == *name) else { continue };
+        node.bytes = state.bytes_held;
+        node.complete = complete;
+        node.percent = percent(state.bytes_held, package_bytes, complete);
+        node.error = state.error.clone().map(|(reason, message)| StatusError { reason, message });
+        node.wan_bytes_received = state.wan_bytes_received;
+        node.lan_bytes_received = state.lan_bytes_received;
+    }
+    office.nodes.sort_by(|left, right| left.name.cmp(&right.name));
+}
+
+fn empty(name: NodeName) -> NodeStatus {
+    NodeStatus {
+        name,
+        bytes: 0,
+        percent: 0,
+        rate_bytes_per_second: 0,
+        eta_seconds: None,
+        source: None,
+        complete: false,
+        error: None,
+        wan_bytes_received: 0,
+        lan_bytes_received: 0,
+    }
+}
