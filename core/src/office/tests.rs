@@ -1,3 +1,5 @@
+//! Trees that are accepted, trees that are refused, and the paths through them.
+
 use proptest::prelude::*;
 
 use super::*;

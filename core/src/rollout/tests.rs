@@ -1,3 +1,5 @@
+//! What each office should hold, over distributions that come, wait, pause, change and go.
+
 use proptest::prelude::*;
 
 use super::*;

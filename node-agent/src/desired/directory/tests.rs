@@ -1,3 +1,5 @@
+//! Directories that are read, edited, broken and repaired while they are watched.
+
 use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;

@@ -1,3 +1,5 @@
+//! Sets of objects that make one state, and sets that are refused with object and field.
+
 use std::ffi::OsString;
 
 use super::*;
