@@ -18,6 +18,7 @@ mod error;
 mod flush;
 mod ingest;
 mod journal;
+mod local_copy;
 mod lru;
 mod node_store;
 mod open_files;
@@ -29,6 +30,7 @@ mod read;
 mod recover;
 mod remove;
 mod segments;
+mod space;
 #[cfg(test)]
 mod tests;
 mod tree;

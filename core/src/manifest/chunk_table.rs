@@ -119,3 +119,45 @@ pub(super) fn check_chunk_page(reference: &PageRef, compressed: &[u8]) -> Result
     expect_equal(page, "chunk bytes", bytes, reference.bytes)?;
     Ok(message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::page::compress;
+    use crate::manifest::root::PageKind;
+
+    fn check(lengths: Vec<u32>, digests: usize, count: u32, bytes: u64) -> Result<proto::ChunkPage, PageError> {
+        let message = proto::ChunkPage { digests: vec![7; digests].into(), lengths };
+        let page = compress(PageKind::Chunks, &message.encode_to_vec()).unwrap();
+        let compressed_bytes = page.bytes.len() as u32;
+        let reference = PageRef { digest: page.digest, compressed_bytes, first_index: 0, count, first_byte: 0, bytes };
+        check_chunk_page(&reference, &page.bytes)
+    }
+
+    #[test]
+    fn chunk_pages_that_contradict_their_root_are_refused() {
+        assert!(check(vec![5, 6], 64, 2, 11).is_ok());
+        for (lengths, digests, count, bytes) in [
+            (vec![5, 6], 63, 2, 11),
+            (vec![5, 6], 96, 2, 11),
+            (vec![5], 32, 2, 5),
+            (vec![5, 6, 7], 96, 2, 18),
+            (vec![5, 6], 64, 2, 10),
+        ] {
+            assert!(matches!(check(lengths, digests, count, bytes), Err(PageError::Contradiction { .. })));
+        }
+        for length in [0, CHUNK_BYTES_MAX + 1, u32::MAX] {
+            assert!(matches!(check(vec![length], 32, 1, length.into()), Err(PageError::ChunkLength { .. })));
+        }
+    }
+
+    #[test]
+    fn chunks_of_a_range_are_found() {
+        let table = ChunkTable { digests: vec![Digest::of(b"x"); 3], offsets: vec![0, 10, 15, 30] };
+        let expected = [((0, 30), 0..3), ((0, 10), 0..1), ((10, 5), 1..2), ((9, 2), 0..2), ((29, 100), 2..3)];
+        for ((first_byte, bytes), chunks) in expected {
+            assert_eq!(table.covering(first_byte, bytes), chunks, "{first_byte} {bytes}");
+        }
+        assert_eq!((table.offset(2), table.length(2), table.length(3)), (Some(15), Some(15), None));
+    }
+}

@@ -54,7 +54,12 @@ pub(super) fn ensure_directory(parent: impl AsFd, name: &[u8], mode: Mode) -> io
         Err(Errno::EXIST) => false,
         Err(other) => return Err(other.into()),
     };
-    Ok((open_directory(parent, name)?, created))
+    let directory = open_directory(parent, name)?;
+    if created {
+        // The process's umask must not hide what consumers should read.
+        rustix::fs::fchmod(&directory, mode)?;
+    }
+    Ok((directory, created))
 }
 
 /// Creates a file that must not exist yet, for writing.

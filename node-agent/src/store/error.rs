@@ -32,9 +32,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Not enough space.
-    #[error("not enough space: need {need_bytes} bytes, have {have_bytes}{}", limit_words(*limit_bytes))]
+    #[error("{}", space_words(*need_bytes, *have_bytes, *limit_bytes))]
     DiskFull {
-        /// Bytes that must be free.
+        /// Bytes that must be free; 0 where only a few are needed and there are none.
         need_bytes: u64,
         /// Bytes that are free for us, on the disk or below the limit.
         have_bytes: u64,
@@ -175,8 +175,12 @@ pub struct FlushError {
     pub source: StoreError,
 }
 
-fn limit_words(limit_bytes: Option<u64>) -> String {
-    limit_bytes.map_or_else(String::new, |limit| format!(" (storage limit {limit})"))
+fn space_words(need_bytes: u64, have_bytes: u64, limit_bytes: Option<u64>) -> String {
+    if need_bytes == 0 {
+        return "no space left on the disk: free some".to_owned();
+    }
+    let limit = limit_bytes.map_or_else(String::new, |limit| format!(" (storage limit {limit} bytes)"));
+    format!("not enough space: need {need_bytes} bytes, have {have_bytes}{limit}")
 }
 
 impl StoreError {
@@ -208,7 +212,7 @@ pub(super) fn is_disk_full(error: &io::Error) -> bool {
 pub(super) fn io_error(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
     move |source| {
         if is_disk_full(&source) {
-            // Whoever knows the need replaces these numbers.
+            // Whoever knows the need gives the numbers.
             return StoreError::DiskFull { need_bytes: 0, have_bytes: 0, limit_bytes: None };
         }
         StoreError::Io { operation, path: path.into(), source }

@@ -32,9 +32,11 @@ impl NodeStore {
             return Ok(Vec::new());
         }
         if let Err(source) = self.sync(&batches) {
+            let source = self.with_numbers(source, unflushed_bytes(&batches));
             return Err(FlushError { lost: drop_batches(batches), source });
         }
         if let Err(source) = self.journal_batches(&mut batches) {
+            let source = self.with_numbers(source, unflushed_bytes(&batches));
             self.put_back(batches);
             return Err(FlushError { lost: Vec::new(), source });
         }
@@ -118,6 +120,10 @@ impl Batch {
     fn into_runs(self) -> (Digest, Vec<ChunkRun>) {
         (self.package.digest(), runs_of(self.fresh))
     }
+}
+
+fn unflushed_bytes(batches: &[Batch]) -> u64 {
+    batches.iter().map(|batch| batch.unflushed.bytes).sum()
 }
 
 /// After a failed sync nobody knows what reached the disk, and reading back would show the cache.

@@ -1,11 +1,8 @@
 //! Prepares a package for its content: checks the whole manifest, admits it to the disk, makes the empty tree, finds
 //! what a crash left, and copies what other packages have.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use peerdist_core::chunk_set::{ChunkIndex, ChunkSet};
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::{ChunkTable, EntryKind, TreeOrder};
@@ -17,10 +14,9 @@ use super::journal::RecordedStage;
 use super::node_store::NodeStore;
 use super::package::{FILES_SYNCED_SINGLY_MAX, Package, Stage, lock};
 use super::segments::segments_of;
+use super::space::Need;
 use super::tree::{Directories, create_entry};
 
-/// Space that stays free for the journal and for others.
-const SPACE_LEFT_FREE_BYTES: u64 = 16 << 20;
 /// What a directory or link takes, and what a file's size is rounded up to.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -33,13 +29,6 @@ pub struct Prepared {
     pub held: ChunkSet,
     /// Bytes that were copied from other packages just now; they become held with the next flush.
     pub bytes_from_local: u64,
-}
-
-/// What a tree takes.
-#[derive(Debug, Clone, Copy)]
-struct Need {
-    bytes: u64,
-    inodes: u64,
 }
 
 impl NodeStore {
@@ -65,64 +54,6 @@ impl NodeStore {
             (state.available.clone(), state.held.clone())
         });
         Ok(Prepared { available, held, bytes_from_local })
-    }
-
-    /// Compares a need with what the disk and the limit leave.
-    ///
-    /// # Errors
-    /// [`StoreError::DiskFull`] with need, have and limit.
-    pub fn check_space(&self, need_bytes: u64) -> Result<(), StoreError> {
-        let limit_bytes = self.limits().limit_bytes;
-        let below_limit = limit_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.stored_bytes()));
-        let have_bytes = self.free_bytes()?.min(below_limit);
-        if need_bytes > have_bytes {
-            return Err(StoreError::DiskFull { need_bytes, have_bytes, limit_bytes });
-        }
-        Ok(())
-    }
-
-    /// Gives a disk-full error its numbers.
-    pub(super) fn with_numbers(&self, error: StoreError, need_bytes: u64) -> StoreError {
-        match error {
-            StoreError::DiskFull { .. } => StoreError::DiskFull {
-                need_bytes,
-                have_bytes: self.free_bytes().unwrap_or_default(),
-                limit_bytes: self.limits().limit_bytes,
-            },
-            other => other,
-        }
-    }
-
-    fn stored_bytes(&self) -> u64 {
-        let has_tree =
-            |package: &&Arc<Package>| matches!(package.state().stage, Stage::Staged | Stage::Published { .. });
-        lock(&self.packages).values().filter(has_tree).map(|package| package.root.total_bytes()).sum()
-    }
-
-    /// Free bytes of the disk that are not promised to anybody.
-    fn free_bytes(&self) -> Result<u64, StoreError> {
-        let disk = rustix::fs::fstatvfs(&self.root_directory)
-            .map_err(|error| io_error("examine", &self.root)(error.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let promised = self.promised_bytes()?.saturating_add(*lock(&self.reserving));
-        Ok(free.saturating_sub(promised).saturating_sub(SPACE_LEFT_FREE_BYTES))
-    }
-
-    /// Bytes that staged packages still lack, where the file system could not reserve them.
-    fn promised_bytes(&self) -> Result<u64, StoreError> {
-        let packages: Vec<Arc<Package>> = lock(&self.packages).values().cloned().collect();
-        let mut promised = 0u64;
-        for package in packages {
-            let missing = {
-                let state = package.state();
-                if !state.sparse || state.stage != Stage::Staged {
-                    continue;
-                }
-                state.available.complement()
-            };
-            promised = promised.saturating_add(self.pages.table(&package.root)?.bytes_of(missing.iter()));
-        }
-        Ok(promised)
     }
 
     fn stage_tree(&self, package: &Package) -> Result<(), StoreError> {
@@ -170,22 +101,6 @@ impl NodeStore {
         }
         self.pages.table(&package.root)?;
         Ok(need)
-    }
-
-    fn check_inodes(&self, need: Need) -> Result<(), StoreError> {
-        let disk = rustix::fs::fstatvfs(&self.root_directory)
-            .map_err(|error| io_error("examine", &self.root)(error.into()))?;
-        // File systems that make inodes on demand say that they have none at all.
-        if disk.f_files > 0 && disk.f_favail < need.inodes {
-            return Err(StoreError::InodesFull { need: need.inodes, have: disk.f_favail });
-        }
-        Ok(())
-    }
-
-    fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, StoreError> {
-        self.check_space(bytes)?;
-        *lock(&self.reserving) += bytes;
-        Ok(Reservation { store: self, bytes })
     }
 
     fn build_tree(&self, package: &Package, name: &str) -> Result<BuiltTree, StoreError> {
@@ -247,74 +162,10 @@ impl NodeStore {
             Err(_) => true,
         })
     }
-
-    /// Copies chunks that this or another package has, after verifying them. Returns the bytes copied.
-    fn copy_from_others(&self, package: &Package, table: &ChunkTable) -> Result<u64, StoreError> {
-        let missing = package.state().available.complement();
-        if missing.is_empty() {
-            return Ok(0);
-        }
-        let mut wanted: BTreeMap<Digest, Vec<ChunkIndex>> = BTreeMap::new();
-        for index in missing.iter() {
-            if let Some(digest) = table.digest(index) {
-                wanted.entry(digest).or_default().push(index);
-            }
-        }
-        let others: Vec<Arc<Package>> = lock(&self.packages).values().cloned().collect();
-        let mut copied = 0;
-        for other in others.iter().filter(|other| !other.state().available.is_empty()) {
-            copied += self.copy_from(other, package, table, &mut wanted)?;
-        }
-        Ok(copied)
-    }
-
-    fn copy_from(
-        &self,
-        other: &Package,
-        package: &Package,
-        table: &ChunkTable,
-        wanted: &mut BTreeMap<Digest, Vec<ChunkIndex>>,
-    ) -> Result<u64, StoreError> {
-        // A package whose pages were lost cannot help; it is no reason to fail.
-        let Ok(source) = self.pages.table(&other.root) else { return Ok(0) };
-        let available = other.state().available.clone();
-        let mut copied = 0;
-        for index in available.iter() {
-            let Some(digest) = source.digest(index).filter(|digest| wanted.contains_key(digest)) else { continue };
-            let Ok(bytes) = self.read_chunk(other.digest(), index) else { continue };
-            for target in wanted.remove(&digest).unwrap_or_default() {
-                copied += self.copy_to(package, table, target, &bytes)?;
-            }
-        }
-        Ok(copied)
-    }
-
-    fn copy_to(
-        &self,
-        package: &Package,
-        table: &ChunkTable,
-        index: ChunkIndex,
-        bytes: &Bytes,
-    ) -> Result<u64, StoreError> {
-        self.store_verified(package, table, index, bytes)?;
-        Ok(bytes.len() as u64)
-    }
 }
 
 struct BuiltTree {
     sparse: bool,
     /// Its names are on disk.
     synced: bool,
-}
-
-/// Space promised to a tree that is being made.
-struct Reservation<'store> {
-    store: &'store NodeStore,
-    bytes: u64,
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        *lock(&self.store.reserving) -= self.bytes;
-    }
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod delivery;
 mod fixture;
+mod full_disk;
 mod hostile;
 mod publishing;
 mod removal;

@@ -48,18 +48,14 @@ impl NodeStore {
         index: ChunkIndex,
         bytes: &[u8],
     ) -> Result<ChunkOutcome, StoreError> {
-        let sealed = {
-            let state = package.state();
-            if state.available.contains(index) {
-                return Ok(self.outcome(false));
-            }
-            matches!(state.stage, Stage::Published { .. })
-        };
+        if package.state().available.contains(index) {
+            return Ok(self.outcome(false));
+        }
         let (first, length) = table.offset(index).zip(table.length(index)).unwrap_or_default();
         let (mut rest, mut touched) = (bytes, Unflushed::default());
         for segment in segments_of(&self.pages, &package.root, first, length)? {
             let (part, behind) = rest.split_at(segment.length.min(rest.len()));
-            let written = self.write_segment(package, table, &segment, part, sealed);
+            let written = self.write_segment(package, table, &segment, part);
             let open = written.map_err(|error| self.with_numbers(error, bytes.len() as u64))?;
             touched.add_file(segment.entry, &open);
             rest = behind;
@@ -73,20 +69,33 @@ impl NodeStore {
         table: &ChunkTable,
         segment: &Segment,
         bytes: &[u8],
-        sealed: bool,
+    ) -> Result<Arc<OpenFile>, StoreError> {
+        let open = self.open_segment(package, table, segment)?;
+        let path = || self.tree_path(package).join(segment.file.path.to_string());
+        open.file.write_all_at(bytes, segment.offset).map_err(|error| io_error("write", path())(error))?;
+        Ok(open)
+    }
+
+    /// Opens the file of a segment for writing; what a file lost that had to be put right is fetched again.
+    pub(super) fn open_segment(
+        &self,
+        package: &Package,
+        table: &ChunkTable,
+        segment: &Segment,
     ) -> Result<Arc<OpenFile>, StoreError> {
         let tree = self.tree(package)?;
         let path = || self.tree_path(package).join(segment.file.path.to_string());
+        let sealed = matches!(package.state().stage, Stage::Published { .. });
         let opened = self.files.for_writing(package.digest(), segment.entry, &tree, &segment.file, sealed);
         let open = opened.map_err(|error| io_error("open", path())(error))?;
         if open.restored {
             self.lose_file(package, table, &segment.file)?;
         }
-        open.file.write_all_at(bytes, segment.offset).map_err(|error| io_error("write", path())(error))?;
         Ok(open)
     }
 
-    fn note_written(
+    /// Notes a chunk whose bytes are in their files, and which files a flush must sync.
+    pub(super) fn note_written(
         &self,
         package: &Package,
         index: ChunkIndex,

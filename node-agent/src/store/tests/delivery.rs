@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::fixture::{Root, TestPackage, content, distribution, file, held, key};
+use super::fixture::{Root, TestPackage, content, directory, distribution, file, held, key};
 use crate::store::{NodeStore, Publication, ReadError, StoreError, StoreLimits};
 
 #[test]
@@ -124,6 +124,58 @@ fn a_new_version_copies_what_the_old_one_has() {
     let of = |package: &TestPackage| inventory.iter().find(|stored| stored.digest == package.digest()).unwrap();
     assert!(of(&second).current && !of(&first).current);
     assert!(of(&first).superseded_at_seconds.is_some() && of(&second).superseded_at_seconds.is_none());
+}
+
+#[test]
+fn chunks_are_found_in_other_files_other_offsets_and_twice() {
+    let root = Root::new();
+    let (one, two) = (content(1, 300_000), content(2, 300_000));
+    let old = TestPackage::new("1.0", vec![file("a", one.clone()), file("b", two.clone())]);
+    let moved = vec![
+        file("A", content(3, 12_345)),
+        directory("d"),
+        file("d/x", [two.clone(), one.clone()].concat()),
+        file("e", vec![0; 500_000]),
+        file("f", two.clone()),
+    ];
+    let new = TestPackage::new("2.0", moved);
+    let store = root.open();
+    old.deliver(&store);
+    new.put_manifest(&store);
+    let prepared = store.prepare(new.digest()).unwrap();
+    assert!(prepared.bytes_from_local > 700_000, "{prepared:?}");
+    let missing = prepared.available.complement();
+    new.write(&store, missing.iter().take(missing.len() as usize / 2));
+    drop(store);
+    let store = root.open();
+    let prepared = store.prepare(new.digest()).unwrap();
+    new.write(&store, prepared.available.complement().iter());
+    store.flush().unwrap();
+    store.publish(new.digest()).unwrap();
+    new.assert_published_in(&store);
+    assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_damaged_old_version_does_not_spoil_the_new_one() {
+    let root = Root::new();
+    let (old, new) =
+        (TestPackage::mixed("1.0"), TestPackage::with_sequence("2.0", 2, TestPackage::mixed("2.0").entries));
+    let store = root.open();
+    old.deliver(&store);
+    let program = store.published_path(&key("1.0")).join("bin/pos");
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut bytes = fs::read(&program).unwrap();
+    bytes[123_456] ^= 1;
+    fs::write(&program, bytes).unwrap();
+    new.put_manifest(&store);
+    let missing = store.prepare(new.digest()).unwrap().available.complement();
+    assert_eq!(missing.len(), 1);
+    new.write(&store, missing.iter());
+    store.flush().unwrap();
+    store.publish(new.digest()).unwrap();
+    new.assert_published_in(&store);
+    assert!(held(&store, old.digest()).complement().len() == 1, "the damage was noticed");
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn a_directory_that_someone_put_in_place_of_ours_is_not_deleted() {
     let store = root.open();
     package.deliver(&store);
     let top = store.published_path(&key("1.0"));
+    fs::set_permissions(&top, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(&top, root.0.path().join("moved")).unwrap();
     fs::create_dir(&top).unwrap();
     fs::write(top.join("mine"), "mine").unwrap();
