@@ -1,7 +1,7 @@
 //! How things stand, made from the machine's knowledge a few times a second: for the API, `status` and the progress
 //! bars. Rates come from the difference to the snapshot before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -124,7 +124,7 @@ impl Maker {
         let mut nodes: BTreeMap<NodeName, NodeStatus> = BTreeMap::new();
         let enrolled = machine.nodes().filter(|known| known.node.office == *name).map(|known| known.node.name.clone());
         let reported = progress.iter().flat_map(|progress| progress.nodes.keys().cloned());
-        let names: Vec<NodeName> = if transit { reported.collect() } else { enrolled.chain(reported).collect() };
+        let names: BTreeSet<NodeName> = if transit { reported.collect() } else { enrolled.chain(reported).collect() };
         for node in names {
             let state = progress.and_then(|progress| progress.nodes.get(&node)).cloned().unwrap_or_default();
             add_links(machine, desired, name, &state, links);
