@@ -2,7 +2,7 @@
 //!
 //! Rate based. It learns the path's delay without queues, takes any delay above it as a queue that somebody needs, and
 //! gives way: a small cut at the first sign, stronger ones while the queue stays. Loss without delay is noise up to a
-//! few percent. All decisions are taken once a round (a round trip, at least 10 ms) on the smallest delay of the round,
+//! few percent. All decisions are taken once a round (a round trip, at least 20 ms) on the smallest delay of the round,
 //! so that a process that was not scheduled in time does not look like a queue. Pacing by the rate and the window's
 //! bytes in flight are enforced by the transport; reverse-path queues and clock skew are not separated yet.
 
@@ -10,26 +10,34 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Shortest round: shorter ones would measure the scheduler, not the path.
-const ROUND_MIN: Duration = Duration::from_millis(10);
+const ROUND_MIN: Duration = ms(20);
 /// Longest round, for paths whose base delay was never seen small.
 const ROUND_MAX: Duration = Duration::from_secs(1);
 /// The base delay is the minimum over this many periods.
 const BASE_PERIODS: usize = 60;
 const BASE_PERIOD: Duration = Duration::from_secs(10);
-/// Below this base delay the path is one host or one switch: scheduling noise of a busy host is larger than any queue
-/// worth yielding to, so the target is larger too.
-const LOCAL_BASE_MAX: Duration = Duration::from_millis(1);
+/// A queue larger than this is somebody's.
 const TARGET: Duration = Duration::from_millis(3);
-const TARGET_LOCAL: Duration = Duration::from_millis(12);
+/// Below these base delays the path is one switch, or inside one host. What delays packets there is mostly the scheduler
+/// of a busy host, by more than any queue worth yielding to: rounds are longer and the target is larger.
+const NEAR: Nearness = Nearness { base: ms(1), round: ms(25), target: ms(12) };
+const SAME_HOST: Nearness = Nearness { base: Duration::from_micros(200), round: ms(50), target: ms(40) };
 /// Rounds whose delivery rate bounds growth.
 const DELIVERY_ROUNDS: usize = 8;
-/// A rate may be at most this multiple of what was delivered lately.
-const DELIVERY_HEADROOM: f64 = 3.0;
+/// A rate may be at most this multiple of what was delivered lately: the pacer of a busy host delivers a small part of
+/// the rate, because it wakes up late.
+const DELIVERY_HEADROOM: f64 = 10.0;
+/// 20 Gbit/s: faster than one connection can be.
+const RATE_MAX: f64 = 2.5e9;
 /// Share of lost bytes in a round that counts as congestion.
 const LOSS_SHARE_MAX: f64 = 0.05;
 const GROWTH_START: f64 = 1.6;
 const GROWTH_RAMP: f64 = 1.3;
-const GROWTH_CRUISE: f64 = 1.02;
+const GROWTH_CRUISE: f64 = 0.02;
+/// After this many rounds of growth without a queue the link is far away: each further round grows more than the last.
+const GROWTH_FREE_ROUNDS: i32 = 8;
+const GROWTH_FREE: f64 = 1.25;
+const GROWTH_CRUISE_MAX: f64 = 0.25;
 /// The ramp ends at this share of the last rate that was cut.
 const RAMP_SHARE: f64 = 0.85;
 /// What is left of the rate at the first, second and every later round with a queue.
@@ -42,6 +50,18 @@ const LOSS_CUT: f64 = 0.85;
 /// Feedback that may be missing before the window stops the sender.
 const WINDOW_SLACK: Duration = Duration::from_millis(60);
 
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// How a short path is treated.
+struct Nearness {
+    /// Applies below this base delay.
+    base: Duration,
+    round: Duration,
+    target: Duration,
+}
+
 /// One low-delay, yielding congestion controller: one a connection.
 #[derive(Debug, Clone)]
 pub struct Background {
@@ -52,6 +72,7 @@ pub struct Background {
     /// The rate at the last cut.
     safe_rate: Option<f64>,
     congested_rounds: usize,
+    grown_rounds: i32,
     hold_until: Option<Instant>,
     base: VecDeque<(Instant, Duration)>,
     deliveries: VecDeque<f64>,
@@ -91,6 +112,7 @@ impl Background {
             starting: true,
             safe_rate: None,
             congested_rounds: 0,
+            grown_rounds: 0,
             hold_until: None,
             base: VecDeque::new(),
             deliveries: VecDeque::new(),
@@ -214,19 +236,26 @@ impl Background {
     /// Cuts, and holds until the effect of the cut can have come back.
     fn cut(&mut self, now: Instant, share: f64, queue: Duration) {
         self.rate = (self.rate * share).max(self.floor());
+        self.grown_rounds = 0;
         let round = self.round_length();
         self.hold_until = Some(now + round + round / 4 + queue.min(4 * round));
     }
 
     fn grow(&mut self) {
+        self.grown_rounds = self.grown_rounds.saturating_add(1);
         let grown = if self.starting {
             self.rate * GROWTH_START
         } else if self.safe_rate.is_some_and(|safe| self.rate < RAMP_SHARE * safe) {
             self.rate * GROWTH_RAMP
         } else {
-            (self.rate * GROWTH_CRUISE).max(self.rate + self.datagram_bytes / self.round_length().as_secs_f64())
+            self.rate + (self.rate * self.cruise_step()).max(self.datagram_bytes / self.round_length().as_secs_f64())
         };
-        self.rate = grown.min(self.delivery_bound().max(self.rate));
+        self.rate = grown.min(self.delivery_bound().max(self.rate)).min(RATE_MAX);
+    }
+
+    fn cruise_step(&self) -> f64 {
+        let free = (self.grown_rounds - GROWTH_FREE_ROUNDS).clamp(0, 32);
+        (GROWTH_CRUISE * GROWTH_FREE.powi(free)).min(GROWTH_CRUISE_MAX)
     }
 
     /// The most that recent deliveries justify.
@@ -241,11 +270,16 @@ impl Background {
     }
 
     fn target(&self) -> Duration {
-        if self.base_delay() < LOCAL_BASE_MAX { TARGET_LOCAL } else { TARGET }
+        self.nearness().map_or(TARGET, |near| near.target)
     }
 
     fn round_length(&self) -> Duration {
-        self.base_delay().clamp(ROUND_MIN, ROUND_MAX)
+        self.nearness().map_or(self.base_delay().clamp(ROUND_MIN, ROUND_MAX), |near| near.round)
+    }
+
+    fn nearness(&self) -> Option<Nearness> {
+        let base = self.base_delay();
+        [SAME_HOST, NEAR].into_iter().find(|near| base < near.base)
     }
 
     fn base_delay(&self) -> Duration {
@@ -334,7 +368,7 @@ mod tests {
                 controller.on_loss(self.now, own_lost as u64);
             }
             let queue = Duration::from_secs_f64(self.queue_bytes / self.bytes_per_second);
-            let jitter = if self.steps.is_multiple_of(7) { Duration::ZERO } else { noise };
+            let jitter = if self.steps % 60 < 20 { Duration::ZERO } else { noise };
             self.in_flight.push_back((self.now + self.base + queue + jitter, self.now, sent - own_lost));
             while self.in_flight.front().is_some_and(|&(arrival, ..)| arrival <= self.now) {
                 if let Some((_, sent_at, bytes)) = self.in_flight.pop_front() {
@@ -398,8 +432,8 @@ mod tests {
     fn scheduling_noise_on_a_local_path_does_not_slow_it_down() {
         let mut link = Link::new(4000.0, 0);
         let mut controller = Background::new(DATAGRAM);
-        link.run(&mut controller, 2 * SECONDS, 0.0, Duration::from_millis(5));
-        link.run(&mut controller, 5 * SECONDS, 0.0, Duration::from_millis(5));
+        link.run(&mut controller, 2 * SECONDS, 0.0, Duration::from_millis(25));
+        link.run(&mut controller, 5 * SECONDS, 0.0, Duration::from_millis(25));
         assert!(link.utilisation() > 0.7, "{}", link.utilisation());
     }
 
@@ -408,7 +442,7 @@ mod tests {
         let mut controller = Background::new(DATAGRAM);
         let mut now = Instant::now_for_tests();
         let mut feed = |controller: &mut Background, lost_share: f64, rounds: u32| {
-            for _ in 0..rounds * 10 {
+            for _ in 0..rounds * 20 {
                 now += STEP;
                 let bytes = controller.send_rate() as f64 * STEP.as_secs_f64();
                 controller.on_loss(now, (bytes * lost_share) as u64);

@@ -247,13 +247,15 @@ impl Binding {
         counters: Arc<ClassCounters>,
     ) -> Result<Self, TransportError> {
         let queue_delay = Arc::new(QueueDelay::default());
+        let interface = Interface::of(address);
+        let background = BackgroundFactory::new(queue_delay.clone(), interface.datagram_bytes_max);
         Ok(Self {
             role,
             address,
             settings,
             counters,
-            interface: Interface::of(address),
-            background: Arc::new(BackgroundFactory::new(queue_delay.clone())),
+            interface,
+            background: Arc::new(background),
             queue_delay,
             client_tls: tls::client(&identity)?,
             identity,

@@ -241,12 +241,7 @@ impl Requester {
             .await
             .map_err(|_| RequestError::TimedOut { to: to.ip(), seconds: self.time_limit.as_secs_f32() })?
             .map_err(|error| describe(to, error))?;
-        match reply.reply {
-            Some(proto::reply::Reply::Refused(refused)) => {
-                Err(RequestError::Refused { to: to.ip(), reason: refused.reason, message: refused.message })
-            }
-            reply => Ok(proto::Reply { reply }),
-        }
+        accepted(to, reply)
     }
 
     async fn attempt(&self, to: SocketAddr, role: Role, encoded: bytes::Bytes) -> Result<proto::Reply, Attempt> {
@@ -282,10 +277,21 @@ impl Requester {
             connection.close(CLOSE_DONE, b"");
             Ok((reply, connection))
         };
-        timeout(ENROLMENT_TIMEOUT, ask)
+        let (reply, connection) = timeout(ENROLMENT_TIMEOUT, ask)
             .await
             .map_err(|_| RequestError::TimedOut { to: to.ip(), seconds: ENROLMENT_TIMEOUT.as_secs_f32() })?
-            .map_err(|error| describe(to, error))
+            .map_err(|error| describe(to, error))?;
+        Ok((accepted(to, reply)?, connection))
+    }
+}
+
+/// A reply that refuses is an error.
+fn accepted(to: SocketAddr, reply: proto::Reply) -> Result<proto::Reply, RequestError> {
+    match reply.reply {
+        Some(proto::reply::Reply::Refused(refused)) => {
+            Err(RequestError::Refused { to: to.ip(), reason: refused.reason, message: refused.message })
+        }
+        reply => Ok(proto::Reply { reply }),
     }
 }
 

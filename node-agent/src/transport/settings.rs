@@ -62,6 +62,9 @@ const LAN_WINDOW_INITIAL_BYTES: u64 = 128 << 10;
 const BACKGROUND_ACK_PACKETS: u32 = 9;
 const BACKGROUND_ACK_DELAY: Duration = Duration::from_millis(1);
 
+/// Timeouts that make losses persistent. On a local path three of them are shorter than a busy host's scheduling.
+const PERSISTENT_TIMEOUTS: u32 = 20;
+
 /// Kinds of traffic that have settings of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Traffic {
@@ -198,6 +201,7 @@ impl Traffic {
             .initial_mtu(DATAGRAM_BYTES_INITIAL)
             .min_mtu(DATAGRAM_BYTES_INITIAL)
             .initial_rtt(ROUND_TRIP_INITIAL)
+            .persistent_congestion_threshold(PERSISTENT_TIMEOUTS)
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None);
         let mut discovery = MtuDiscoveryConfig::default();
