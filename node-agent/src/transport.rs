@@ -248,7 +248,7 @@ impl Binding {
     ) -> Result<Self, TransportError> {
         let queue_delay = Arc::new(QueueDelay::default());
         let interface = Interface::of(address);
-        let background = BackgroundFactory::new(queue_delay.clone(), interface.datagram_bytes_max);
+        let background = BackgroundFactory::new(queue_delay.clone(), settings::WAN_DATAGRAM_BYTES_MAX);
         Ok(Self {
             role,
             address,

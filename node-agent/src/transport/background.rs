@@ -29,7 +29,7 @@ impl QueueDelay {
 #[derive(Debug)]
 pub(super) struct BackgroundFactory {
     queue_delay: Arc<QueueDelay>,
-    /// Largest datagram of the interface: path MTU discovery sends one as a probe.
+    /// Largest datagram: path MTU discovery sends one as a probe.
     probe_bytes: u16,
 }
 
