@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`uri`] and [`digest`] turn what an object says into types; [`entry`] has the rules for names and
 //! links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
-//! [`file`] and [`archive`] are kinds of origin; [`disk`] says what still fits; [`progress`] counts; [`error`] is what
-//! goes wrong, with the field that is at fault.
+//! [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what still fits; [`retry`] says when to try
+//! again; [`progress`] counts; [`error`] is what goes wrong, with the field that is at fault.
 
 pub mod archive;
 pub mod digest;
@@ -11,13 +11,16 @@ pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod file;
-pub mod ingest;
+pub mod http;
 pub mod progress;
+pub mod retry;
 pub mod tree;
 pub mod uri;
 pub mod walk;
 
 pub use digest::ExpectedDigest;
 pub use error::SourceError;
+pub use http::Downloader;
 pub use progress::{Phase, Progress};
+pub use retry::{Retry, RetryPolicy};
 pub use uri::{Source, SourceUri, Unpack};
