@@ -1,7 +1,7 @@
 //! Sources: where packages come from, and their way into the library.
 //!
-//! In reading order: [`uri`] and [`digest`] turn what an object says into types; [`entry`] has the rules for names and
-//! links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
+//! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says; [`entry`]
+//! has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
 //! [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what still fits; [`retry`] says when to try
 //! again; [`progress`] counts; [`error`] is what goes wrong, with the field that is at fault.
 
@@ -12,15 +12,17 @@ pub mod entry;
 pub mod error;
 pub mod file;
 pub mod http;
+pub mod ingest;
 pub mod progress;
 pub mod retry;
+#[cfg(test)]
+mod test_server;
 pub mod tree;
 pub mod uri;
 pub mod walk;
 
-pub use digest::ExpectedDigest;
 pub use error::SourceError;
 pub use http::Downloader;
+pub use ingest::{Ingest, IngestRequest, Ingested};
 pub use progress::{Phase, Progress};
 pub use retry::{Retry, RetryPolicy};
-pub use uri::{Source, SourceUri, Unpack};

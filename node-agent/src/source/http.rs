@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use peerdist_core::distribution::{SourceDigest, SourceUri};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::digest::ExpectedDigest;
 use super::disk::DiskAdmission;
 use super::error::SourceError;
 use super::progress::{Phase, Progress};
 use super::retry::{RetryPolicy, TRIES_ONCE_WITHIN};
-use super::uri::SourceUri;
+use super::uri;
+use crate::http::install_tls_provider;
 
 mod partial;
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub struct Download<'a> {
     /// From where.
     pub url: &'a Url,
     /// What it must hash to.
-    pub digest: Option<ExpectedDigest>,
+    pub digest: Option<SourceDigest>,
     /// Where to.
     pub partial: &'a Partial,
     /// Bytes that the library's limit leaves, if it has one.
@@ -67,12 +68,14 @@ impl Downloader {
     /// # Errors
     /// The reason why TLS cannot be set up.
     pub fn new(policy: RetryPolicy) -> Result<Self, reqwest::Error> {
-        // Somebody else may have installed a provider already: any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let stall_timeout = match policy {
+        Self::with_stall_timeout(match policy {
             RetryPolicy::Once => TRIES_ONCE_WITHIN,
             RetryPolicy::KeepTrying => STALL_TIMEOUT,
-        };
+        })
+    }
+
+    fn with_stall_timeout(stall_timeout: Duration) -> Result<Self, reqwest::Error> {
+        install_tls_provider();
         let builder = || {
             Client::builder()
                 .user_agent(concat!("peerdist/", env!("CARGO_PKG_VERSION")))
@@ -176,6 +179,8 @@ impl Downloader {
             let piece = tokio::select! {
                 piece = response.chunk() => piece,
                 () = download.cancel.cancelled() => return Err(SourceError::Cancelled),
+                // A writer that is gone has an error to tell.
+                () = sender.closed() => return Ok(()),
             };
             let piece = piece.map_err(|error| download.failed(&error, *received_bytes, self.stall_timeout))?;
             let bytes = piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
@@ -183,7 +188,6 @@ impl Downloader {
             download.progress.add_source(bytes, begin.elapsed());
             let is_end = piece.is_none();
             let sent = sender.send(piece.map_or(Piece::End, Piece::Bytes)).await;
-            // A writer that is gone has an error to tell.
             if is_end || sent.is_err() {
                 return Ok(());
             }
@@ -193,7 +197,7 @@ impl Downloader {
 
 impl Download<'_> {
     fn uri(&self) -> String {
-        SourceUri::Http(self.url.clone()).to_string()
+        shown_url(self.url)
     }
 
     fn can_resume(&self, pinned: &Pinned) -> bool {
@@ -243,13 +247,11 @@ impl Download<'_> {
             let detail = find::<RedirectRefusal>(error).map_or_else(|| error.to_string(), ToString::to_string);
             return SourceError::RedirectRefused { uri, detail };
         }
-        if let Some(error) = find::<io::Error>(error) {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                return SourceError::ConnectionRefused { uri };
-            }
-            if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return SourceError::ServerUntrusted { uri, detail: error.to_string() };
-            }
+        if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return SourceError::ConnectionRefused { uri };
+        }
+        if let Some(rustls::Error::InvalidCertificate(fault)) = find(error) {
+            return SourceError::ServerUntrusted { uri, detail: fault.to_string() };
         }
         if error.is_timeout() && !error.is_connect() {
             return self.unavailable(format!("no byte for {} s", stall_timeout.as_secs()), received_bytes);
@@ -277,7 +279,7 @@ enum Written {
 struct Writer {
     partial: Partial,
     uri: String,
-    digest: Option<ExpectedDigest>,
+    digest: Option<SourceDigest>,
     limit_left_bytes: Option<u64>,
     progress: Arc<Progress>,
 }
@@ -347,18 +349,25 @@ fn check_redirect(previous: &[Url], next: &Url) -> Result<(), RedirectRefusal> {
     match next.scheme() {
         "https" => Ok(()),
         "http" if previous.iter().all(|url| url.scheme() == "http") => Ok(()),
-        "http" => Err(RedirectRefusal::Downgrade(SourceUri::Http(next.clone()).to_string())),
+        "http" => Err(RedirectRefusal::Downgrade(shown_url(next))),
         scheme => Err(RedirectRefusal::Scheme(scheme.to_owned())),
     }
 }
 
+fn shown_url(url: &Url) -> String {
+    uri::shown(&SourceUri::Http(url.to_string()))
+}
+
+/// The first error of a kind among the causes.
 fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        cause = error.source();
+        // An I/O error names the cause of what it wraps as its own, and so leaves out what it wraps.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
     }
     None
 }

@@ -3,13 +3,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use peerdist_core::distribution::SourceDigest;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::source::digest::{DigestCheck, ExpectedDigest};
+use crate::source::digest::DigestCheck;
 use crate::source::disk::DiskAdmission;
 use crate::source::error::SourceError;
 use crate::source::progress::Progress;
@@ -18,6 +21,9 @@ use crate::source::progress::Progress;
 const FLUSH_BYTES: u64 = 64 << 20;
 /// Bytes read at a time when a resumed download is hashed again.
 const READ_BYTES: usize = 1 << 20;
+
+/// How long a download that nobody continues is kept.
+const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The place of one download.
 #[derive(Debug, Clone)]
@@ -43,7 +49,7 @@ pub(super) struct Pinned {
 
 impl Partial {
     /// The place for what is at `url` and must have `digest`, in a folder that exists.
-    pub fn new(folder: &Path, url: &Url, digest: Option<ExpectedDigest>) -> Self {
+    pub fn new(folder: &Path, url: &Url, digest: Option<SourceDigest>) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(url.as_str().as_bytes()).update(b"\0");
         if let Some(digest) = digest {
@@ -72,12 +78,46 @@ impl Partial {
         Ok(())
     }
 
+    /// Gives the finished content a second name, so that it can be published and is still here if that fails.
+    ///
+    /// # Errors
+    /// [`SourceError::LibraryFailed`]
+    pub fn link_to(&self, target: &Path) -> Result<(), SourceError> {
+        fs::set_permissions(&self.data, fs::Permissions::from_mode(0o444))
+            .and_then(|()| fs::hard_link(&self.data, target))
+            .map_err(SourceError::library(target))
+    }
+
+    /// Removes downloads that nobody continued for a week.
+    ///
+    /// # Errors
+    /// [`SourceError::LibraryFailed`]
+    pub fn remove_old(folder: &Path, now: SystemTime) -> Result<(), SourceError> {
+        let remove = || {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+                if age > KEPT_FOR {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        remove().map_err(SourceError::library(folder))
+    }
+
     /// What is there; nothing when the two files do not fit each other.
     pub(super) fn load(&self) -> Pinned {
         let Ok(text) = fs::read(&self.state) else { return Pinned::default() };
         let Ok(pinned) = serde_json::from_slice::<Pinned>(&text) else { return Pinned::default() };
-        let on_disk = fs::metadata(&self.data).map_or(0, |metadata| metadata.len());
-        if on_disk < pinned.flushed_bytes { Pinned::default() } else { pinned }
+        let Ok(on_disk) = fs::metadata(&self.data) else { return Pinned::default() };
+        // Content with a second name may be published already: it is never written to.
+        let can_be_continued = on_disk.len() >= pinned.flushed_bytes && on_disk.nlink() == 1;
+        if can_be_continued || (pinned.complete && on_disk.len() == pinned.flushed_bytes) {
+            pinned
+        } else {
+            Pinned::default()
+        }
     }
 
     pub(super) fn save(&self, pinned: &Pinned) -> Result<(), SourceError> {
@@ -103,11 +143,15 @@ impl<'a> Appender<'a> {
     pub(super) fn open(
         partial: &'a Partial,
         pinned: Pinned,
-        expected: Option<ExpectedDigest>,
+        expected: Option<SourceDigest>,
         disk: DiskAdmission,
         progress: &'a Progress,
     ) -> Result<Self, SourceError> {
         let failed = |error| SourceError::library(&partial.data)(error);
+        if pinned.flushed_bytes == 0 {
+            // Never over a file that may have a second name.
+            partial.discard()?;
+        }
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&partial.data).map_err(failed)?;
