@@ -25,4 +25,4 @@ pub use error::SourceError;
 pub use http::Downloader;
 pub use ingest::{Ingest, IngestRequest, Ingested};
 pub use progress::{Phase, Progress};
-pub use retry::{Retry, RetryPolicy};
+pub use retry::{FailedTry, Retry, RetryPolicy};

@@ -40,9 +40,8 @@ const QUEUED_PIECES_MAX: usize = 16;
 const REQUESTS_A_TRY: usize = 2;
 
 /// Fetches addresses.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Downloader {
-    client: Client,
     stall_timeout: Duration,
 }
 
@@ -64,17 +63,17 @@ pub struct Download<'a> {
 
 impl Downloader {
     /// A downloader as patient as the policy.
-    ///
-    /// # Errors
-    /// The reason why TLS cannot be set up.
-    pub fn new(policy: RetryPolicy) -> Result<Self, reqwest::Error> {
-        Self::with_stall_timeout(match policy {
-            RetryPolicy::Once => TRIES_ONCE_WITHIN,
-            RetryPolicy::KeepTrying => STALL_TIMEOUT,
-        })
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self {
+            stall_timeout: match policy {
+                RetryPolicy::Once => TRIES_ONCE_WITHIN,
+                RetryPolicy::KeepTrying => STALL_TIMEOUT,
+            },
+        }
     }
 
-    fn with_stall_timeout(stall_timeout: Duration) -> Result<Self, reqwest::Error> {
+    /// A client a try: it sees certificates that were added meanwhile.
+    fn client(self) -> Result<Client, reqwest::Error> {
         install_tls_provider();
         let builder = || {
             Client::builder()
@@ -82,11 +81,10 @@ impl Downloader {
                 .redirect(redirect::Policy::custom(follow))
                 .referer(false)
                 .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(stall_timeout)
+                .read_timeout(self.stall_timeout)
         };
         // A machine without any trusted certificate still downloads by http; https then says what is missing.
-        let client = builder().build().or_else(|_| builder().tls_certs_only([]).build())?;
-        Ok(Self { client, stall_timeout })
+        builder().build().or_else(|_| builder().tls_certs_only([]).build())
     }
 
     /// Makes one try. Afterwards the partial's file is the whole content, checked against the digest.
@@ -95,6 +93,7 @@ impl Downloader {
     /// [`SourceError`], of which [`SourceError::is_final`] says whether another try can help.
     pub async fn fetch(&self, download: &Download<'_>) -> Result<(), SourceError> {
         let mut received_bytes = 0;
+        let client = self.client().map_err(|error| download.unavailable(root_cause(&error), 0))?;
         for _ in 0..REQUESTS_A_TRY {
             let pinned = download.partial.load();
             if pinned.complete {
@@ -102,7 +101,7 @@ impl Downloader {
             }
             let pinned = if download.can_resume(&pinned) { pinned } else { Pinned::default() };
             let response = tokio::select! {
-                response = self.request(download.url, &pinned) => {
+                response = request(&client, download.url, &pinned) => {
                     response.map_err(|error| download.failed(&error, received_bytes, self.stall_timeout))?
                 }
                 () = download.cancel.cancelled() => return Err(SourceError::Cancelled),
@@ -119,17 +118,6 @@ impl Downloader {
             }
         }
         Err(download.unavailable("its content changed while it was downloaded".into(), received_bytes))
-    }
-
-    async fn request(&self, url: &Url, pinned: &Pinned) -> Result<Response, reqwest::Error> {
-        let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-        if pinned.flushed_bytes > 0 {
-            request = request.header(RANGE, format!("bytes={}-", pinned.flushed_bytes));
-            if let Some(validator) = &pinned.validator {
-                request = request.header(IF_RANGE, validator);
-            }
-        }
-        request.send().await
     }
 
     /// Streams the body to disk. The writer has a thread of its own, and flushes what it has however this ends.
@@ -309,6 +297,17 @@ impl Writer {
         appender.flush()?;
         Ok(Written::Part { bytes: appender.written_bytes() - begin })
     }
+}
+
+async fn request(client: &Client, url: &Url, pinned: &Pinned) -> Result<Response, reqwest::Error> {
+    let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+    if pinned.flushed_bytes > 0 {
+        request = request.header(RANGE, format!("bytes={}-", pinned.flushed_bytes));
+        if let Some(validator) = &pinned.validator {
+            request = request.header(IF_RANGE, validator);
+        }
+    }
+    request.send().await
 }
 
 /// What must still hold when the rest is asked for: a strong ETag, or the date.

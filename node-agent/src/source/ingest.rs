@@ -19,6 +19,7 @@ use super::error::SourceError;
 use super::file::{Inspection, Origin};
 use super::http::{Download, Downloader, Partial};
 use super::progress::{Phase, Progress};
+use super::retry::RetryPolicy;
 use super::uri;
 use crate::store::{IngestStaging, NodeStore, StoredPackage};
 
@@ -64,14 +65,10 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Signs with the server's manifest key.
-    ///
-    /// # Errors
-    /// [`SourceError`] when the folder for downloads cannot be made or cleaned.
-    pub fn new(store: Arc<NodeStore>, key: SigningKey, downloader: Downloader) -> Result<Self, SourceError> {
-        Partial::remove_old(&store.downloads_folder()?, SystemTime::now())?;
+    /// Signs with the server's manifest key; downloads are as patient as the policy.
+    pub fn new(store: Arc<NodeStore>, key: SigningKey, policy: RetryPolicy) -> Self {
         let records = Records::of(store.root());
-        Ok(Self { store, key, downloader, records })
+        Self { store, key, downloader: Downloader::new(policy), records }
     }
 
     /// The package if it is in the library and its source is, as far as can be told without reading it, the same. A
@@ -155,7 +152,9 @@ impl Ingest {
         let SourceUri::Http(text) = &request.source.uri else { return Ok(None) };
         let url = uri::parse_url(text)?;
         let digest = request.source.digest;
-        let partial = Partial::new(&self.store.downloads_folder()?, &url, digest);
+        let folder = self.store.downloads_folder()?;
+        Partial::remove_old(&folder, SystemTime::now())?;
+        let partial = Partial::new(&folder, &url, digest);
         let limit_left_bytes = self.store.limit_left_bytes();
         let download = Download { url: &url, digest, partial: &partial, limit_left_bytes, progress, cancel };
         self.downloader.fetch(&download).await?;

@@ -107,7 +107,11 @@ impl Feeder<'_> {
                 self.send()?;
             }
             let room = &mut self.batch.data[self.batch.filled..];
-            let count = self.progress.source(|| source.read(room), |result| *result.as_ref().unwrap_or(&0) as u64)?;
+            // What lies in staging already is read from our own disk.
+            let count = match &copy {
+                Some(_) => self.progress.source(|| source.read(room), |result| *result.as_ref().unwrap_or(&0) as u64),
+                None => self.progress.disk(0, || source.read(room)),
+            }?;
             if count == 0 {
                 return Ok(());
             }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use peerdist_core::distribution::{SourceUri, Unpack};
 use peerdist_core::manifest::{Entry, EntryKind, ManifestBuilder, RelativePath};
@@ -86,6 +87,7 @@ impl Stager<'_> {
         }
         self.unpack(&file, format)?;
         file.check_unchanged()?;
+        self.progress.add_source(file.bytes(), Duration::ZERO);
         self.describe_tree().map(|staged| Staged { inspection, ..staged })
     }
 

@@ -29,8 +29,7 @@ impl Library {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("source")).unwrap();
         let store = NodeStore::open(&folder.path().join("library"), StoreLimits { limit_bytes }).unwrap();
-        let downloader = Downloader::new(RetryPolicy::Once).unwrap();
-        let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), downloader).unwrap();
+        let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once);
         Self { folder, ingest, progress: Arc::default(), cancel: CancellationToken::new() }
     }
 
@@ -335,8 +334,7 @@ async fn unfinished_downloads_outlive_the_process_and_refused_ones_go() {
     let Library { folder, ingest, .. } = library;
     drop(ingest);
     let store = NodeStore::open(&folder.path().join("library"), StoreLimits::default()).unwrap();
-    let downloader = Downloader::new(RetryPolicy::Once).unwrap();
-    let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), downloader).unwrap();
+    let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once);
     let library = Library { folder, ingest, progress: Arc::default(), cancel: CancellationToken::new() };
     assert_eq!(library.downloads(), 2);
     assert_eq!(library.reason(&request).await, "EntryRefused");
