@@ -110,7 +110,7 @@ impl Run {
             root: options.state.join("server"),
             join_token_file: options.state.join("join-token"),
             database: None,
-            retry: if options.once { RetryPolicy::Few } else { RetryPolicy::Forever },
+            retry: if options.once { RetryPolicy::Once } else { RetryPolicy::KeepTrying },
         };
         let server = BoundServer::bind(settings).await.map_err(|error| match error.is_port_in_use() {
             true => StartError::PortInUse(error.to_string()),

@@ -1,9 +1,9 @@
 //! Sources: where packages come from, and their way into the library.
 //!
-//! In reading order: [`uri`] and [`digest`] turn what an object says into types; [`entry`] has the rules for names and
-//! links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
-//! [`file`] and [`archive`] are kinds of origin; [`disk`] says what still fits; [`progress`] counts; [`error`] is what
-//! goes wrong, with the field that is at fault.
+//! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says; [`entry`]
+//! has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
+//! [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what still fits; [`retry`] says when to try
+//! again; [`progress`] counts; [`error`] is what goes wrong, with the field that is at fault.
 
 pub mod archive;
 pub mod digest;
@@ -11,13 +11,18 @@ pub mod disk;
 pub mod entry;
 pub mod error;
 pub mod file;
+pub mod http;
 pub mod ingest;
 pub mod progress;
+pub mod retry;
+#[cfg(test)]
+mod test_server;
 pub mod tree;
 pub mod uri;
 pub mod walk;
 
-pub use digest::ExpectedDigest;
 pub use error::SourceError;
+pub use http::Downloader;
+pub use ingest::{Ingest, IngestRequest, Ingested};
 pub use progress::{Phase, Progress};
-pub use uri::{Source, SourceUri, Unpack};
+pub use retry::{FailedTry, Retry, RetryPolicy};

@@ -203,7 +203,7 @@ impl BoundServer {
 /// [`ServerError`] when it cannot start.
 pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Result<(), ServerError> {
     let ServerOptions { manifests, address, root, join_token_file, database } = options;
-    let settings = ServerSettings { address, root, join_token_file, database, retry: RetryPolicy::Forever };
+    let settings = ServerSettings { address, root, join_token_file, database, retry: RetryPolicy::KeepTrying };
     let server = BoundServer::bind(settings).await?;
     server.run(DirectorySource::new(&manifests), stop).await;
     Ok(())

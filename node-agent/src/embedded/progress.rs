@@ -103,7 +103,11 @@ impl Watch {
     }
 
     fn is_settled(&self, package: &PackageStatus) -> bool {
-        let failed = self.overview.failure(&self.key_of(package)).is_some_and(|failure| failure.is_final);
+        let key = self.key_of(package);
+        if self.overview.running(&key).is_some() {
+            return false;
+        }
+        let failed = self.overview.failure(&key).is_some_and(|failure| failure.is_final);
         failed || package.state == PackageState::Paused || (package.is_complete() && has_nodes(package))
     }
 }

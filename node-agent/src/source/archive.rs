@@ -132,8 +132,7 @@ impl Unpacking<'_> {
             if self.cancel.is_cancelled() {
                 return Err(SourceError::Cancelled);
             }
-            let count =
-                self.progress.source(|| read_some(content, buffer), |result| *result.as_ref().unwrap_or(&0) as u64);
+            let count = self.progress.source(|| read_some(content, buffer), |_| 0);
             let count = count.map_err(|error| self.invalid_entry(path, &error))?;
             if count == 0 {
                 break;

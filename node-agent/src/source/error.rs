@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::entry::EntryRefusal;
+use crate::store::StoreError;
 
 /// Why a source did not become a package.
 #[derive(Debug, thiserror::Error)]
@@ -16,20 +17,6 @@ pub enum SourceError {
         uri: String,
         /// What was expected.
         expected: String,
-    },
-    /// The scheme is none that is built in.
-    #[error("spec.source.uri {uri:?} has the scheme {scheme:?}: supported are file://, http:// and https://")]
-    SchemeUnsupported {
-        /// The refused text.
-        uri: String,
-        /// Its scheme.
-        scheme: String,
-    },
-    /// The expected digest is not of a known form.
-    #[error("spec.source.digest {digest:?} is not valid: expected sha256:<64 hex digits> or blake3:<64 hex digits>")]
-    DigestInvalid {
-        /// The refused text.
-        digest: String,
     },
     /// A digest names a sequence of bytes, which a directory is not.
     #[error(
@@ -64,6 +51,14 @@ pub enum SourceError {
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// The server's own library lies inside.
+    #[error("{path:?} holds the server's library {library:?}: publish another directory, or move the state elsewhere")]
+    SourceHoldsLibrary {
+        /// The source.
+        path: PathBuf,
+        /// The library.
+        library: PathBuf,
     },
     /// One entry of a directory or archive is not accepted; nothing of it was written.
     #[error("entry {path:?} is refused: {refusal}")]
@@ -149,6 +144,12 @@ pub enum SourceError {
         /// Bytes that may be written.
         have: u64,
     },
+    /// The library does not take it.
+    #[error("the server's library refuses it: {0}")]
+    Library(#[source] StoreError),
+    /// No manifest can describe it.
+    #[error("no manifest can describe the package: {0}")]
+    Manifest(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The library cannot be written.
     #[error("the server's library failed at {path:?}: {source}")]
     LibraryFailed {
@@ -158,7 +159,9 @@ pub enum SourceError {
         source: io::Error,
     },
     /// The same version, but other content: consumers rely on a version never changing.
-    #[error("{uri} changed since version {version} was published: give the new content a new spec.version")]
+    #[error(
+        "{uri} is not what it was when version {version} was published: set a new spec.version for the new content"
+    )]
     VersionReused {
         /// The source.
         uri: String,
@@ -175,12 +178,11 @@ impl SourceError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UriInvalid { .. } => "UriInvalid",
-            Self::SchemeUnsupported { .. } => "SchemeUnsupported",
-            Self::DigestInvalid { .. } => "DigestInvalid",
             Self::DigestOfDirectory { .. } => "DigestOfDirectory",
             Self::DigestMismatch { .. } => "DigestMismatch",
             Self::SourceMissing { .. } => "SourceMissing",
             Self::SourceUnreadable { .. } => "SourceUnreadable",
+            Self::SourceHoldsLibrary { .. } => "SourceHoldsLibrary",
             Self::EntryRefused { .. } => "EntryRefused",
             Self::TooManyEntries { .. } => "TooManyEntries",
             Self::SourceChanged { .. } => "SourceChanged",
@@ -191,6 +193,8 @@ impl SourceError {
             Self::SourceUnavailable { .. } => "SourceUnavailable",
             Self::ArchiveInvalid { .. } => "ArchiveInvalid",
             Self::DiskFull { .. } => "DiskFull",
+            Self::Library(error) => error.reason(),
+            Self::Manifest(_) => "ManifestRefused",
             Self::LibraryFailed { .. } => "LibraryFailed",
             Self::VersionReused { .. } => "VersionReused",
             Self::Cancelled => "Cancelled",
@@ -200,9 +204,7 @@ impl SourceError {
     /// The field of the `PackageDistribution` that a person would look at first.
     pub fn field(&self) -> &'static str {
         match self {
-            Self::DigestInvalid { .. } | Self::DigestOfDirectory { .. } | Self::DigestMismatch { .. } => {
-                "spec.source.digest"
-            }
+            Self::DigestOfDirectory { .. } | Self::DigestMismatch { .. } => "spec.source.digest",
             Self::VersionReused { .. } => "spec.version",
             _ => "spec.source.uri",
         }
@@ -212,7 +214,8 @@ impl SourceError {
     pub fn is_final(&self) -> bool {
         !matches!(
             self,
-            Self::SourceUnavailable { .. }
+            Self::Library(_)
+                | Self::SourceUnavailable { .. }
                 | Self::SourceChanged { .. }
                 | Self::DiskFull { .. }
                 | Self::LibraryFailed { .. }
@@ -233,6 +236,10 @@ impl SourceError {
             )
     }
 
+    pub(crate) fn manifest(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Manifest(Box::new(error))
+    }
+
     pub(crate) fn library(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::LibraryFailed { path, source }
@@ -245,6 +252,18 @@ impl SourceError {
 
     pub(crate) fn entry(path: &[u8], refusal: EntryRefusal) -> Self {
         Self::EntryRefused { path: printable(path), refusal }
+    }
+}
+
+impl From<StoreError> for SourceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::DiskFull { need_bytes, have_bytes, .. } => {
+                Self::DiskFull { need: need_bytes, have: have_bytes }
+            }
+            StoreError::Io { path, source, .. } => Self::LibraryFailed { path, source },
+            error => Self::Library(error),
+        }
     }
 }
 

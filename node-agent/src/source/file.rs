@@ -59,7 +59,8 @@ impl Origin {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-                return CheckedFile::new(opened, path.to_owned(), &Stamp::from(&stat)).map(Self::File);
+                return CheckedFile::new(opened, path.to_owned(), &Stamp::from(&stat), stat.st_mode & 0o111 != 0)
+                    .map(Self::File);
             }
             FileType::Fifo => EntryRefusal::NamedPipe,
             FileType::Socket => EntryRefusal::Socket,
@@ -109,7 +110,7 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let path = full_path(&self.path, visit.path.as_bytes());
         match rustix::fs::openat(visit.parent, visit.name, flags, Mode::empty()) {
-            Ok(opened) => CheckedFile::new(opened, path, &visit.stamp),
+            Ok(opened) => CheckedFile::new(opened, path, &visit.stamp, visit.kind == Kind::File { executable: true }),
             Err(Errno::NOENT | Errno::LOOP) => Err(SourceError::SourceChanged { path, what: "a file disappeared" }),
             Err(errno) => Err(SourceError::SourceUnreadable { path, source: errno.into() }),
         }
@@ -167,12 +168,13 @@ pub struct CheckedFile {
     file: File,
     path: PathBuf,
     stamp: Stamp,
+    executable: bool,
     read_bytes: u64,
 }
 
 impl CheckedFile {
-    fn new(opened: OwnedFd, path: PathBuf, expected: &Stamp) -> Result<Self, SourceError> {
-        let file = Self { file: File::from(opened), path, stamp: *expected, read_bytes: 0 };
+    fn new(opened: OwnedFd, path: PathBuf, expected: &Stamp, executable: bool) -> Result<Self, SourceError> {
+        let file = Self { file: File::from(opened), path, stamp: *expected, executable, read_bytes: 0 };
         file.check_stamp("it was replaced or written")?;
         Ok(file)
     }
@@ -187,6 +189,11 @@ impl CheckedFile {
         self.stamp.bytes
     }
 
+    /// Whether anybody may execute it.
+    pub fn is_executable(&self) -> bool {
+        self.executable
+    }
+
     /// The open file, for readers that seek. [`CheckedFile::check_unchanged`] is theirs to call at the end.
     pub fn file(&self) -> &File {
         &self.file
@@ -195,6 +202,7 @@ impl CheckedFile {
     /// What is known of it before its bytes are read.
     pub fn inspect(&self) -> Inspection {
         let mut fingerprint = Fingerprint::default();
+        fingerprint.hasher.update(&[u8::from(self.executable)]);
         fingerprint.add_stamp(&self.stamp);
         fingerprint.finish(1)
     }

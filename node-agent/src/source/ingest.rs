@@ -1,143 +1,266 @@
-//! Brings a source into the library.
-use std::io::Write;
-use std::sync::Arc;
+//! From a source to a published package in the server's library: look whether it is there already, bring the bytes
+//! into a staging tree, describe and sign them, adopt the tree. It reads each source once and in bounded memory, and
+//! leaves scheduling, sequence numbers and progress bars to the caller.
 
-use peerdist_core::chunking::{Chunk, Chunker, chunk_bytes_average};
-use peerdist_core::distribution::{Distribution, SourceUri};
-use peerdist_core::manifest::{Entry, ManifestBuilder, ManifestRoot, SigningDomain, sign};
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ed25519_dalek::SigningKey;
+use peerdist_core::chunking::{PreviousVersion, chunk_bytes_average};
+use peerdist_core::distribution::{Distribution, PackageSource, SourceUri, Unpack};
+use peerdist_core::manifest::{ManifestRoot, SigningDomain, sign};
+use peerdist_core::names::PackageKey;
 use tokio_util::sync::CancellationToken;
 
-use super::file::{CheckedFile, Origin};
-use super::tree::TreeWriter;
-use super::walk::Kind;
-use super::{Progress, SourceError};
-use crate::store::{IngestStaging, NodeStore};
+use self::record::{Record, Records};
+use self::staged::{Staged, Stager};
+use super::error::SourceError;
+use super::file::{Inspection, Origin};
+use super::http::{Download, Downloader, Partial};
+use super::progress::{Phase, Progress};
+use super::retry::RetryPolicy;
+use super::uri;
+use crate::store::{IngestStaging, NodeStore, StoredPackage};
 
-/// One package to bring in.
-pub struct IngestJob {
-    /// The library.
-    pub store: Arc<NodeStore>,
-    /// What to bring in.
-    pub distribution: Distribution,
-    /// Its sequence number.
-    pub sequence: u64,
-    /// Signs the manifest.
-    pub signing_key: ed25519_dalek::SigningKey,
-    /// Counts.
-    pub progress: Arc<Progress>,
-    /// Stops soon.
-    pub cancelled: CancellationToken,
+mod content;
+mod record;
+mod staged;
+#[cfg(test)]
+mod tests;
+
+/// A package to bring in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestRequest {
+    /// Its names.
+    pub package: PackageKey,
+    /// Where it comes from.
+    pub source: PackageSource,
+    /// Whether an archive becomes its contents.
+    pub unpack: Unpack,
 }
-/// The result.
-pub struct IngestOutcome {
-    /// Root.
+
+impl From<&Distribution> for IngestRequest {
+    fn from(distribution: &Distribution) -> Self {
+        Self { package: distribution.package(), source: distribution.source.clone(), unpack: distribution.unpack }
+    }
+}
+
+/// A package in the library.
+#[derive(Debug, Clone)]
+pub struct Ingested {
+    /// Its signed root.
     pub root: ManifestRoot,
+    /// False when it was there before.
+    pub is_new: bool,
 }
-impl IngestJob {
-    /// Runs.
+
+/// Brings packages into one library.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    store: Arc<NodeStore>,
+    key: SigningKey,
+    downloader: Downloader,
+    records: Records,
+}
+
+impl Ingest {
+    /// Signs with the server's manifest key; downloads are as patient as the policy.
+    pub fn new(store: Arc<NodeStore>, key: SigningKey, policy: RetryPolicy) -> Self {
+        let records = Records::of(store.root());
+        Self { store, key, downloader: Downloader::new(policy), records }
+    }
+
+    /// The package if it is in the library and its source is, as far as can be told without reading it, the same. A
+    /// source that was taken away since is no obstacle: what was published stays.
     ///
     /// # Errors
-    /// See there.
-    pub async fn run(self) -> Result<IngestOutcome, SourceError> {
-        tokio::task::spawn_blocking(move || self.run_blocking()).await.expect("ingest")
-    }
-
-    fn run_blocking(self) -> Result<IngestOutcome, SourceError> {
-        let lib = |e: String| SourceError::library("library")(std::io::Error::other(e));
-        let SourceUri::File(path) = &self.distribution.source.uri else { return Err(lib("http".into())) };
-        let staging = self.store.begin_ingest().map_err(|e| lib(e.to_string()))?;
-        let mut tree = TreeWriter::open(staging.tree())?;
-        let origin = Origin::open(path)?;
-        let total = match &origin {
-            Origin::Directory(d) => d.inspect(&self.cancelled)?.bytes,
-            Origin::File(f) => f.bytes(),
-        };
-        self.progress.enter(super::Phase::Hashing, total);
-        let average = chunk_bytes_average(total, None);
-        let mut builder = ManifestBuilder::default();
-        let mut chunker = Chunker::new(average);
-        match origin {
-            Origin::Directory(d) => {
-                d.walk(&self.cancelled, &mut |visit| {
-                    match &visit.kind {
-                        Kind::Directory => {
-                            tree.directory(visit.path.as_bytes())?;
-                            put(&staging, builder.push_entry(&Entry::directory(visit.path.clone())))?;
-                        }
-                        Kind::Link { target } => {
-                            tree.link(visit.path.as_bytes(), target.as_bytes())?;
-                            let e =
-                                Entry::symlink(visit.path.clone(), bytes::Bytes::copy_from_slice(target.as_bytes()))
-                                    .map_err(|e| lib(e.to_string()))?;
-                            put(&staging, builder.push_entry(&e))?;
-                        }
-                        Kind::File { executable } => {
-                            let file = d.open(&visit)?;
-                            let out = tree.file(visit.path.as_bytes(), *executable)?;
-                            let bytes = file.bytes();
-                            put(&staging, builder.push_entry(&Entry::file(visit.path.clone(), bytes, *executable)))?;
-                            self.copy(file, out, &mut chunker, &mut builder, &staging)?;
-                        }
-                    }
-                    Ok(())
-                })?;
-            }
-            Origin::File(f) => {
-                let name = path.file_name().map(|n| n.as_encoded_bytes().to_vec()).unwrap_or_default();
-                let p = peerdist_core::manifest::RelativePath::new(name.clone()).map_err(|e| lib(e.to_string()))?;
-                let out = tree.file(&name, false)?;
-                put(&staging, builder.push_entry(&Entry::file(p, f.bytes(), false)))?;
-                self.copy(f, out, &mut chunker, &mut builder, &staging)?;
-            }
-        }
-        let mut last = Vec::new();
-        chunker.finish(|c| last.push(c));
-        for c in last {
-            put(&staging, builder.push_chunk(c.digest, c.length))?;
-        }
-        let built =
-            builder.finish(&self.distribution.package(), self.sequence, average).map_err(|e| lib(e.to_string()))?;
-        for page in &built.last_pages {
-            staging.put_page(page).map_err(|e| lib(e.to_string()))?;
-        }
-        let signed = sign(SigningDomain::ManifestRoot, built.body, &self.signing_key);
-        let root =
-            ManifestRoot::verify(&signed, &[self.signing_key.verifying_key()]).map_err(|e| lib(e.to_string()))?;
-        self.store.adopt(staging, &root).map_err(|e| lib(e.to_string()))?;
-        Ok(IngestOutcome { root })
-    }
-
-    fn copy(
+    /// [`SourceError`] when a directory holds what packages do not have, or the library fails.
+    pub async fn find(
         &self,
-        mut file: CheckedFile,
-        mut out: std::fs::File,
-        chunker: &mut Chunker,
-        builder: &mut ManifestBuilder,
-        staging: &IngestStaging,
-    ) -> Result<(), SourceError> {
-        let mut buffer = vec![0; 1 << 20];
-        let mut chunks: Vec<Chunk> = Vec::new();
-        loop {
-            let n = self.progress.source(|| file.read(&mut buffer), |r| *r.as_ref().unwrap_or(&0) as u64)?;
-            if n == 0 {
-                break;
+        request: &IngestRequest,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Ingested>, SourceError> {
+        let (ingest, request, cancel) = (self.clone(), request.clone(), cancel.child_token());
+        let _cancel_on_drop = cancel.clone().drop_guard();
+        blocking(move || {
+            let Some(record) = ingest.records.load(&request.package) else { return Ok(None) };
+            if !ingest.store.is_held(record.package) {
+                return Ok(None);
             }
-            self.progress.disk(n as u64, || out.write_all(&buffer[..n])).map_err(SourceError::library("library"))?;
-            self.progress.hash(n as u64, || chunker.push(&buffer[..n], |c| chunks.push(c)));
-            for c in chunks.drain(..) {
-                put(staging, builder.push_chunk(c.digest, c.length))?;
+            if !ingest.is_unchanged(&record, &request, &cancel)? {
+                return Ok(None);
             }
+            // It may have been another version's turn to be current meanwhile.
+            ingest.store.publish(record.package)?;
+            Ok(Some(Ingested { root: ingest.store.manifest_root(record.package)?, is_new: false }))
+        })
+        .await
+    }
+
+    /// Makes one try to bring the package in. `sequence` is above that of every earlier version. When this version is
+    /// in the library already, the source is read to see that it still says the same.
+    ///
+    /// # Errors
+    /// [`SourceError`], of which [`SourceError::is_final`] says whether another try can help. Nothing is left in
+    /// staging but an unfinished download.
+    pub async fn run(
+        &self,
+        request: &IngestRequest,
+        sequence: u64,
+        progress: &Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested, SourceError> {
+        progress.enter(Phase::Inspecting, 0);
+        let download = self.download(request, progress, cancel).await?;
+        let cancel = cancel.child_token();
+        let _cancel_on_drop = cancel.clone().drop_guard();
+        let (ingest, request, progress) = (self.clone(), request.clone(), Arc::clone(progress));
+        blocking(move || {
+            let result = ingest.bring_in(&request, download.as_ref(), sequence, &progress, &cancel);
+            // A finished download is kept for another try, if that may end otherwise.
+            let is_needed = result.as_ref().is_err_and(|error| !error.is_final());
+            match download.filter(|_| !is_needed) {
+                Some(download) => download.discard().and(result),
+                None => result,
+            }
+        })
+        .await
+    }
+
+    fn is_unchanged(
+        &self,
+        record: &Record,
+        request: &IngestRequest,
+        cancel: &CancellationToken,
+    ) -> Result<bool, SourceError> {
+        match inspect(&request.source.uri, cancel) {
+            Ok(inspection) => Ok(record.matches(request, inspection)),
+            Err(SourceError::SourceMissing { .. } | SourceError::SourceUnreadable { .. }) => {
+                Ok(record.matches_but_for_content(request))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn download(
+        &self,
+        request: &IngestRequest,
+        progress: &Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Partial>, SourceError> {
+        let SourceUri::Http(text) = &request.source.uri else { return Ok(None) };
+        let url = uri::parse_url(text)?;
+        let digest = request.source.digest;
+        let folder = self.store.downloads_folder()?;
+        Partial::remove_old(&folder, SystemTime::now())?;
+        let partial = Partial::new(&folder, &url, digest);
+        let limit_left_bytes = self.store.limit_left_bytes();
+        let download = Download { url: &url, digest, partial: &partial, limit_left_bytes, progress, cancel };
+        self.downloader.fetch(&download).await?;
+        Ok(Some(partial))
+    }
+
+    fn bring_in(
+        &self,
+        request: &IngestRequest,
+        download: Option<&Partial>,
+        sequence: u64,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<Ingested, SourceError> {
+        self.check_apart(&request.source.uri)?;
+        let (same, previous) = self.versions(&request.package)?;
+        let staging = self.store.begin_ingest()?;
+        let stager = Stager {
+            request,
+            staging: &staging,
+            limit_left_bytes: self.store.limit_left_bytes(),
+            chunk_bytes_average: &|total_bytes| {
+                let before = same.as_ref().or(previous.as_ref()).map(|root| PreviousVersion {
+                    total_bytes: root.total_bytes(),
+                    chunk_bytes_average: root.chunk_bytes_average(),
+                });
+                chunk_bytes_average(total_bytes, before)
+            },
+            progress,
+            cancel,
+        };
+        let Staged { builder, chunk_bytes_average, inspection } = match download {
+            Some(download) => stager.stage_download(download)?,
+            None => stager.stage_origin()?,
+        };
+        progress.enter(Phase::Publishing, 0);
+        let built = builder.finish(&request.package, sequence, chunk_bytes_average).map_err(SourceError::manifest)?;
+        for page in &built.last_pages {
+            staging.put_page(page)?;
+        }
+        let signed = sign(SigningDomain::ManifestRoot, built.body, &self.key);
+        let root = ManifestRoot::verify(&signed, &[self.key.verifying_key()]).map_err(SourceError::manifest)?;
+        let ingested = self.adopt(request, staging, root, same, progress)?;
+        self.records.save(&request.package, &Record::new(request, inspection, ingested.root.digest()))?;
+        progress.enter(Phase::Done, 0);
+        Ok(ingested)
+    }
+
+    /// Publishes the tree; or, when this version is there already, checks that it says the same.
+    fn adopt(
+        &self,
+        request: &IngestRequest,
+        staging: IngestStaging,
+        root: ManifestRoot,
+        same: Option<ManifestRoot>,
+        progress: &Progress,
+    ) -> Result<Ingested, SourceError> {
+        let Some(published) = same else {
+            progress.disk(0, || self.store.adopt(staging, &root))?;
+            return Ok(Ingested { root, is_new: true });
+        };
+        let is_same = published.entry_pages() == root.entry_pages() && published.chunk_pages() == root.chunk_pages();
+        if !is_same {
+            let version = request.package.version.to_string();
+            return Err(SourceError::VersionReused { uri: uri::shown(&request.source.uri), version });
+        }
+        self.store.publish(published.digest())?;
+        Ok(Ingested { root: published, is_new: false })
+    }
+
+    /// A directory around the library would be copied into itself.
+    fn check_apart(&self, uri: &SourceUri) -> Result<(), SourceError> {
+        let SourceUri::File(path) = uri else { return Ok(()) };
+        let (Ok(source), Ok(library)) = (path.canonicalize(), self.store.root().canonicalize()) else { return Ok(()) };
+        if library.starts_with(&source) {
+            return Err(SourceError::SourceHoldsLibrary { path: source, library });
         }
         Ok(())
     }
-}
-fn put(
-    staging: &IngestStaging,
-    page: Result<Option<peerdist_core::manifest::EncodedPage>, peerdist_core::manifest::BuildError>,
-) -> Result<(), SourceError> {
-    let lib = |e: String| SourceError::library("library")(std::io::Error::other(e));
-    if let Some(page) = page.map_err(|e| lib(e.to_string()))? {
-        staging.put_page(&page).map_err(|e| lib(e.to_string()))?;
+
+    /// What the library has of this very version, and the latest other one.
+    fn versions(&self, package: &PackageKey) -> Result<(Option<ManifestRoot>, Option<ManifestRoot>), SourceError> {
+        let is_ours = |stored: &StoredPackage| stored.key.distribution == package.distribution && stored.published;
+        let (mut same, mut previous) = (None, None::<ManifestRoot>);
+        for stored in self.store.inventory().into_iter().filter(is_ours) {
+            let root = self.store.manifest_root(stored.digest)?;
+            if stored.key.version == package.version {
+                same = Some(root);
+            } else if previous.as_ref().is_none_or(|previous| previous.sequence() < root.sequence()) {
+                previous = Some(root);
+            }
+        }
+        Ok((same, previous))
     }
-    Ok(())
+}
+
+fn inspect(uri: &SourceUri, cancel: &CancellationToken) -> Result<Option<Inspection>, SourceError> {
+    let SourceUri::File(path) = uri else { return Ok(None) };
+    match Origin::open(path)? {
+        Origin::Directory(directory) => directory.inspect(cancel).map(Some),
+        Origin::File(file) => Ok(Some(file.inspect())),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(SourceError::manifest(io::Error::other(error))))
 }

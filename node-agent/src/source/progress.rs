@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub struct Progress {
     phase: AtomicU8,
     bytes_total: AtomicU64,
+    /// What the phase's own counter stood at when the phase began.
+    bytes_before: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     bytes_hashed: AtomicU64,
@@ -43,6 +45,8 @@ pub struct ProgressSnapshot {
     pub phase: Phase,
     /// Bytes that this phase will handle, 0 when unknown.
     pub bytes_total: u64,
+    /// Bytes that this phase has handled.
+    pub bytes_done: u64,
     /// Bytes read from the origin.
     pub bytes_read: u64,
     /// Bytes written into the library.
@@ -64,9 +68,11 @@ impl Progress {
     pub fn snapshot(&self) -> ProgressSnapshot {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let time = |counter: &AtomicU64| Duration::from_nanos(load(counter));
+        let phase = PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default();
         ProgressSnapshot {
-            phase: PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or_default(),
+            phase,
             bytes_total: load(&self.bytes_total),
+            bytes_done: self.counted(phase).saturating_sub(load(&self.bytes_before)),
             bytes_read: load(&self.bytes_read),
             bytes_written: load(&self.bytes_written),
             bytes_hashed: load(&self.bytes_hashed),
@@ -80,7 +86,17 @@ impl Progress {
     /// A new phase begins, which will handle `bytes_total` bytes (0: unknown).
     pub fn enter(&self, phase: Phase, bytes_total: u64) {
         self.bytes_total.store(bytes_total, Ordering::Relaxed);
+        self.bytes_before.store(self.counted(phase), Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn counted(&self, phase: Phase) -> u64 {
+        let counter = match phase {
+            Phase::Downloading => &self.bytes_read,
+            Phase::Unpacking => &self.bytes_written,
+            Phase::Inspecting | Phase::Hashing | Phase::Publishing | Phase::Done => &self.bytes_hashed,
+        };
+        counter.load(Ordering::Relaxed)
     }
 
     /// One more entry was handled.
@@ -138,7 +154,11 @@ mod tests {
         progress.hash(5, || {});
         progress.add_entry();
         let now = progress.snapshot();
+        assert_eq!(now.bytes_done, 5);
         assert_eq!((now.phase, now.bytes_total, now.entries), (Phase::Hashing, 30, 1));
         assert_eq!((now.bytes_read, now.bytes_written, now.bytes_hashed), (10, 7, 5));
+        progress.enter(Phase::Downloading, 100);
+        progress.add_source(4, Duration::ZERO);
+        assert_eq!(progress.snapshot().bytes_done, 4);
     }
 }

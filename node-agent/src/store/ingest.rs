@@ -18,6 +18,9 @@ use super::package::{Package, Stage, lock};
 use super::pages::write_page;
 use super::publish::Publication;
 
+/// Name of the folder in staging that is kept when a root is opened again.
+pub(super) const DOWNLOADS_FOLDER: &str = "downloads";
+
 /// A folder in staging for a tree that is being fetched and unpacked. Dropping it removes it.
 #[derive(Debug)]
 pub struct IngestStaging {
@@ -64,6 +67,16 @@ impl NodeStore {
             .and_then(|()| fs::create_dir_all(&ingest.pages))
             .map_err(io_error("create", &path))?;
         Ok(ingest)
+    }
+
+    /// The folder in staging for downloads that are not finished. What is in it outlives a restart.
+    ///
+    /// # Errors
+    /// What failed on disk.
+    pub fn downloads_folder(&self) -> Result<PathBuf, StoreError> {
+        let path = self.staging_path(DOWNLOADS_FOLDER);
+        fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+        Ok(path)
     }
 
     /// Makes a filled folder a package: held and published, without copying. The caller hashed its content and put

@@ -12,6 +12,7 @@ use rustix::fs::Mode;
 
 use super::beneath;
 use super::error::{StoreError, io_error};
+use super::ingest::DOWNLOADS_FOLDER;
 use super::journal::{JournalledPackage, Record, RecordedStage};
 use super::node_store::{NodeStore, now_seconds};
 use super::package::{Package, Stage, lock};
@@ -92,7 +93,8 @@ impl NodeStore {
         let kept: Vec<Vec<u8>> = {
             let packages = lock(&self.packages);
             let staged = packages.values().filter(|package| package.state().stage == Stage::Staged);
-            staged.map(|package| package.staging_name().into_bytes()).collect()
+            let downloads = std::iter::once(DOWNLOADS_FOLDER.into());
+            staged.map(|package| package.staging_name().into_bytes()).chain(downloads).collect()
         };
         let path = self.root.join("staging");
         let names = beneath::names_in(&self.staging).map_err(io_error("list", &path))?;

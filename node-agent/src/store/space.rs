@@ -31,6 +31,11 @@ impl NodeStore {
         Ok(())
     }
 
+    /// What the limit leaves; `None` without a limit.
+    pub fn limit_left_bytes(&self) -> Option<u64> {
+        self.limits().limit_bytes.map(|limit| limit.saturating_sub(self.stored_bytes()))
+    }
+
     /// Gives a disk-full error its numbers.
     pub(super) fn with_numbers(&self, error: StoreError, need_bytes: u64) -> StoreError {
         match error {

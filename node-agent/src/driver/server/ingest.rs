@@ -1,10 +1,10 @@
 //! Bringing packages into the library: one task a package, tried again as the policy says, and what the library has
 //! from earlier runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerdist_core::distribution::Distribution;
 use peerdist_core::names::{DistributionKey, PackageKey};
@@ -16,29 +16,10 @@ use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, Sql
 use crate::desired::{DesiredState, ObjectError};
 use crate::driver::client::storing;
 use crate::metrics::{ContentSource, Metrics};
-use crate::source::ingest::{IngestJob, IngestOutcome};
-use crate::source::{Progress, SourceError};
+pub use crate::source::RetryPolicy;
+use crate::source::{FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, SourceError};
 use crate::store::NodeStore;
 use crate::transport::Authority;
-
-/// How often a source is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryPolicy {
-    /// A few tries within seconds: `up --once`.
-    Few,
-    /// Again and again, ever more slowly.
-    Forever,
-}
-
-/// Tries of [`RetryPolicy::Few`].
-const FEW_TRIES: u32 = 3;
-/// Pause between them.
-const FEW_PAUSE: Duration = Duration::from_secs(3);
-/// First and longest pause of [`RetryPolicy::Forever`].
-const PAUSE_FIRST: Duration = Duration::from_secs(2);
-const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// A final failure is looked at again this rarely while the server runs: the source may have been repaired.
-const FINAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a package is not in the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +61,11 @@ impl IngestError {
         }
     }
 
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Source(error) if error.is_final())
+    fn failed_try(&self) -> FailedTry {
+        match self {
+            Self::Source(error) => FailedTry::from(error),
+            Self::Database(_) | Self::Vanished => FailedTry { is_final: false, may_heal: true, made_progress: false },
+        }
     }
 }
 
@@ -133,7 +117,7 @@ impl IngestOverview {
     /// Bytes handled and in all, of an ingest under way.
     pub fn running(&self, key: &PackageKey) -> Option<(u64, u64)> {
         let progress = self.lock().running.get(key)?.snapshot();
-        Some((progress.bytes_hashed.max(progress.bytes_read), progress.bytes_total))
+        Some((progress.bytes_done, progress.bytes_total))
     }
 
     /// Bytes read from sources in this run.
@@ -185,15 +169,18 @@ impl IngestOverview {
 pub(super) struct Ingests {
     tools: Tools,
     running: BTreeMap<PackageKey, CancellationToken>,
+    /// Packages of earlier runs whose sources were compared in this one.
+    checked: BTreeSet<PackageKey>,
+    stopped: CancellationToken,
 }
 
 #[derive(Clone)]
 struct Tools {
     store: Arc<NodeStore>,
-    authority: Arc<Authority>,
     database: SqliteStore,
     metrics: Arc<Metrics>,
-    retry: RetryPolicy,
+    policy: RetryPolicy,
+    ingest: Ingest,
     overview: IngestOverview,
     events: mpsc::Sender<ServerEvent>,
 }
@@ -204,12 +191,13 @@ impl Ingests {
         authority: Arc<Authority>,
         database: SqliteStore,
         metrics: Arc<Metrics>,
-        retry: RetryPolicy,
+        policy: RetryPolicy,
         overview: IngestOverview,
         events: mpsc::Sender<ServerEvent>,
     ) -> Self {
-        let tools = Tools { store, authority, database, metrics, retry, overview, events };
-        Self { tools, running: BTreeMap::new() }
+        let ingest = Ingest::new(store.clone(), authority.manifest_key().clone(), policy);
+        let tools = Tools { store, database, metrics, policy, ingest, overview, events };
+        Self { tools, running: BTreeMap::new(), checked: BTreeSet::new(), stopped: CancellationToken::new() }
     }
 
     /// Failures of versions that nobody wants any more are history.
@@ -219,9 +207,23 @@ impl Ingests {
         });
     }
 
+    /// Packages that earlier runs brought in: a source that says something else now needs a new version.
+    pub(super) fn check_sources(&mut self, distributions: &BTreeMap<DistributionKey, Distribution>) {
+        let held: BTreeSet<PackageKey> = self.tools.store.inventory().into_iter().map(|package| package.key).collect();
+        for distribution in distributions.values() {
+            let key = distribution.package();
+            if held.contains(&key) && self.checked.insert(key) {
+                let progress = self.tools.overview.begin(&distribution.package());
+                tokio::spawn(self.tools.clone().check(distribution.clone(), progress, self.stopped.child_token()));
+            }
+        }
+    }
+
     pub(super) fn start(&mut self, distribution: Distribution) {
         let key = distribution.package();
-        let cancelled = CancellationToken::new();
+        // What is brought in anew needs no comparing.
+        self.checked.insert(key.clone());
+        let cancelled = self.stopped.child_token();
         if let Some(earlier) = self.running.insert(key, cancelled.clone()) {
             earlier.cancel();
         }
@@ -234,18 +236,28 @@ impl Ingests {
         }
     }
 
-    pub(super) fn stop(&mut self) {
-        self.running.values().for_each(CancellationToken::cancel);
+    pub(super) fn stop(&self) {
+        self.stopped.cancel();
     }
 }
 
 impl Tools {
+    /// Compares a source with what was published of it. Only a difference is worth a word: what is in the library
+    /// is distributed, whatever became of its source.
+    async fn check(self, distribution: Distribution, progress: Arc<Progress>, cancelled: CancellationToken) {
+        let key = distribution.package();
+        let failure = match self.try_once(&distribution, progress, cancelled).await {
+            Err(error @ IngestError::Source(SourceError::VersionReused { .. })) => Some(failure_of(&key, &error, true)),
+            _ => None,
+        };
+        self.overview.end(&key, failure);
+    }
+
     /// Tries until it is in, or given up, or cancelled.
     async fn run(self, distribution: Distribution, cancelled: CancellationToken) {
         let key = distribution.package();
-        let mut tries = 0;
+        let mut retry = Retry::new(self.policy, Instant::now());
         loop {
-            tries += 1;
             let progress = self.overview.begin(&key);
             let outcome = self.try_once(&distribution, progress.clone(), cancelled.clone()).await;
             if cancelled.is_cancelled() {
@@ -254,28 +266,14 @@ impl Tools {
             }
             let error = match outcome {
                 Ok(package) => {
-                    self.metrics.content_bytes(ContentSource::Origin).inc_by(progress.snapshot().bytes_read);
                     self.overview.end(&key, None);
                     drop(self.events.send(ServerEvent::Ingested(package)).await);
                     return;
                 }
                 Err(error) => error,
             };
-            let pause = match self.retry {
-                RetryPolicy::Few if error.is_final() || tries >= FEW_TRIES => None,
-                RetryPolicy::Few => Some(FEW_PAUSE),
-                RetryPolicy::Forever if error.is_final() => Some(FINAL_PAUSE),
-                RetryPolicy::Forever => Some((PAUSE_FIRST * 2_u32.saturating_pow(tries - 1)).min(PAUSE_MAX)),
-            };
-            let failure = IngestFailure {
-                field: error.field().to_owned(),
-                reason: error.reason().to_owned(),
-                message: error.to_string(),
-                is_final: pause.is_none(),
-            };
-            tracing::error!(object = %format!("PackageDistribution {}", key.distribution), field = %failure.field,
-                reason = %failure.reason, tries, "{}", failure.message);
-            self.overview.end(&key, Some(failure));
+            let pause = retry.delay_after(error.failed_try(), Instant::now(), &mut rand::rng());
+            self.overview.end(&key, Some(failure_of(&key, &error, pause.is_none())));
             match pause {
                 Some(pause) => {
                     tokio::select! {
@@ -298,16 +296,17 @@ impl Tools {
         cancelled: CancellationToken,
     ) -> Result<IngestedPackage, IngestError> {
         let key = distribution.package();
-        let sequence = self.database.next_sequence(&key.distribution).await?;
-        let job = IngestJob {
-            store: self.store.clone(),
-            distribution: distribution.clone(),
-            sequence,
-            signing_key: self.authority.manifest_key().clone(),
-            progress,
-            cancelled,
+        let request = IngestRequest::from(distribution);
+        let Ingested { root, is_new } = match self.ingest.find(&request, &cancelled).await? {
+            Some(found) => found,
+            None => {
+                let sequence = self.database.next_sequence(&key.distribution).await?;
+                self.ingest.run(&request, sequence, &progress, &cancelled).await?
+            }
         };
-        let IngestOutcome { root } = job.run().await?;
+        if is_new {
+            self.metrics.content_bytes(ContentSource::Origin).inc_by(root.total_bytes());
+        }
         let row = PackageRow {
             key: key.clone(),
             sequence: root.sequence(),
@@ -327,6 +326,12 @@ impl Tools {
             .flatten()
             .ok_or(IngestError::Vanished)
     }
+}
+
+fn failure_of(key: &PackageKey, error: &IngestError, is_final: bool) -> IngestFailure {
+    let (field, reason, message) = (error.field().to_owned(), error.reason().to_owned(), error.to_string());
+    tracing::error!(object = %format!("PackageDistribution {}", key.distribution), %field, %reason, "{message}");
+    IngestFailure { field, reason, message, is_final }
 }
 
 /// A package of the library as the machine wants it.

@@ -156,6 +156,7 @@ impl Node {
         };
         self.parts.readiness.set(CHECK_OBJECTS, Ok(()));
         self.ingests.objects_changed(&state.distributions);
+        self.ingests.check_sources(&state.distributions);
         self.desired = Some(state.clone());
         let (tree, distributions) = (state.offices.clone(), state.distributions.clone());
         self.handle(ServerEvent::Desired { tree, distributions });

@@ -1,0 +1,384 @@
+//! Downloads: one try of one address into a [`Partial`], resumed by range when the origin still has the same content
+//! (strong ETag or date pinned by `If-Range`), started over when it has not. Redirects are bounded and never leave
+//! TLS. When to try again is the caller's, by [`super::retry`].
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use peerdist_core::distribution::{SourceDigest, SourceUri};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::disk::DiskAdmission;
+use super::error::SourceError;
+use super::progress::{Phase, Progress};
+use super::retry::{RetryPolicy, TRIES_ONCE_WITHIN};
+use super::uri;
+use crate::http::install_tls_provider;
+
+mod partial;
+#[cfg(test)]
+mod tests;
+
+pub use partial::Partial;
+use partial::{Appender, Pinned};
+
+/// Redirects that one request follows.
+const REDIRECTS_MAX: usize = 10;
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an origin may send nothing, when there is no hurry.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pieces between network and disk; each has at most a few hundred KiB.
+const QUEUED_PIECES_MAX: usize = 16;
+/// Requests of one try: a second one when the first showed that the download must start over.
+const REQUESTS_A_TRY: usize = 2;
+
+/// Fetches addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct Downloader {
+    stall_timeout: Duration,
+}
+
+/// One download.
+pub struct Download<'a> {
+    /// From where.
+    pub url: &'a Url,
+    /// What it must hash to.
+    pub digest: Option<SourceDigest>,
+    /// Where to.
+    pub partial: &'a Partial,
+    /// Bytes that the library's limit leaves, if it has one.
+    pub limit_left_bytes: Option<u64>,
+    /// Counts.
+    pub progress: &'a Arc<Progress>,
+    /// Stops soon; what has arrived stays for the next try.
+    pub cancel: &'a CancellationToken,
+}
+
+impl Downloader {
+    /// A downloader as patient as the policy.
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self {
+            stall_timeout: match policy {
+                RetryPolicy::Once => TRIES_ONCE_WITHIN,
+                RetryPolicy::KeepTrying => STALL_TIMEOUT,
+            },
+        }
+    }
+
+    /// A client a try: it sees certificates that were added meanwhile.
+    fn client(self) -> Result<Client, reqwest::Error> {
+        install_tls_provider();
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("peerdist/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::custom(follow))
+                .referer(false)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(self.stall_timeout)
+        };
+        // A machine without any trusted certificate still downloads by http; https then says what is missing.
+        builder().build().or_else(|_| builder().tls_certs_only([]).build())
+    }
+
+    /// Makes one try. Afterwards the partial's file is the whole content, checked against the digest.
+    ///
+    /// # Errors
+    /// [`SourceError`], of which [`SourceError::is_final`] says whether another try can help.
+    pub async fn fetch(&self, download: &Download<'_>) -> Result<(), SourceError> {
+        let mut received_bytes = 0;
+        let client = self.client().map_err(|error| download.unavailable(root_cause(&error), 0))?;
+        for _ in 0..REQUESTS_A_TRY {
+            let pinned = download.partial.load();
+            if pinned.complete {
+                return Ok(());
+            }
+            let pinned = if download.can_resume(&pinned) { pinned } else { Pinned::default() };
+            let response = tokio::select! {
+                response = request(&client, download.url, &pinned) => {
+                    response.map_err(|error| download.failed(&error, received_bytes, self.stall_timeout))?
+                }
+                () = download.cancel.cancelled() => return Err(SourceError::Cancelled),
+            };
+            let Some(pinned) = download.accept(&response, pinned)? else {
+                download.partial.discard()?;
+                continue;
+            };
+            let resumed = pinned.flushed_bytes > 0;
+            match self.receive(download, response, pinned, &mut received_bytes).await {
+                // The beginning was of other content than the rest, or damaged here.
+                Err(SourceError::DigestMismatch { .. }) if resumed => {}
+                result => return result,
+            }
+        }
+        Err(download.unavailable("its content changed while it was downloaded".into(), received_bytes))
+    }
+
+    /// Streams the body to disk. The writer has a thread of its own, and flushes what it has however this ends.
+    async fn receive(
+        &self,
+        download: &Download<'_>,
+        response: Response,
+        pinned: Pinned,
+        received_bytes: &mut u64,
+    ) -> Result<(), SourceError> {
+        let left_bytes = pinned.total_bytes.map(|total| total.saturating_sub(pinned.flushed_bytes));
+        download.progress.enter(Phase::Downloading, left_bytes.unwrap_or(0));
+        let (sender, receiver) = mpsc::channel(QUEUED_PIECES_MAX);
+        let writer = Writer {
+            partial: download.partial.clone(),
+            uri: download.uri(),
+            digest: download.digest,
+            limit_left_bytes: download.limit_left_bytes,
+            progress: Arc::clone(download.progress),
+        };
+        let writer = tokio::task::spawn_blocking(move || writer.run(pinned, left_bytes, receiver));
+        let pumped = self.pump(download, response, sender, received_bytes).await;
+        let written = writer
+            .await
+            .unwrap_or_else(|error| Err(SourceError::library(download.partial.data())(io::Error::other(error))));
+        match (pumped, written?) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Written::All) => Ok(()),
+            (Ok(()), Written::Part { bytes }) => {
+                let expected = left_bytes.unwrap_or_default();
+                let detail = format!("it ended after {bytes} bytes, {expected} were announced");
+                Err(download.unavailable(detail, *received_bytes))
+            }
+        }
+    }
+
+    /// Ends the channel properly only at the end of the body: the writer tells a break by the missing mark.
+    async fn pump(
+        &self,
+        download: &Download<'_>,
+        mut response: Response,
+        sender: mpsc::Sender<Piece>,
+        received_bytes: &mut u64,
+    ) -> Result<(), SourceError> {
+        loop {
+            let begin = Instant::now();
+            let piece = tokio::select! {
+                piece = response.chunk() => piece,
+                () = download.cancel.cancelled() => return Err(SourceError::Cancelled),
+                // A writer that is gone has an error to tell.
+                () = sender.closed() => return Ok(()),
+            };
+            let piece = piece.map_err(|error| download.failed(&error, *received_bytes, self.stall_timeout))?;
+            let bytes = piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            *received_bytes += bytes;
+            download.progress.add_source(bytes, begin.elapsed());
+            let is_end = piece.is_none();
+            let sent = sender.send(piece.map_or(Piece::End, Piece::Bytes)).await;
+            if is_end || sent.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Download<'_> {
+    fn uri(&self) -> String {
+        shown_url(self.url)
+    }
+
+    fn can_resume(&self, pinned: &Pinned) -> bool {
+        pinned.validator.is_some() || self.digest.is_some()
+    }
+
+    /// What the response brings: the rest or the whole. `None`: neither, start over.
+    fn accept(&self, response: &Response, pinned: Pinned) -> Result<Option<Pinned>, SourceError> {
+        let offset = pinned.flushed_bytes;
+        match response.status() {
+            StatusCode::OK => Ok(Some(Pinned {
+                uri: self.uri(),
+                validator: validator(response.headers()),
+                total_bytes: response.content_length(),
+                flushed_bytes: 0,
+                complete: false,
+            })),
+            StatusCode::PARTIAL_CONTENT if offset > 0 => {
+                let fits = content_range(response.headers()).is_some_and(|(first, total)| {
+                    first == offset && pinned.total_bytes.is_none_or(|pinned| total == pinned)
+                });
+                let same = pinned.validator.is_none()
+                    || validator(response.headers()).is_none_or(|now| Some(now) == pinned.validator);
+                Ok((fits && same).then_some(pinned))
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => Ok(None),
+            status => Err(self.refused(status)),
+        }
+    }
+
+    fn refused(&self, status: StatusCode) -> SourceError {
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                SourceError::SourceMissing { uri: self.uri(), detail: format!(" (status {})", status.as_u16()) }
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                self.unavailable(format!("status {}", status.as_u16()), 0)
+            }
+            status if status.is_server_error() => self.unavailable(format!("status {}", status.as_u16()), 0),
+            status => SourceError::SourceRefused { uri: self.uri(), status: status.as_u16() },
+        }
+    }
+
+    fn failed(&self, error: &reqwest::Error, received_bytes: u64, stall_timeout: Duration) -> SourceError {
+        let uri = self.uri();
+        if error.is_redirect() {
+            let detail = find::<RedirectRefusal>(error).map_or_else(|| error.to_string(), ToString::to_string);
+            return SourceError::RedirectRefused { uri, detail };
+        }
+        if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return SourceError::ConnectionRefused { uri };
+        }
+        if let Some(rustls::Error::InvalidCertificate(fault)) = find(error) {
+            return SourceError::ServerUntrusted { uri, detail: fault.to_string() };
+        }
+        if error.is_timeout() && !error.is_connect() {
+            return self.unavailable(format!("no byte for {} s", stall_timeout.as_secs()), received_bytes);
+        }
+        self.unavailable(root_cause(error), received_bytes)
+    }
+
+    fn unavailable(&self, detail: String, received_bytes: u64) -> SourceError {
+        SourceError::SourceUnavailable { uri: self.uri(), detail, received_bytes }
+    }
+}
+
+/// What goes from the network to the writer.
+enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// What the writer made of it.
+enum Written {
+    All,
+    Part { bytes: u64 },
+}
+
+struct Writer {
+    partial: Partial,
+    uri: String,
+    digest: Option<SourceDigest>,
+    limit_left_bytes: Option<u64>,
+    progress: Arc<Progress>,
+}
+
+impl Writer {
+    fn run(
+        self,
+        pinned: Pinned,
+        left_bytes: Option<u64>,
+        mut pieces: mpsc::Receiver<Piece>,
+    ) -> Result<Written, SourceError> {
+        let folder = self.partial.data().parent().unwrap_or(self.partial.data());
+        let mut disk = DiskAdmission::new(folder, self.limit_left_bytes)?;
+        disk.expect(left_bytes.unwrap_or(0))?;
+        let begin = pinned.flushed_bytes;
+        let mut appender = Appender::open(&self.partial, pinned, self.digest, disk, &self.progress)?;
+        while let Some(piece) = pieces.blocking_recv() {
+            let bytes = appender.written_bytes() - begin;
+            match piece {
+                Piece::Bytes(bytes) => appender.append(&bytes)?,
+                Piece::End if left_bytes.is_none_or(|left| left == bytes) => {
+                    return appender.finish(&self.uri).map(|()| Written::All);
+                }
+                Piece::End => break,
+            }
+        }
+        appender.flush()?;
+        Ok(Written::Part { bytes: appender.written_bytes() - begin })
+    }
+}
+
+async fn request(client: &Client, url: &Url, pinned: &Pinned) -> Result<Response, reqwest::Error> {
+    let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+    if pinned.flushed_bytes > 0 {
+        request = request.header(RANGE, format!("bytes={}-", pinned.flushed_bytes));
+        if let Some(validator) = &pinned.validator {
+            request = request.header(IF_RANGE, validator);
+        }
+    }
+    request.send().await
+}
+
+/// What must still hold when the rest is asked for: a strong ETag, or the date.
+fn validator(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    text(ETAG).filter(|etag| !etag.starts_with("W/")).or_else(|| text(LAST_MODIFIED))
+}
+
+/// First byte and total of `Content-Range: bytes 10-99/100`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+}
+
+/// A redirect that is not followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum RedirectRefusal {
+    #[error("more than 10 redirects")]
+    TooMany,
+    #[error("from https to {0}, which would give up the encryption")]
+    Downgrade(String),
+    #[error("to the scheme {0:?}")]
+    Scheme(String),
+}
+
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    match check_redirect(attempt.previous(), attempt.url()) {
+        Ok(()) => attempt.follow(),
+        Err(refusal) => attempt.error(refusal),
+    }
+}
+
+fn check_redirect(previous: &[Url], next: &Url) -> Result<(), RedirectRefusal> {
+    if previous.len() > REDIRECTS_MAX {
+        return Err(RedirectRefusal::TooMany);
+    }
+    match next.scheme() {
+        "https" => Ok(()),
+        "http" if previous.iter().all(|url| url.scheme() == "http") => Ok(()),
+        "http" => Err(RedirectRefusal::Downgrade(shown_url(next))),
+        scheme => Err(RedirectRefusal::Scheme(scheme.to_owned())),
+    }
+}
+
+fn shown_url(url: &Url) -> String {
+    uri::shown(&SourceUri::Http(url.to_string()))
+}
+
+/// The first error of a kind among the causes.
+fn find<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error names the cause of what it wraps as its own, and so leaves out what it wraps.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+/// The innermost message: the outer ones repeat the address, query included.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match cause.downcast_ref::<reqwest::Error>() {
+        Some(_) => "the request failed".to_owned(),
+        None => cause.to_string(),
+    }
+}

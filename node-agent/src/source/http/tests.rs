@@ -1,0 +1,333 @@
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::*;
+use crate::source::test_server::{Reply, TestServer};
+
+struct Target {
+    folder: TempDir,
+    digest: Option<SourceDigest>,
+    limit_left_bytes: Option<u64>,
+    cancel: CancellationToken,
+    downloader: Downloader,
+}
+
+impl Target {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            digest: None,
+            limit_left_bytes: None,
+            cancel: CancellationToken::new(),
+            downloader: Downloader::new(RetryPolicy::Once),
+        }
+    }
+
+    fn expecting(content: &[u8]) -> Self {
+        Self { digest: Some(SourceDigest::Sha256(Sha256::digest(content).into())), ..Self::new() }
+    }
+
+    async fn fetch(&self, url: &str) -> Result<Vec<u8>, SourceError> {
+        let url = uri::parse_url(url)?;
+        let partial = Partial::new(self.folder.path(), &url, self.digest);
+        let download = Download {
+            url: &url,
+            digest: self.digest,
+            partial: &partial,
+            limit_left_bytes: self.limit_left_bytes,
+            progress: &Arc::new(Progress::default()),
+            cancel: &self.cancel,
+        };
+        self.downloader.fetch(&download).await?;
+        Ok(fs::read(partial.data()).unwrap())
+    }
+
+    async fn reason(&self, url: &str) -> &'static str {
+        self.fetch(url).await.unwrap_err().reason()
+    }
+
+    fn files(&self) -> usize {
+        fs::read_dir(self.folder.path()).unwrap().count()
+    }
+}
+
+fn content(seed: u8) -> Vec<u8> {
+    (0..300_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed).collect()
+}
+
+#[tokio::test]
+async fn a_download_is_checked_and_not_asked_for_again() {
+    let server = TestServer::start(|request, _| Reply::file(request, "\"1\"", &content(1)));
+    let target = Target::expecting(&content(1));
+    let url = server.url("/a.bin?signature=x#fragment");
+    assert_eq!(target.fetch(&url).await.unwrap(), content(1));
+    assert_eq!(target.fetch(&url).await.unwrap(), content(1));
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].path, "/a.bin?signature=x");
+    assert_eq!(requests[0].header("accept-encoding"), Some("identity"));
+}
+
+#[tokio::test]
+async fn a_wrong_digest_is_final_and_leaves_nothing() {
+    let server = TestServer::start(|request, _| Reply::file(request, "\"1\"", &content(1)));
+    let target = Target::expecting(&content(2));
+    let error = target.fetch(&server.url("/")).await.unwrap_err();
+    assert_eq!(error.reason(), "DigestMismatch");
+    assert!(error.is_final());
+    assert_eq!((target.files(), server.requests().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_cut_download_is_resumed_where_it_was_cut() {
+    let server = TestServer::start(|request, number| {
+        let reply = Reply::file(request, "\"1\"", &content(1));
+        if number < 2 { reply.cut(100_000) } else { reply }
+    });
+    let target = Target::expecting(&content(1));
+    for _ in 0..2 {
+        let error = target.fetch(&server.url("/")).await.unwrap_err();
+        assert!(!error.is_final());
+        assert!(matches!(error, SourceError::SourceUnavailable { received_bytes: 100_000, .. }), "{error}");
+    }
+    assert_eq!(target.fetch(&server.url("/")).await.unwrap(), content(1));
+    let requests = server.requests();
+    let ranges: Vec<_> = requests.iter().map(|request| (request.range(), request.header("if-range"))).collect();
+    assert_eq!(ranges, [(None, None), (Some(100_000), Some("\"1\"")), (Some(200_000), Some("\"1\""))]);
+}
+
+/// Cuts the first answer, and gives `second` to the request that asks for the rest; then the new content.
+async fn resumed_with(
+    digest: Option<&[u8]>,
+    first_etag: Option<&'static str>,
+    second: impl Fn() -> Reply + Send + Sync + 'static,
+) -> (Result<Vec<u8>, SourceError>, usize) {
+    let server = TestServer::start(move |_, number| match number {
+        0 => {
+            let reply = Reply::ok(&content(1)).cut(100_000);
+            first_etag.map_or(reply.clone(), |etag| reply.with("ETag", etag))
+        }
+        1 => second(),
+        _ => Reply::ok(&content(2)).with("ETag", "\"2\""),
+    });
+    let target = digest.map_or_else(Target::new, Target::expecting);
+    assert_eq!(target.reason(&server.url("/")).await, "SourceUnavailable");
+    let result = target.fetch(&server.url("/")).await;
+    (result, server.requests().len())
+}
+
+#[tokio::test]
+async fn content_that_changed_meanwhile_is_fetched_anew() {
+    let new = content(2);
+    let check = |outcome: (Result<Vec<u8>, SourceError>, usize), requests| {
+        assert_eq!((outcome.0.unwrap(), outcome.1), (new.clone(), requests));
+    };
+    let etag = Some("\"1\"");
+    check(resumed_with(None, etag, || Reply::ok(&content(2)).with("ETag", "\"2\"")).await, 2);
+    check(resumed_with(None, etag, || Reply::part(100_000, &content(2)).with("ETag", "\"2\"")).await, 3);
+    check(resumed_with(None, etag, || Reply::part(50_000, &content(2)).with("ETag", "\"1\"")).await, 3);
+    check(resumed_with(None, etag, || Reply::part(100_000, &content(2)[..250_000]).with("ETag", "\"1\"")).await, 3);
+    check(resumed_with(None, etag, || Reply::status(416)).await, 3);
+    // Without any validator the digest tells that the two halves do not fit.
+    check(resumed_with(Some(&new), None, || Reply::part(100_000, &content(2))).await, 3);
+}
+
+#[tokio::test]
+async fn without_validator_and_digest_nothing_is_resumed() {
+    for etag in [None, Some("W/\"weak\"")] {
+        let (result, requests) = resumed_with(None, etag, || Reply::ok(&content(2))).await;
+        assert_eq!((result.unwrap(), requests), (content(2), 2));
+    }
+}
+
+#[tokio::test]
+async fn a_date_serves_as_validator_and_unflushed_bytes_do_not_count() {
+    let date = "Tue, 01 Jul 2025 10:00:00 GMT";
+    let server = TestServer::start(move |request, number| match number {
+        0 => Reply::ok(&content(1)).cut(100_000).with("Last-Modified", date),
+        _ => Reply::part(request.range().unwrap(), &content(1)).with("Last-Modified", date),
+    });
+    let target = Target::new();
+    assert_eq!(target.reason(&server.url("/")).await, "SourceUnavailable");
+    // As after a crash: more bytes on disk than are known to be flushed.
+    let url = uri::parse_url(&server.url("/")).unwrap();
+    let partial = Partial::new(target.folder.path(), &url, None);
+    let mut file = fs::OpenOptions::new().append(true).open(partial.data()).unwrap();
+    io::Write::write_all(&mut file, b"garbage").unwrap();
+    assert_eq!(target.fetch(&server.url("/")).await.unwrap(), content(1));
+    assert_eq!(server.requests()[1].header("if-range"), Some(date));
+}
+
+#[tokio::test]
+async fn statuses_are_final_or_not() {
+    let server = TestServer::start(|request, _| Reply::status(request.path[1..].parse().unwrap()));
+    let target = Target::new();
+    let expected = [
+        (404, "SourceMissing", true),
+        (410, "SourceMissing", true),
+        (400, "SourceRefused", true),
+        (401, "SourceRefused", true),
+        (403, "SourceRefused", true),
+        (304, "SourceRefused", true),
+        (204, "SourceRefused", true),
+        (408, "SourceUnavailable", false),
+        (429, "SourceUnavailable", false),
+        (500, "SourceUnavailable", false),
+        (503, "SourceUnavailable", false),
+    ];
+    for (status, reason, is_final) in expected {
+        let error = target.fetch(&server.url(&format!("/{status}"))).await.unwrap_err();
+        assert_eq!((error.reason(), error.is_final()), (reason, is_final), "{status}");
+    }
+    assert_eq!(target.files(), 0);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_ten_times() {
+    let server = TestServer::start(|request, _| match request.path[1..].parse::<u32>() {
+        Ok(0) => Reply::ok(b"arrived"),
+        Ok(left) => Reply::status(302).with("Location", format!("/{}", left - 1)),
+        Err(_) => Reply::status(301).with("Location", "file:///etc/passwd"),
+    });
+    let target = Target::new();
+    assert_eq!(target.fetch(&server.url("/10")).await.unwrap(), b"arrived");
+    let error = target.fetch(&server.url("/11")).await.unwrap_err();
+    assert_eq!(error.reason(), "RedirectRefused");
+    assert!(error.is_final() && error.to_string().contains("more than 10"), "{error}");
+    assert!(target.fetch(&server.url("/elsewhere")).await.unwrap_err().is_final());
+}
+
+#[test]
+fn redirects_never_give_up_the_encryption() {
+    let url = |text: &str| Url::parse(text).unwrap();
+    let (plain, secret) = (url("http://a/"), url("https://a/"));
+    assert_eq!(check_redirect(std::slice::from_ref(&plain), &plain), Ok(()));
+    assert_eq!(check_redirect(std::slice::from_ref(&plain), &secret), Ok(()));
+    let downgrade = check_redirect(&[plain.clone(), secret], &url("http://a/?token=x"));
+    assert_eq!(downgrade, Err(RedirectRefusal::Downgrade("http://a/".into())));
+    let other = check_redirect(&[plain], &url("ftp://a/"));
+    assert_eq!(other, Err(RedirectRefusal::Scheme("ftp".into())));
+}
+
+#[tokio::test]
+async fn nobody_listening_is_final() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = Target::new().fetch(&format!("http://{address}/")).await.unwrap_err();
+    assert_eq!(error.reason(), "ConnectionRefused");
+    assert!(error.is_final() && error.may_heal());
+}
+
+#[tokio::test]
+async fn lengths_that_are_wrong_are_noticed() {
+    let server = TestServer::start(|request, _| match request.path.as_str() {
+        "/short" => Reply::ok(b"12345").with("Content-Length", "10"),
+        "/chunks" => Reply::ok(b"5\r\n12345\r\n0\r\n\r\n").with("Transfer-Encoding", "chunked"),
+        "/open" => Reply::ok(b"5\r\n12345\r\n").with("Transfer-Encoding", "chunked"),
+        _ => Reply::ok(b""),
+    });
+    let target = Target::new();
+    assert_eq!(target.reason(&server.url("/short")).await, "SourceUnavailable");
+    assert_eq!(target.reason(&server.url("/open")).await, "SourceUnavailable");
+    assert_eq!(target.fetch(&server.url("/chunks")).await.unwrap(), b"12345");
+    assert_eq!(target.fetch(&server.url("/empty")).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_left() {
+    let server = TestServer::start(|_, _| Reply { hang: true, ..Reply::ok(&content(1)).cut(1000) });
+    let downloader = Downloader { stall_timeout: Duration::from_millis(300) };
+    let target = Target { downloader, ..Target::new() };
+    let error = target.fetch(&server.url("/")).await.unwrap_err();
+    assert!(error.to_string().contains("no byte for"), "{error}");
+    assert!(!error.is_final());
+}
+
+#[tokio::test]
+async fn more_than_fits_is_refused_before_and_while_it_arrives() {
+    let server = TestServer::start(|request, _| match request.path.as_str() {
+        "/announced" => Reply { hang: true, ..Reply::ok(b"").with("Content-Length", "1000000") },
+        _ => Reply::ok(&[b"186a0\r\n".as_slice(), &[0; 100_000], b"\r\n0\r\n\r\n"].concat())
+            .with("Transfer-Encoding", "chunked"),
+    });
+    let target = Target { limit_left_bytes: Some(50_000), ..Target::new() };
+    match target.fetch(&server.url("/announced")).await.unwrap_err() {
+        SourceError::DiskFull { need, have } => assert_eq!((need, have), (1_000_000, 50_000)),
+        error => panic!("{error}"),
+    }
+    assert_eq!(target.reason(&server.url("/endless")).await, "DiskFull");
+}
+
+#[tokio::test]
+async fn a_cancelled_download_keeps_what_arrived() {
+    let server = TestServer::start(|request, number| {
+        let reply = Reply::file(request, "\"1\"", &content(1));
+        if number == 0 { Reply { hang: true, ..reply.cut(100_000) } } else { reply }
+    });
+    let mut target = Target::new();
+    let cancel = target.cancel.clone();
+    let stop = async {
+        // Whenever this comes, before or after the first bytes, the rest must fit.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cancel.cancel();
+    };
+    let url = server.url("/");
+    let (result, ()) = tokio::join!(target.fetch(&url), stop);
+    assert_eq!(result.unwrap_err().reason(), "Cancelled");
+    target.cancel = CancellationToken::new();
+    assert_eq!(target.fetch(&url).await.unwrap(), content(1));
+}
+
+#[tokio::test]
+async fn published_content_is_never_written_to() {
+    let server = TestServer::start(|request, number| Reply::file(request, "\"1\"", &content(number as u8)));
+    let target = Target::new();
+    let url = server.url("/");
+    target.fetch(&url).await.unwrap();
+    let partial = Partial::new(target.folder.path(), &uri::parse_url(&url).unwrap(), None);
+    let published = target.folder.path().join("published");
+    partial.link_to(&published).unwrap();
+    // As after a power loss that took the knowledge that it was complete.
+    partial.save(&Pinned { validator: Some("\"1\"".into()), flushed_bytes: 1000, ..partial.load() }).unwrap();
+    let stale = Pinned { complete: false, ..partial.load() };
+    partial.save(&stale).unwrap();
+    assert_eq!(target.fetch(&url).await.unwrap(), content(1));
+    assert_eq!(fs::read(&published).unwrap(), content(0));
+}
+
+#[tokio::test]
+async fn a_server_without_a_trusted_certificate_is_refused() {
+    crate::http::install_tls_provider();
+    let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let config = Arc::new(config);
+        for mut stream in listener.incoming().flatten() {
+            let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let _ = connection.complete_io(&mut stream);
+            let _ = stream.read(&mut [0; 100]);
+        }
+    });
+    let error = Target::new().fetch(&format!("https://localhost:{port}/")).await.unwrap_err();
+    assert_eq!(error.reason(), "ServerUntrusted", "{error}");
+}
+
+#[test]
+fn old_downloads_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.partial"), b"x").unwrap();
+    let now = std::time::SystemTime::now();
+    Partial::remove_old(folder.path(), now).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    Partial::remove_old(folder.path(), now + Duration::from_secs(8 * 24 * 3600)).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
