@@ -49,6 +49,9 @@ const ALARM_TARGETS: u32 = 4;
 const LOSS_CUT: f64 = 0.85;
 /// Feedback that may be missing before the window stops the sender.
 const WINDOW_SLACK: Duration = Duration::from_millis(60);
+/// Probes for larger datagrams, up to 64 KiB, are not subject to the window but fill it. One that is sent before the
+/// handshake has ended is not acknowledged until then: the handshake itself must still fit.
+const WINDOW_BYTES_MIN: u64 = 192 << 10;
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -171,7 +174,8 @@ impl Background {
     /// Bytes that may be in flight: a safety cap for lost feedback, not the control.
     pub fn window(&self) -> u64 {
         let seconds = (self.round_length() + WINDOW_SLACK).as_secs_f64();
-        (self.rate.max(self.floor()) * seconds + 4.0 * self.datagram_bytes) as u64
+        let bytes = (self.rate.max(self.floor()) * seconds + 4.0 * self.datagram_bytes) as u64;
+        bytes.max(WINDOW_BYTES_MIN)
     }
 
     /// Bytes to send at once: half a millisecond's worth, one to ten datagrams.
@@ -477,7 +481,7 @@ mod tests {
         for _ in 0..100 {
             controller.on_persistent_loss(now);
         }
-        assert!(controller.window() >= 4 * u64::from(DATAGRAM));
+        assert!(controller.window() >= WINDOW_BYTES_MIN);
         assert!(controller.send_quantum() >= u64::from(DATAGRAM));
         assert!(controller.send_rate() > 0);
     }

@@ -255,6 +255,7 @@ fn spread(most: Duration, rng: &mut impl Rng) -> Duration {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 mod tests {
     use super::*;
     use rand::SeedableRng;
@@ -287,11 +288,8 @@ mod tests {
                         if other == index || dead.contains(&other) {
                             continue;
                         }
-                        match output {
-                            Output::Beacon(term) => {
-                                machine.handle(now, Event::Beacon { from: from.clone(), term }, rng);
-                            }
-                            _ => {}
+                        if let Output::Beacon(term) = output {
+                            machine.handle(now, Event::Beacon { from: from.clone(), term }, rng);
                         }
                     }
                 }

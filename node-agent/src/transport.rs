@@ -134,7 +134,18 @@ impl Transport {
         settings: TransportSettings,
         counters: Arc<ClassCounters>,
     ) -> Result<Self, TransportError> {
-        let mut binding = Binding::new(role, address, identity, settings, counters)?;
+        Self::bind_on(Interface::of(address), role, address, identity, settings, counters)
+    }
+
+    fn bind_on(
+        interface: Interface,
+        role: Role,
+        address: IpAddr,
+        identity: Arc<NodeIdentity>,
+        settings: TransportSettings,
+        counters: Arc<ClassCounters>,
+    ) -> Result<Self, TransportError> {
+        let mut binding = Binding::new(interface, role, address, identity, settings, counters)?;
         for plan in settings::plans(role) {
             match plan.side {
                 Side::Dials => binding.dial_from(plan)?,
@@ -240,6 +251,7 @@ struct Binding {
 
 impl Binding {
     fn new(
+        interface: Interface,
         role: Role,
         address: IpAddr,
         identity: Arc<NodeIdentity>,
@@ -247,15 +259,13 @@ impl Binding {
         counters: Arc<ClassCounters>,
     ) -> Result<Self, TransportError> {
         let queue_delay = Arc::new(QueueDelay::default());
-        let interface = Interface::of(address);
-        let background = BackgroundFactory::new(queue_delay.clone(), settings::WAN_DATAGRAM_BYTES_MAX);
         Ok(Self {
             role,
             address,
             settings,
             counters,
             interface,
-            background: Arc::new(background),
+            background: Arc::new(BackgroundFactory::new(queue_delay.clone())),
             queue_delay,
             client_tls: tls::client(&identity)?,
             identity,

@@ -205,6 +205,7 @@ fn bytes_of<'a>(chunks: impl Iterator<Item = &'a ChunkIndex>, lengths: &ChunkLen
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 mod tests {
     use super::*;
     use crate::chunk_set::ChunkRun;

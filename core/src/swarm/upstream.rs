@@ -1,6 +1,7 @@
 //! What a rendezvous point asks of its parent office: which chunks next, within a window that bounds what the
 //! rendezvous point's death costs, and what to do with the answers. Sending and receiving are the client's business.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -70,9 +71,9 @@ impl Upstream {
             if room == 0 || request.len() >= RUNS_MAX {
                 break;
             }
-            if !self.asked.contains_key(&index) {
+            if let Entry::Vacant(place) = self.asked.entry(index) {
+                place.insert(Asked::Request(now));
                 request.push(index);
-                self.asked.insert(index, Asked::Request(now));
                 room = room.saturating_sub(length(index));
             }
         }
@@ -147,6 +148,7 @@ impl Upstream {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 mod tests {
     use super::*;
 

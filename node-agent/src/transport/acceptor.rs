@@ -2,7 +2,7 @@
 //! What comes on them goes to `messages` or `streams`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ async fn handshake(incoming: noq::Incoming, port: u16) -> Result<Accepted, Strin
         .await
         .map_err(|_| format!("{remote} did not finish the handshake"))?
         .map_err(|error| format!("{remote}: {error}"))?;
-    match identify(&connection, port) {
+    match identify(&connection, remote, port) {
         Ok(peer) => Ok(Accepted { connection, peer, address: remote.ip() }),
         Err(reason) => {
             connection.close(CLOSE_REFUSED, reason.as_bytes());
@@ -99,15 +99,13 @@ async fn handshake(incoming: noq::Incoming, port: u16) -> Result<Accepted, Strin
 }
 
 /// Who the peer is, if its certificate fits the address and port that it speaks from.
-fn identify(connection: &noq::Connection, port: u16) -> Result<PeerIdentity, &'static str> {
+fn identify(connection: &noq::Connection, remote: SocketAddr, port: u16) -> Result<PeerIdentity, &'static str> {
     let protocol = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = protocol.and_then(|data| data.protocol);
     if protocol.as_deref() == Some(ALPN_ENROL) {
         return Ok(PeerIdentity::Enrolling);
     }
     let facts = presented_facts(connection).ok_or("no certificate: enrol first")?;
-    let remote = connection.path(noq::PathId::ZERO).and_then(|path| path.remote_address().ok());
-    let remote = remote.ok_or("connection is gone")?;
     if !facts.addresses.contains(&remote.ip()) {
         return Err("the certificate is for another address");
     }

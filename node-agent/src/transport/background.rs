@@ -29,32 +29,26 @@ impl QueueDelay {
 #[derive(Debug)]
 pub(super) struct BackgroundFactory {
     queue_delay: Arc<QueueDelay>,
-    /// Largest datagram: path MTU discovery sends one as a probe.
-    probe_bytes: u16,
 }
 
 impl BackgroundFactory {
-    pub(super) fn new(queue_delay: Arc<QueueDelay>, probe_bytes: u16) -> Self {
-        Self { queue_delay, probe_bytes }
+    pub(super) fn new(queue_delay: Arc<QueueDelay>) -> Self {
+        Self { queue_delay }
     }
 }
 
 impl ControllerFactory for BackgroundFactory {
     fn build(self: Arc<Self>, _now: Instant, datagram_bytes: u16) -> Box<dyn Controller> {
         let machine = Background::new(datagram_bytes);
-        Box::new(BackgroundController {
-            machine,
-            probe_bytes: self.probe_bytes.into(),
-            batch: None,
-            queue_delay: self.queue_delay.clone(),
-        })
+        let initial_window = machine.window();
+        Box::new(BackgroundController { machine, initial_window, batch: None, queue_delay: self.queue_delay.clone() })
     }
 }
 
 #[derive(Debug, Clone)]
 struct BackgroundController {
     machine: Background,
-    probe_bytes: u64,
+    initial_window: u64,
     batch: Option<AckBatch>,
     queue_delay: Arc<QueueDelay>,
 }
@@ -110,15 +104,13 @@ impl Controller for BackgroundController {
         self.machine.set_datagram_bytes(datagram_bytes);
     }
 
-    /// A probe of the path's MTU counts as in flight, and before the handshake is over nobody acknowledges it: there
-    /// is always room for one beside what the machine allows, or the handshake would never end.
     fn window(&self) -> u64 {
-        self.machine.window() + self.probe_bytes
+        self.machine.window()
     }
 
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
-        metrics.congestion_window = self.window();
+        metrics.congestion_window = self.machine.window();
         metrics.pacing_rate = Some(self.machine.send_rate());
         metrics.send_quantum = Some(self.machine.send_quantum());
         metrics
@@ -129,7 +121,7 @@ impl Controller for BackgroundController {
     }
 
     fn initial_window(&self) -> u64 {
-        self.window()
+        self.initial_window
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

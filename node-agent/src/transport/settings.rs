@@ -31,7 +31,7 @@ const ROUND_TRIP_INITIAL: Duration = Duration::from_millis(100);
 /// Every path must carry this.
 const DATAGRAM_BYTES_INITIAL: u16 = 1200;
 /// Messages stay within an Ethernet frame: their receive buffers grow with the largest datagram.
-pub(super) const WAN_DATAGRAM_BYTES_MAX: u16 = 1452;
+const MESSAGE_DATAGRAM_BYTES_MAX: u16 = 1452;
 
 /// Requests of one peer at a time.
 const SMALL_STREAMS_MAX: u32 = 64;
@@ -155,12 +155,10 @@ impl Traffic {
 
     /// The largest datagram that this traffic sends or takes.
     fn datagram_bytes_max(self, interface: Interface) -> u16 {
-        if self == Self::ForegroundContent {
+        if self.is_content() {
             interface.datagram_bytes_max
         } else {
-            // Links between offices carry no more, and on a loopback interface a probe of 64 KiB is worth many rounds
-            // of a background connection that has just begun.
-            interface.datagram_bytes_max.min(WAN_DATAGRAM_BYTES_MAX)
+            interface.datagram_bytes_max.min(MESSAGE_DATAGRAM_BYTES_MAX)
         }
     }
 

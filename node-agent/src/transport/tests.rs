@@ -31,8 +31,13 @@ struct TestNode {
     address: IpAddr,
 }
 
+/// An address of this process: `127.77.` in the tests' texts stands for a prefix that other processes do not use.
+fn here(text: &str) -> String {
+    text.replacen("127.77.", &format!("127.{}.", 64 + std::process::id() % 128), 1)
+}
+
 fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    here(text).parse().unwrap()
 }
 
 fn envelope(message: envelope::Message) -> Envelope {
@@ -45,8 +50,12 @@ fn accepted() -> Reply {
 
 impl Site {
     fn new() -> Self {
+        Self::opened_at(SystemTime::now())
+    }
+
+    fn opened_at(now: SystemTime) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(&folder.path().join("authority"), SystemTime::now()).unwrap();
+        let authority = Authority::open(&folder.path().join("authority"), now).unwrap();
         Self { folder, authority }
     }
 
@@ -92,8 +101,19 @@ impl TestNode {
     fn start(role: Role, address: &str, identity: NodeIdentity) -> Self {
         let counters = Arc::new(ClassCounters::default());
         let settings = TransportSettings::default();
-        let transport = Transport::bind(role, ip(address), Arc::new(identity), settings, counters.clone()).unwrap();
-        Self { transport: Arc::new(transport), counters, address: ip(address) }
+        let (address, identity) = (ip(address), Arc::new(identity));
+        let transport = Transport::bind(role, address, identity, settings, counters.clone()).unwrap();
+        Self { transport: Arc::new(transport), counters, address }
+    }
+
+    /// As on an interface whose frames carry 1,452 bytes.
+    fn start_on_ethernet(address: &str, identity: NodeIdentity) -> Self {
+        let counters = Arc::new(ClassCounters::default());
+        let interface = Interface { datagram_bytes_max: 1452, ..Interface::of(ip(address)) };
+        let (settings, identity, address) = (TransportSettings::default(), Arc::new(identity), ip(address));
+        let transport =
+            Transport::bind_on(interface, Role::Client, address, identity, settings, counters.clone()).unwrap();
+        Self { transport: Arc::new(transport), counters, address }
     }
 
     /// Accepts every message, forever.

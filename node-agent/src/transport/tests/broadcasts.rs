@@ -7,7 +7,7 @@ use peerdist_core::ports::CLIENT_BROADCAST;
 use proto::broadcast::Request;
 
 fn beacon(sender: &str, revision: u64) -> proto::Broadcast {
-    let node = proto::Node { name: "asker".into(), office: "store".into(), address: sender.into() };
+    let node = proto::Node { name: "asker".into(), office: "store".into(), address: here(sender) };
     let beacon = proto::Beacon { term: 1, plan_revision: revision };
     proto::Broadcast { sender: Some(node), boot_id: 99, counter: 1, request: Some(Request::Beacon(beacon)) }
 }
@@ -49,7 +49,7 @@ async fn replayed_and_redirected_broadcasts_are_dropped() {
     let site = Site::new();
     let node = site.client("127.77.51.2", "store");
     let key = OfficeKey::new(&site.authority.office_key(&"store".parse().unwrap()));
-    let attacker = std::net::UdpSocket::bind("127.77.51.1:0").unwrap();
+    let attacker = std::net::UdpSocket::bind((ip("127.77.51.1"), 0)).unwrap();
     attacker.set_broadcast(true).unwrap();
     let send = |message: &proto::Broadcast| {
         attacker.send_to(&seal(&key, message).unwrap(), ("127.255.255.255", CLIENT_BROADCAST)).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 fn node_of(address: &str) -> proto::Node {
-    proto::Node { name: "till-1".into(), office: "store".into(), address: address.into() }
+    proto::Node { name: "till-1".into(), office: "store".into(), address: here(address) }
 }
 
 /// A server's driver in short: one token, every renewal granted.
@@ -99,6 +99,6 @@ async fn connection_without_certificate_takes_nothing_but_enrolment() {
     let config = ClientConfig::new(tls::enrolling_client(token.root_sha256()).unwrap());
     let to = SocketAddr::new(server.address, peerdist_core::ports::SERVER_SMALL);
     let refused = requester.request_once(config, to, &hello()).await;
-    let Ok((Reply { reply: Some(reply::Reply::Refused(refused)) }, _)) = refused else { panic!("{refused:?}") };
-    assert_eq!(refused.reason, "not-enrolled");
+    let Err(RequestError::Refused { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(reason, "not-enrolled");
 }

@@ -80,27 +80,58 @@ async fn certificate_for_another_address_is_refused_by_both_sides() {
     assert!(matches!(dialled, Err(RequestError::Refused { .. })), "{dialled:?}");
 }
 
+/// A client whose certificate ran out yesterday.
+fn expired_client(site: &Site, address: &str, office: &str) -> TestNode {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let identity = NodeIdentity::open(&site.path().join(format!("{address}-expired"))).unwrap();
+    let peer = PeerIdentity::Client { office: office.parse().unwrap(), node: "late".parse().unwrap() };
+    let request = identity.certificate_request().unwrap();
+    let issued = site.authority.issue(&request, &peer, ip(address), SystemTime::now() - 8 * DAY).unwrap();
+    let enrolment = EnrolReply { certificate: issued.certificate, chain: issued.chain, ..Default::default() };
+    identity.install(site.authority.root(), enrolment).unwrap();
+    assert!(identity.is_expired(SystemTime::now()));
+    TestNode::start(Role::Client, address, identity)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_certificate_is_taken_only_in_the_own_office_while_the_server_is_away() {
+    let site = Site::opened_at(SystemTime::now() - Duration::from_secs(20 * 24 * 3600));
+    let client = site.client("127.77.25.2", "store");
+    let late = expired_client(&site, "127.77.25.3", "store");
+    let stranger = expired_client(&site, "127.77.25.4", "other");
+    late.accept_messages();
+    stranger.accept_messages();
+    let ask = |to: &TestNode| client.transport.request(to.address, Role::Client, MessageClass::Small, hello());
+    assert!(matches!(ask(&late).await, Err(RequestError::Refused { .. })));
+    client.transport.identity().tolerate_expired_peers(true);
+    assert_eq!(ask(&late).await.unwrap(), accepted());
+    assert!(matches!(ask(&stranger).await, Err(RequestError::Refused { .. })));
+    client.transport.identity().tolerate_expired_peers(false);
+    let refused = late.transport.request(client.address, Role::Client, MessageClass::Small, hello()).await;
+    assert!(matches!(refused, Err(RequestError::Refused { .. })), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_plays_the_server_is_refused() {
     let site = Site::new();
-    let _impostor = TestNode::start(Role::Server, "127.77.23.1", site.client_identity("127.77.23.1", "store"));
+    let impostor = TestNode::start(Role::Server, "127.77.23.1", site.client_identity("127.77.23.1", "store"));
     let client = site.client("127.77.23.2", "store");
     client.accept_messages();
     let refused = client.transport.request(ip("127.77.23.1"), Role::Server, MessageClass::Small, hello()).await;
     assert!(matches!(refused, Err(RequestError::Refused { .. })), "{refused:?}");
-    let refused = _impostor.transport.request(client.address, Role::Client, MessageClass::Small, hello()).await;
+    let refused = impostor.transport.request(client.address, Role::Client, MessageClass::Small, hello()).await;
     assert!(matches!(refused, Err(RequestError::Refused { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn port_in_use_names_the_process_that_holds_it() {
     let site = Site::new();
-    let holder = std::net::UdpSocket::bind(("127.77.24.1", ports::CLIENT_FOREGROUND)).unwrap();
+    let holder = std::net::UdpSocket::bind((ip("127.77.24.1"), ports::CLIENT_FOREGROUND)).unwrap();
     let identity = Arc::new(site.client_identity("127.77.24.1", "store"));
     let counters = Arc::new(ClassCounters::default());
     let bound = Transport::bind(Role::Client, ip("127.77.24.1"), identity, TransportSettings::default(), counters);
     let message = bound.err().unwrap().to_string();
     let process = format!("process {} (", std::process::id());
-    assert!(message.contains("port 34337 on 127.77.24.1") && message.contains(&process), "{message}");
+    assert!(message.contains(&here("port 34337 on 127.77.24.1")) && message.contains(&process), "{message}");
     drop(holder);
 }

@@ -21,9 +21,8 @@ fn control(signal: Signal) -> Control {
 
 async fn open(from: &TestNode, to: &TestNode, class: ContentClass) -> (BulkSend, BulkReceive) {
     let start = TransferStart { transfer: 5, digest: vec![1; 32].into(), traceparent: String::new() };
-    let opening = from.transport.bulk().open(to.address, class, start.clone());
-    let (send, receive) = tokio::join!(opening, to.transport.bulk().accept());
-    let (send, receive) = (send.unwrap(), receive.unwrap());
+    let send = from.transport.bulk().open(to.address, class, start.clone()).await.unwrap();
+    let receive = timeout(Duration::from_secs(10), to.transport.bulk().accept()).await.unwrap().unwrap();
     assert_eq!((receive.class, receive.address, &receive.start), (class, from.address, &start));
     assert_eq!(receive.from.role(), Some(from.transport.role()));
     assert_eq!(send.peer.role(), Some(to.transport.role()));
@@ -39,15 +38,10 @@ async fn read_all(chunks: &mut dyn ChunkReceiver) -> Vec<u32> {
     indices
 }
 
-async fn content_arrives(prefix: &str, from_role: Role, class: ContentClass, transfer_class: TransferClass) {
+async fn content_arrives(from: &TestNode, to: &TestNode, class: ContentClass) {
     const CHUNKS: u32 = 64;
-    let site = Site::new();
-    let from = match from_role {
-        Role::Server => site.server(&format!("{prefix}.1")),
-        _ => site.client(&format!("{prefix}.1"), "central"),
-    };
-    let to = site.client(&format!("{prefix}.2"), "store");
-    let (send, receive) = open(&from, &to, class).await;
+    let transfer_class = class.transfer_class();
+    let (send, receive) = open(from, to, class).await;
     let BulkSend { mut chunks, control: mut heard, .. } = send;
     let BulkReceive { chunks: mut arriving, control: mut steering, .. } = receive;
     let sending = async {
@@ -77,17 +71,35 @@ async fn content_arrives(prefix: &str, from_role: Role, class: ContentClass, tra
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreground_content_of_the_server_arrives() {
-    content_arrives("127.77.40", Role::Server, ContentClass::Foreground, TransferClass::ForegroundContent).await;
+    let site = Site::new();
+    let (from, to) = (site.server("127.77.40.1"), site.client("127.77.40.2", "central"));
+    content_arrives(&from, &to, ContentClass::Foreground).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreground_content_of_a_client_arrives() {
-    content_arrives("127.77.41", Role::Client, ContentClass::Foreground, TransferClass::ForegroundContent).await;
+    let site = Site::new();
+    let (from, to) = (site.client("127.77.41.1", "store"), site.client("127.77.41.2", "store"));
+    content_arrives(&from, &to, ContentClass::Foreground).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn background_content_of_a_client_arrives() {
-    content_arrives("127.77.42", Role::Client, ContentClass::Background, TransferClass::BackgroundContent).await;
+    let site = Site::new();
+    let (from, to) = (site.client("127.77.42.1", "central"), site.client("127.77.42.2", "store"));
+    content_arrives(&from, &to, ContentClass::Background).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_of_both_classes_arrives_in_frames_of_an_ethernet() {
+    let site = Site::new();
+    let start = |address| TestNode::start_on_ethernet(address, site.client_identity(address, "store"));
+    for (from, to, class) in [
+        (start("127.77.49.1"), start("127.77.49.2"), ContentClass::Foreground),
+        (start("127.77.49.3"), start("127.77.49.4"), ContentClass::Background),
+    ] {
+        content_arrives(&from, &to, class).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +126,7 @@ async fn receiver_that_does_not_read_stops_the_holder_and_nothing_is_lost() {
         });
         // Long enough for everything, if nothing stopped it.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let unread = from.messages(super::super::bulk::ContentClass::transfer_class(class)).0;
+        let unread = from.messages(class.transfer_class()).0;
         assert!(unread < 16, "{unread} chunks of 1 MiB were taken without being read");
         assert_eq!(read_all(&mut *receive.chunks).await, Vec::from_iter(0..CHUNKS));
         sender.await.unwrap();
@@ -164,4 +176,46 @@ async fn chunk_larger_than_allowed_is_refused_before_it_is_read() {
     send.chunks.send_chunk(0, chunk(0)).await.unwrap();
     let refused = receive.chunks.next_chunk(CHUNK_BYTES - 1).await;
     assert!(matches!(refused, Err(BulkError::Protocol { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zz_bench() {
+    for ethernet in [false, true] {
+        for class in [ContentClass::Foreground, ContentClass::Background] {
+            let site = Site::new();
+            let start = |address| {
+                let identity = site.client_identity(address, "store");
+                if ethernet {
+                    TestNode::start_on_ethernet(address, identity)
+                } else {
+                    TestNode::start(Role::Client, address, identity)
+                }
+            };
+            let n = 60 + usize::from(ethernet) * 2 + usize::from(class == ContentClass::Background);
+            let (from, to) = (start(&format!("127.77.{n}.1")), start(&format!("127.77.{n}.2")));
+            let (send, receive) = open(&from, &to, class).await;
+            let BulkSend { mut chunks, .. } = send;
+            let BulkReceive { chunks: mut arriving, control: _c, .. } = receive;
+            let mib: u32 = std::env::var("MIB").ok().and_then(|t| t.parse().ok()).unwrap_or(256);
+            let start = std::time::Instant::now();
+            let data = chunk(0);
+            let sending = tokio::spawn(async move {
+                for index in 0..mib {
+                    chunks.send_chunk(index, data.clone()).await.unwrap();
+                }
+                chunks.finish().await.unwrap();
+            });
+            let mut got = 0usize;
+            while let Some((_, b)) = arriving.next_chunk(CHUNK_BYTES_MAX).await.unwrap() {
+                got += b.len();
+            }
+            sending.await.unwrap();
+            let s = start.elapsed().as_secs_f64();
+            eprintln!(
+                "ethernet {ethernet} {class:?}: {got} bytes in {s:.2} s = {:.2} Gbit/s, sent {}",
+                got as f64 * 8.0 / s / 1e9,
+                from.bytes(class.transfer_class()).0
+            );
+        }
+    }
 }
