@@ -20,6 +20,8 @@ use std::sync::Arc;
 use peerdist_core::distribution::Distribution;
 use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::OfficeTree;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 pub use self::directory::DirectorySource;
 pub use self::error::{ErrorScope, ObjectError};
@@ -50,4 +52,12 @@ pub struct DesiredUpdate {
 pub trait DesiredSource: Send {
     /// Waits for news; the first call returns what is there. May be cancelled without losing any.
     fn next(&mut self) -> impl Future<Output = DesiredUpdate> + Send;
+}
+
+/// Waits for news in a task of its own and hands them on until `stop`. A source that looks once a second would never
+/// look again if each message and tick of a driver's loop ended its wait.
+pub fn watch(mut source: impl DesiredSource + 'static, stop: CancellationToken) -> mpsc::Receiver<DesiredUpdate> {
+    let (news, received) = mpsc::channel(1);
+    tokio::spawn(stop.run_until_cancelled_owned(async move { while news.send(source.next().await).await.is_ok() {} }));
+    received
 }

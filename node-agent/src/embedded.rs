@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Console, ExitStatus, OutputFormat, Progress, UpOptions};
-use crate::desired::{DesiredSource, DesiredState, DesiredUpdate, DirectorySource, ObjectError};
+use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, DirectorySource, ObjectError};
 use crate::driver::server::{BoundServer, RetryPolicy, ServerSettings};
 use crate::report::RunReport;
 use nodes::Nodes;
@@ -134,18 +134,19 @@ impl Run {
 
     async fn watch(
         mut self,
-        mut source: DirectorySource,
+        source: DirectorySource,
         options: &UpOptions,
         console: Console,
         stop: CancellationToken,
     ) -> ExitStatus {
+        let mut news = desired::watch(source, self.stop.clone());
         let mut progress = Progress::new(&console);
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut stuck_since: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                update = source.next() => self.take(update, &console).await,
+                Some(update) = news.recv() => self.take(update, &console).await,
                 _ = look.tick() => {
                     let snapshot = self.watch.look(&self.nodes);
                     progress.update(&snapshot, Instant::now());

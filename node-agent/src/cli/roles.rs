@@ -4,6 +4,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ClientOptions, Console, ExitStatus, OutputFormat, ServerOptions, UpOptions};
+use crate::driver::client::ClientError;
+use crate::driver::server::ServerError;
 use crate::driver::{run_client, run_server};
 use crate::embedded;
 use crate::telemetry::{Telemetry, TelemetryOptions};
@@ -23,7 +25,7 @@ pub(super) async fn up(options: UpOptions) -> ExitStatus {
 pub(super) async fn server(options: ServerOptions) -> ExitStatus {
     let console = Console::standard_error();
     let telemetry = TelemetryOptions { service: "peerdist-server", default_filter: "info", prefer_text: false };
-    let run = async { ended(run_server(options, stop_on_signal()).await, &console) };
+    let run = async { ended(run_server(options, stop_on_signal()).await, ServerError::is_port_in_use, &console) };
     with_telemetry(telemetry, &console, run).await
 }
 
@@ -31,18 +33,19 @@ pub(super) async fn server(options: ServerOptions) -> ExitStatus {
 pub(super) async fn client(options: ClientOptions) -> ExitStatus {
     let console = Console::standard_error();
     let telemetry = TelemetryOptions { service: "peerdist-client", default_filter: "info", prefer_text: false };
-    let run = async { ended(run_client(options, stop_on_signal()).await, &console) };
+    let run = async { ended(run_client(options, stop_on_signal()).await, ClientError::is_port_in_use, &console) };
     with_telemetry(telemetry, &console, run).await
 }
 
-fn ended<E: std::fmt::Display>(result: Result<(), E>, console: &Console) -> ExitStatus {
-    match result {
-        Ok(()) => ExitStatus::Done,
-        Err(error) => {
-            console.line(&format!("peerdist: {error}"));
-            ExitStatus::Failed
-        }
-    }
+/// As with `up`, a port that somebody else holds is a set-up that cannot be used.
+fn ended<E: std::fmt::Display>(
+    result: Result<(), E>,
+    is_port_in_use: impl Fn(&E) -> bool,
+    console: &Console,
+) -> ExitStatus {
+    let Err(error) = result else { return ExitStatus::Done };
+    console.line(&format!("peerdist: {error}"));
+    if is_port_in_use(&error) { ExitStatus::Unusable } else { ExitStatus::Failed }
 }
 
 async fn with_telemetry(

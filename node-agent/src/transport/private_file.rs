@@ -38,7 +38,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 
 /// Writes the whole file with mode 0600: a reader sees the old content or the new, after a crash too.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    // The parent of a plain name is the empty path.
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_folder(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));

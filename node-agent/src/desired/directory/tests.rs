@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::desired::error::ErrorScope;
@@ -161,4 +162,24 @@ async fn the_example_in_the_repository_is_valid() {
     let uris: Vec<String> = state.distributions.values().map(|one| one.source.uri.to_string()).collect();
     assert_eq!(uris[0], "file:///toolchain/lib/rustlib");
     assert!(uris[1].ends_with("/examples/quickstart/store-settings"), "{uris:?}");
+}
+
+#[tokio::test]
+async fn edits_are_news_to_a_driver_that_never_rests() {
+    let directory = directory(&[("a.yaml", OFFICE), ("b.yaml", &package("1", "file:x"))]);
+    let stop = CancellationToken::new();
+    let mut updates = crate::desired::watch(source(&directory), stop.clone());
+    assert_eq!(only_version(&updates.recv().await.unwrap()), ("1".into(), 1));
+    fs::write(directory.path().join("b.yaml"), package("2", "file:x")).unwrap();
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let edited = timeout(NEWS_WAIT_MAX, async {
+        loop {
+            tokio::select! {
+                Some(update) = updates.recv() => return update,
+                _ = tick.tick() => {}
+            }
+        }
+    });
+    assert_eq!(only_version(&edited.await.unwrap()), ("2".into(), 2));
+    stop.cancel();
 }

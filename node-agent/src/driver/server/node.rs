@@ -18,7 +18,7 @@ use super::ingest::Ingests;
 use super::recording::Recorder;
 use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, ingest, snapshot};
 use crate::database::{MetadataStore, SqliteStore};
-use crate::desired::{DesiredSource, DesiredState, DesiredUpdate};
+use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate};
 use crate::driver::client::manifests;
 use crate::driver::messages::{self, Incoming};
 use crate::driver::sending::{Sending, send_chunks};
@@ -95,8 +95,9 @@ impl Node {
         }
     }
 
-    pub(super) async fn run(mut self, mut desired: impl DesiredSource, stop: CancellationToken) {
+    pub(super) async fn run(mut self, desired: impl DesiredSource + 'static, stop: CancellationToken) {
         self.restore().await;
+        let mut news = desired::watch(desired, stop.clone());
         let transport = self.parts.transport.clone();
         let mut show = tokio::time::interval(SNAPSHOT_INTERVAL);
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
@@ -104,7 +105,7 @@ impl Node {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
             tokio::select! {
                 () = stop.cancelled() => break,
-                update = desired.next() => self.take_objects(update),
+                Some(update) = news.recv() => self.take_objects(update),
                 Some(message) = transport.next_message() => self.take_message(message),
                 Some(event) = self.received.recv() => self.handle(event),
                 () = tokio::time::sleep_until(deadline) => {
