@@ -1,3 +1,5 @@
+//! Downloads against a small real server that cuts connections, changes content and sends redirects.
+
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;

@@ -1,3 +1,5 @@
+//! Whole ingests from files, directories, archives and downloads into a real store.
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
