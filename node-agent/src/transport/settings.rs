@@ -43,9 +43,12 @@ const SMALL_WINDOW_BYTES: u32 = SMALL_MESSAGE_BYTES_MAX as u32 + 1024;
 const SMALL_CONNECTION_BYTES: u32 = 256 << 10;
 const LARGE_WINDOW_BYTES: u32 = 1 << 20;
 const LARGE_CONNECTION_BYTES: u32 = 2 << 20;
-const CONTENT_WINDOW_BYTES: u32 = 4 << 20;
-/// Four transfers that nobody reads do not stop the others of the same peer.
+/// noq closes a connection when a stream holds more than 2,048 unread packets, and does not merge full ones: the window
+/// must be well below that many of the smallest packets.
+const CONTENT_WINDOW_BYTES: u32 = 3 << 19;
+/// Ten transfers that nobody reads do not stop the others of the same peer.
 const CONTENT_CONNECTION_BYTES: u32 = 16 << 20;
+const CONTENT_SEND_BYTES: u64 = 4 << 20;
 
 const MESSAGE_KERNEL_BYTES: usize = 256 << 10;
 const CONTENT_KERNEL_BYTES: usize = 4 << 20;
@@ -227,7 +230,7 @@ impl Traffic {
             .max_concurrent_bidi_streams(VarInt::from_u32(streams))
             .stream_receive_window(VarInt::from_u32(stream_bytes))
             .receive_window(VarInt::from_u32(connection_bytes))
-            .send_window(u64::from(stream_bytes));
+            .send_window(if self.is_content() { CONTENT_SEND_BYTES } else { stream_bytes.into() });
     }
 
     fn set_timers(self, config: &mut TransportConfig) {
