@@ -95,6 +95,11 @@ impl Package {
         self.lengths.len() as u32
     }
 
+    /// Whether every chunk is here and survives a crash.
+    fn is_whole(&self) -> bool {
+        self.available.is_full() && self.held.is_full()
+    }
+
     pub(super) fn bytes_of(&self, index: ChunkIndex) -> u64 {
         self.lengths.get(index as usize).copied().map_or(0, u64::from)
     }
@@ -242,7 +247,8 @@ impl Client {
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let capacity = package.capacity();
         for index in indices_of(runs, capacity) {
-            if package.available.contains(index) && package.held.insert(index) {
+            // The flush may overtake the word that the chunk was stored: both are needed before the package is whole.
+            if package.held.insert(index) {
                 package.state.bytes_held += package.bytes_of(index);
             }
         }
@@ -254,7 +260,7 @@ impl Client {
     pub(super) fn publish_if_whole(&mut self, digest: Digest) {
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let ready = matches!(package.phase, Phase::Fetching | Phase::PublishFailed(_));
-        if ready && package.planned.target && !package.superseded && package.held.is_full() {
+        if ready && package.planned.target && !package.superseded && package.is_whole() {
             package.phase = Phase::Publishing;
             self.outputs.push_back(Output::Publish { digest });
         }

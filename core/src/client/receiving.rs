@@ -150,6 +150,7 @@ impl Client {
         }
         if whole {
             self.outputs.push_back(Output::Flush);
+            self.publish_if_whole(digest);
         }
         self.hurry(now);
     }

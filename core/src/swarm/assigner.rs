@@ -48,19 +48,46 @@ pub fn assign(view: &mut OfficeView, now: Instant, job: &Job) -> Vec<(NodeRef, V
         .filter(|member| job.only.as_ref().is_none_or(|only| *only == member.node.name))
         .map(|member| member.node.clone())
         .collect();
-    let mut round =
-        Round { now, job, once, twice, spoken, busy: busy_holders(view, now, &job.lengths), orders: BTreeMap::new() };
+    let busy = busy_holders(view, now, &job.lengths);
+    let turns = order_of_turns(view, job, &members, &busy, once.len() as usize);
+    let mut round = Round { now, job, once, twice, spoken, busy, orders: BTreeMap::new() };
     loop {
         let mut given = 0;
-        for (position, member) in members.iter().enumerate() {
+        for &position in &turns {
             let start = capacity as usize * position / members.len();
-            given += round.turn(view, member, start as ChunkIndex);
+            given += round.turn(view, &members[position], start as ChunkIndex);
         }
         if given == 0 {
             break;
         }
     }
     round.finish(&members)
+}
+
+/// Positions of the members, whoever has least to receive and to send first. Over a thin link chunks come a few at a
+/// time: were the same member always first, it would be the only second holder and serve the whole office. Among idle
+/// members the turn moves on with what has come.
+fn order_of_turns(
+    view: &mut OfficeView,
+    job: &Job,
+    members: &[NodeRef],
+    busy: &BTreeMap<Option<NodeName>, u64>,
+    come: usize,
+) -> Vec<usize> {
+    let capacity = job.lengths.len() as u32;
+    let mut load = |member: &NodeRef| {
+        let receives = view
+            .package(&member.name, job.digest, capacity)
+            .map_or(0, |package| bytes_of(package.assigned.keys(), &job.lengths));
+        receives + busy.get(&Some(member.name.clone())).copied().unwrap_or(0)
+    };
+    let mut turns: Vec<(u64, usize, usize)> = members
+        .iter()
+        .enumerate()
+        .map(|(position, member)| (load(member), (position + come) % members.len(), position))
+        .collect();
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, _, position)| position).collect()
 }
 
 struct Round<'a> {
@@ -251,6 +278,32 @@ mod tests {
         assert!(asked.is_full());
         assert_eq!(orders.len(), 3, "the work is shared");
         assert!(assign(&mut view, now, &job).is_empty(), "nothing is assigned twice");
+    }
+
+    #[test]
+    fn second_copies_of_chunks_that_come_one_by_one_are_spread_over_the_members() {
+        let now = Instant::now();
+        let mut view = view(now, 5);
+        let job = job(64, false);
+        let mut second_holders: BTreeMap<NodeName, u32> = BTreeMap::new();
+        for index in 0..64 {
+            let come = [ChunkRun { first: index, count: 1 }];
+            view.package(&node("n1").name, job.digest, 64).unwrap().gain(&come);
+            let orders = assign(&mut view, now, &job);
+            for (member, assignments) in orders {
+                let chunks: u32 = assignments.iter().flat_map(|order| &order.runs).map(|run| run.count).sum();
+                *second_holders.entry(member.name.clone()).or_default() += chunks;
+                for run in assignments.iter().flat_map(|order| &order.runs) {
+                    view.package(&member.name, job.digest, 64).unwrap().gain(&[*run]);
+                }
+            }
+            // The others have nothing of it yet: only first copies are counted.
+            for n in 2..=5 {
+                view.package(&node(&format!("n{n}")).name, job.digest, 64).unwrap().gain(&come);
+            }
+        }
+        assert_eq!(second_holders.len(), 4, "{second_holders:?}");
+        assert!(second_holders.values().all(|&chunks| chunks <= 64 / 2), "{second_holders:?}");
     }
 
     #[test]
