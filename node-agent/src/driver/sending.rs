@@ -5,13 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use peerdist_core::chunk_set::{CHUNKS_MAX, ChunkIndex, ChunkRun};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{RUNS_MAX, TransferId};
 use peerdist_core::peer::ContentClass;
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::messages::content_on_ports;
 use crate::store::{NodeStore, ReadError};
@@ -25,6 +29,12 @@ const LINGER: Duration = Duration::from_millis(400);
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 /// Pace of an office transfer that its receiver moved to the background class: pauses as long as it sends.
 const BACKGROUND_SHARE: u32 = 1;
+/// Most control signals that wait to be obeyed; more wait in the connection.
+const SIGNALS_MAX: usize = 64;
+/// Bytes after which a batch of chunks ends. A transfer keeps at most two batches in memory.
+const BATCH_BYTES: usize = 256 << 10;
+/// Most chunks of a batch.
+const BATCH_CHUNKS_MAX: usize = 16;
 
 /// What is to be sent.
 #[derive(Debug)]
@@ -44,39 +54,90 @@ pub(super) async fn send_chunks(
 ) -> Result<Vec<ChunkRun>, BulkError> {
     let start = proto::TransferStart {
         transfer: sending.transfer,
-        digest: bytes::Bytes::copy_from_slice(sending.digest.as_bytes()),
+        digest: Bytes::copy_from_slice(sending.digest.as_bytes()),
         traceparent: current_traceparent(),
     };
-    let BulkSend { mut chunks, mut control, .. } =
+    let BulkSend { mut chunks, control, .. } =
         transport.bulk().open(sending.to, content_on_ports(sending.class), start).await?;
-    let mut pace = Pace::new(&sending.runs);
+    let (heard, signals) = mpsc::channel(SIGNALS_MAX);
+    let _listening = AbortOnDropHandle::new(tokio::spawn(listen(control, heard)));
+    let mut pace = Pace::new(&sending.runs, signals);
     let mut damaged = Vec::new();
+    let mut reading: Option<JoinHandle<Batch>> = None;
     loop {
-        if !pace.listen(control.as_mut()).await {
-            return Ok(damaged);
+        if reading.is_none() {
+            if !pace.listen().await {
+                return Ok(damaged);
+            }
+            reading = read_next(store, sending.digest, &mut pace.queue);
         }
-        let Some(index) = pace.queue.pop_front() else { break };
-        let (store, digest) = (store.clone(), sending.digest);
-        match tokio::task::spawn_blocking(move || store.read_chunk(digest, index)).await {
-            Ok(Ok(bytes)) => {
-                let (began, length) = (Instant::now(), bytes.len() as u64);
-                chunks.send_chunk(index, bytes).await?;
-                pace.sent(began, length);
+        let Some(batch) = reading.take() else { break };
+        let Ok(batch) = batch.await else { break };
+        batch.unread.into_iter().rev().for_each(|index| pace.queue.push_front(index));
+        // The next batch is read while this one is sent.
+        reading = read_next(store, sending.digest, &mut pace.queue);
+        for (index, read) in batch.read {
+            if !pace.obey_between_chunks().await {
+                return Ok(damaged);
             }
-            Ok(Err(ReadError::Missing { .. })) => {}
-            Ok(Err(ReadError::Corrupt { .. })) => damaged.push(ChunkRun { first: index, count: 1 }),
-            Ok(Err(ReadError::Store(error))) => {
-                tracing::warn!(%error, index, digest = %sending.digest, "chunk cannot be read");
+            match read {
+                Ok(bytes) => {
+                    let (began, length) = (Instant::now(), bytes.len() as u64);
+                    chunks.send_chunk(index, bytes).await?;
+                    pace.sent(began, length);
+                }
+                Err(ReadError::Missing { .. }) => {}
+                Err(ReadError::Corrupt { .. }) => damaged.push(ChunkRun { first: index, count: 1 }),
+                Err(ReadError::Store(error)) => {
+                    tracing::warn!(%error, index, digest = %sending.digest, "chunk cannot be read");
+                }
             }
-            Err(_) => break,
         }
     }
     chunks.finish().await?;
     Ok(damaged)
 }
 
+/// Chunks read in one go on a thread that may wait: handing over each small chunk costs more than reading it.
+struct Batch {
+    read: Vec<(ChunkIndex, Result<Bytes, ReadError>)>,
+    unread: Vec<ChunkIndex>,
+}
+
+/// Begins to read what is first in the queue. `None` when nothing is wanted.
+fn read_next(store: &Arc<NodeStore>, digest: Digest, queue: &mut VecDeque<ChunkIndex>) -> Option<JoinHandle<Batch>> {
+    let wanted: Vec<ChunkIndex> = queue.drain(..queue.len().min(BATCH_CHUNKS_MAX)).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    let store = store.clone();
+    Some(tokio::task::spawn_blocking(move || {
+        let (mut read, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+        let mut wanted = wanted.into_iter();
+        while bytes < BATCH_BYTES
+            && let Some(index) = wanted.next()
+        {
+            let chunk = store.read_chunk(digest, index);
+            bytes += chunk.as_ref().map_or(0, Bytes::len);
+            read.push((index, chunk));
+        }
+        Batch { read, unread: wanted.collect() }
+    }))
+}
+
+/// Reads what the receiver says until it has nothing more to say. A task of its own, because giving up a read half-way
+/// would lose the beginning of a signal.
+async fn listen(mut control: Box<dyn ControlReceiver>, heard: mpsc::Sender<proto::Control>) {
+    while let Ok(Some(signal)) = control.next_control().await {
+        if heard.send(signal).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// What the receiver wants, and how fast.
 struct Pace {
+    signals: mpsc::Receiver<proto::Control>,
     queue: VecDeque<ChunkIndex>,
     paused: bool,
     rate_bytes_per_second: Option<u64>,
@@ -86,8 +147,9 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(runs: &[ChunkRun]) -> Self {
+    fn new(runs: &[ChunkRun], signals: mpsc::Receiver<proto::Control>) -> Self {
         Self {
+            signals,
             queue: runs.iter().flat_map(|run| run.range()).collect(),
             paused: false,
             rate_bytes_per_second: None,
@@ -98,37 +160,42 @@ impl Pace {
     }
 
     /// Takes in what the receiver said, waiting as long as there is nothing to send. False when it cancelled.
-    async fn listen(&mut self, control: &mut dyn ControlReceiver) -> bool {
-        loop {
-            let wait = if self.paused {
-                Some(PAUSE_MAX)
-            } else if self.queue.is_empty() {
-                Some(LINGER)
-            } else {
-                self.not_before.map(|at| at.saturating_duration_since(Instant::now()))
-            };
-            if !self.listening {
-                if self.paused {
-                    return false;
-                }
-                if let (Some(at), false) = (self.not_before, self.queue.is_empty()) {
-                    sleep_until(at).await;
-                }
-                return true;
-            }
-            let Ok(heard) = timeout(wait.unwrap_or_default(), control.next_control()).await else {
-                return !self.paused;
-            };
-            match heard {
-                Ok(Some(signal)) => {
-                    if !self.obey(signal) {
-                        return false;
-                    }
-                }
-                Ok(None) => self.listening = false,
-                Err(_) => return false,
+    async fn listen(&mut self) -> bool {
+        while self.queue.is_empty() && self.listening {
+            let Ok(heard) = timeout(LINGER, self.signals.recv()).await else { return true };
+            if !self.hear(heard) {
+                return false;
             }
         }
+        true
+    }
+
+    /// Takes in what the receiver said, and waits while it pauses or slows down the transfer. False when it cancelled.
+    async fn obey_between_chunks(&mut self) -> bool {
+        loop {
+            let wait = match self.not_before {
+                _ if self.paused => PAUSE_MAX,
+                Some(at) => at.saturating_duration_since(Instant::now()),
+                None => Duration::ZERO,
+            };
+            if !self.listening {
+                // Nobody will end the pause.
+                if !self.paused {
+                    sleep(wait).await;
+                }
+                return !self.paused;
+            }
+            let Ok(heard) = timeout(wait, self.signals.recv()).await else { return !self.paused };
+            if !self.hear(heard) {
+                return false;
+            }
+        }
+    }
+
+    /// `None`: the receiver has nothing more to say.
+    fn hear(&mut self, heard: Option<proto::Control>) -> bool {
+        self.listening = heard.is_some();
+        heard.is_none_or(|signal| self.obey(signal))
     }
 
     fn obey(&mut self, control: proto::Control) -> bool {
