@@ -6,8 +6,9 @@ use peerdist_core::message::{DecodeError, Message, decode_envelope, encode_envel
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef, Peer};
 use peerdist_core::ports::Role;
 use peerdist_core::wire::proto;
+use tracing::{Instrument, Span};
 
-use crate::telemetry::current_traceparent;
+use crate::telemetry::{current_traceparent, with_parent};
 use crate::transport::{self, PeerIdentity, RequestError, Transport};
 
 /// Why a message did not do its work.
@@ -29,8 +30,24 @@ impl SendFailure {
     }
 }
 
-/// Sends a message and waits for its reply.
+/// Sends a message and waits for its reply, as a part of the current trace. A plan and a want begin one when there is
+/// none: the way of a package is worth to be followed, the many reports are not.
 pub(super) async fn send(
+    transport: &Transport,
+    address: IpAddr,
+    role: Role,
+    class: MessageClass,
+    message: &Message,
+) -> Result<(), SendFailure> {
+    let span = match message {
+        Message::Plan(_) => tracing::info_span!("plan", to = %address),
+        Message::Want(want) => tracing::info_span!("want", to = %address, digest = %want.digest),
+        _ => Span::current(),
+    };
+    send_in_trace(transport, address, role, class, message).instrument(span).await
+}
+
+async fn send_in_trace(
     transport: &Transport,
     address: IpAddr,
     role: Role,
@@ -49,6 +66,16 @@ pub(super) async fn send(
             Err(SendFailure::Unreachable)
         }
     }
+}
+
+/// What a received message leads to belongs to the trace of its sender, if that has one.
+pub(super) fn span_of(envelope: &proto::Envelope, from: IpAddr) -> Span {
+    if envelope.traceparent.is_empty() {
+        return Span::none();
+    }
+    let span = tracing::info_span!("message", %from);
+    with_parent(&span, &envelope.traceparent);
+    span
 }
 
 /// The node behind a certificate; `None` for a peer that is no client.

@@ -17,6 +17,7 @@ use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::broadcast::Request;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::receiving::Expected;
 use super::{CHECK_PLAN, ClientSettings, manifests, receiving, storing};
@@ -114,15 +115,20 @@ impl Node {
         let mut renewal = tokio::time::interval(RENEWAL_CHECK_INTERVAL);
         loop {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
+            let mut span = Span::none();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(message) = transport.next_message() => self.take_message(message),
+                Some(message) = transport.next_message() => {
+                    span = messages::span_of(&message.envelope, message.address);
+                    self.take_message(message);
+                }
                 (_, broadcast) = next_broadcast(&transport) => self.take_broadcast(broadcast),
                 Some(event) = self.received.recv() => self.machine.handle(Instant::now(), event),
                 () = tokio::time::sleep_until(deadline) => self.machine.handle_timeout(Instant::now()),
                 _ = show.tick() => self.show(),
                 _ = renewal.tick() => self.renew_certificate(),
             }
+            let _in_trace = span.enter();
             while let Some(output) = self.machine.poll() {
                 self.act(output);
             }
@@ -189,7 +195,7 @@ impl Node {
             Output::Send { to, class, message } => self.send(to, class, message),
             Output::Broadcast(request) => self.broadcast(request),
             Output::Prepare { planned, from } => {
-                tokio::spawn(manifests::prepare(self.context.clone(), planned, from));
+                tokio::spawn(manifests::prepare(self.context.clone(), planned, from).in_current_span());
             }
             Output::Expect { transfer, from, class, digest, runs } => {
                 self.expected.expect(transfer, from, class, digest, &runs);
@@ -197,7 +203,7 @@ impl Node {
             Output::Steer { transfer, signal } => self.steer(transfer, signal),
             Output::Serve { to, class, transfer, digest, runs } => {
                 let context = self.context.clone();
-                tokio::spawn(async move {
+                let serving = async move {
                     let sending = Sending { to: to.address, class, transfer, digest, runs };
                     match send_chunks(&context.transport, &context.store, sending).await {
                         Ok(damaged) if !damaged.is_empty() => {
@@ -207,7 +213,8 @@ impl Node {
                         Err(error) => tracing::debug!(to = %to, %error, "transfer ended"),
                     }
                     context.tell(Event::ServeEnded { to: to.name, transfer }).await;
-                });
+                };
+                tokio::spawn(serving.in_current_span());
             }
             Output::Flush => self.context.flush.notify_one(),
             Output::Publish { digest } => {
@@ -229,7 +236,7 @@ impl Node {
 
     fn send(&self, to: Peer, class: MessageClass, message: Message) {
         let context = self.context.clone();
-        tokio::spawn(async move {
+        let sending = async move {
             let (address, role): (IpAddr, Role) = match &to {
                 Peer::Server => (context.settings.server, Role::Server),
                 Peer::Node(node) => (node.address, Role::Client),
@@ -243,7 +250,8 @@ impl Node {
                     context.tell(Event::Undelivered { to, message, refused }).await;
                 }
             }
-        });
+        };
+        tokio::spawn(sending.in_current_span());
     }
 
     fn broadcast(&self, request: BroadcastRequest) {

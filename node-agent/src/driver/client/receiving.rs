@@ -14,11 +14,13 @@ use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::node::Context;
 use crate::driver::messages;
 use crate::metrics::{ChunkRejection, ContentLink, ContentSource};
 use crate::store::{ChunkFault, StoreError};
+use crate::telemetry::with_parent;
 use crate::transport::bulk::{ChunkReceiver, ControlSender};
 use crate::transport::{self, BulkReceive};
 
@@ -141,7 +143,9 @@ pub(super) async fn accept(context: Context, expected: Expected, stop: Cancellat
             tracing::debug!(address = %transfer.address, transfer = transfer.start.transfer, "transfer was not asked for");
             continue;
         };
-        tokio::spawn(receive(context.clone(), expected.clone(), transfer, begun));
+        let span = tracing::info_span!("transfer", from = %transfer.address, digest = %begun.digest);
+        with_parent(&span, &transfer.start.traceparent);
+        tokio::spawn(receive(context.clone(), expected.clone(), transfer, begun).instrument(span));
     }
 }
 

@@ -13,6 +13,7 @@ use peerdist_core::ports::Role;
 use peerdist_core::server::{Server, ServerConfig, ServerEvent, ServerOutput};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::ingest::Ingests;
 use super::recording::Recorder;
@@ -103,10 +104,14 @@ impl Node {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
+            let mut span = Span::none();
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(update) = news.recv() => self.take_objects(update),
-                Some(message) = transport.next_message() => self.take_message(message),
+                Some(message) = transport.next_message() => {
+                    span = messages::span_of(&message.envelope, message.address);
+                    self.take_message(message);
+                }
                 Some(event) = self.received.recv() => self.handle(event),
                 () = tokio::time::sleep_until(deadline) => {
                     self.machine.handle_timeout(Instant::now(), Timestamp::now());
@@ -114,6 +119,7 @@ impl Node {
                 _ = show.tick() => self.show(),
                 _ = upkeep.tick() => self.keep_up(),
             }
+            let _in_trace = span.enter();
             while let Some(output) = self.machine.poll() {
                 self.act(output);
             }
@@ -209,7 +215,7 @@ impl Node {
             ServerOutput::Serve { to, transfer, digest, runs } => {
                 let (transport, store, events) =
                     (self.parts.transport.clone(), self.parts.store.clone(), self.events.clone());
-                tokio::spawn(async move {
+                let serving = async move {
                     let class = ContentClass::Foreground;
                     let sending = Sending { to: to.address, class, transfer, digest, runs };
                     match send_chunks(&transport, &store, sending).await {
@@ -220,7 +226,8 @@ impl Node {
                         Err(error) => tracing::debug!(to = %to, %error, "transfer ended"),
                     }
                     drop(events.send(ServerEvent::ServeEnded { to: to.name, transfer }).await);
-                });
+                };
+                tokio::spawn(serving.in_current_span());
             }
             ServerOutput::NodeCompleted { node, digest, bytes } => {
                 if let Some(key) = self.machine.key_of(digest) {
@@ -239,12 +246,13 @@ impl Node {
 
     fn send(&self, to: NodeRef, class: MessageClass, message: Message) {
         let transport = self.parts.transport.clone();
-        tokio::spawn(async move {
+        let sending = async move {
             if let Err(failure) = messages::send(&transport, to.address, Role::Client, class, &message).await {
                 // Level-driven: whoever missed it says so with its next hello or report.
                 tracing::debug!(to = %to, ?failure, "message did not arrive");
             }
-        });
+        };
+        tokio::spawn(sending.in_current_span());
     }
 
     fn send_plan(&self, to: NodeRef, class: MessageClass, plan: Plan) {
