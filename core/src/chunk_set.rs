@@ -41,11 +41,7 @@ impl ChunkSet {
 
     /// The set of all chunks.
     pub fn full(capacity: u32) -> Self {
-        let mut set = Self::new(capacity);
-        for index in 0..set.capacity {
-            set.insert(index);
-        }
-        set
+        Self::new(capacity).complement()
     }
 
     /// Number of chunks the package has.
@@ -126,9 +122,11 @@ impl ChunkSet {
 
     /// The chunks that are missing.
     pub fn complement(&self) -> ChunkSet {
-        let mut all = Self::full(self.capacity);
-        all.subtract(self);
-        all
+        let mut words: Vec<u64> = self.words.iter().map(|word| !word).collect();
+        if let (Some(last), used @ 1..) = (words.last_mut(), self.capacity % 64) {
+            *last &= (1 << used) - 1;
+        }
+        Self { words, capacity: self.capacity, len: self.capacity - self.len }
     }
 
     /// Chunks in ascending order.

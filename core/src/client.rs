@@ -37,8 +37,10 @@ use receiving::Incoming;
 
 /// Regular look at deadlines, retries and silent transfers.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
-/// Changes are gathered this long before they are reported or acted upon.
-pub const GATHER: Duration = Duration::from_millis(15);
+/// A change is reported and acted upon at once, unless that was done just before: then changes are gathered this long.
+pub const GATHER: Duration = Duration::from_millis(4);
+/// Old versions are looked at this often at least, for those whose time is over.
+pub const PRUNE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How often a client greets the server.
 pub const HELLO_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a member reports to its rendezvous point even if nothing changed.
@@ -83,7 +85,11 @@ pub struct Client {
     parent_claim: Option<(Term, NodeRef)>,
     parent_turn: usize,
     housekeeping_at: Instant,
+    acted_at: Option<Instant>,
+    /// Deadlines of whatever waits: earlier ones win, and everything is looked at.
+    wake_at: Option<Instant>,
     urgent_at: Option<Instant>,
+    prune_at: Instant,
     hello_at: Instant,
     report_at: Instant,
     inventory_due: bool,
@@ -110,7 +116,10 @@ impl Client {
             parent_claim: None,
             parent_turn: 0,
             housekeeping_at: now,
+            acted_at: None,
+            wake_at: None,
             urgent_at: None,
+            prune_at: now,
             hello_at: now,
             report_at: now,
             inventory_due: false,
@@ -170,8 +179,12 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.election.handle_timeout(now);
         self.drive_election(now);
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.wake_at = None;
+            self.retry_packages(now);
+            self.hurry(now);
+        }
         if self.urgent_at.is_some_and(|at| at <= now) {
-            self.urgent_at = None;
             self.act(now);
         }
         if self.housekeeping_at <= now {
@@ -179,6 +192,7 @@ impl Client {
             self.greet(now);
             self.retry_packages(now);
             self.end_silent_transfers(now);
+            self.prune(now);
             self.act(now);
         }
     }
@@ -190,7 +204,7 @@ impl Client {
 
     /// When [`Client::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Instant {
-        let deadlines = [self.election.poll_timeout(), self.urgent_at];
+        let deadlines = [self.election.poll_timeout(), self.urgent_at, self.wake_at];
         deadlines.into_iter().flatten().fold(self.housekeeping_at, Instant::min)
     }
 
@@ -243,11 +257,17 @@ impl Client {
 
     /// Something changed that should be reported or acted upon soon.
     fn hurry(&mut self, now: Instant) {
-        let soon = now + GATHER;
+        let soon = self.acted_at.map_or(now, |at| now.max(at + GATHER));
         self.urgent_at = Some(self.urgent_at.map_or(soon, |at| at.min(soon)));
     }
 
+    /// Something may be done at that moment and not before.
+    fn wake_at(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
     fn act(&mut self, now: Instant) {
+        (self.urgent_at, self.acted_at) = (None, Some(now));
         if self.leading.is_some() {
             self.lead(now);
         } else {
@@ -281,7 +301,7 @@ impl Client {
                 self.election.handle(now, rendezvous::Event::Beacon { from, term }, &mut self.rng);
                 Ok(())
             }
-            Message::RendezvousClaim { term, .. } => self.hear_parent_claim(term, from),
+            Message::RendezvousClaim { term, .. } => self.hear_parent_claim(now, term, from),
             Message::MemberReport(report) if same_office => self.take_member_report(now, &from, report),
             Message::Inventory(inventory) if same_office => self.take_member_inventory(now, &from, inventory),
             Message::Inventory(inventory) => self.take_child_inventory(&from, inventory),

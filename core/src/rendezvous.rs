@@ -199,6 +199,12 @@ impl Rendezvous {
             }
             return;
         }
+        if self.office_type == OfficeType::Wired && self.state == State::Leading && term == self.term {
+            // It knows a smaller name of the same term that this node never heard: one of the two has to go higher.
+            self.term += 1;
+            self.lead(now);
+            return;
+        }
         // The server's knowledge of a wired office lags behind its beacons, so only a higher term overrules them.
         let news = match &self.state {
             State::Listening => term >= self.term && self.office_type == OfficeType::WiFi,

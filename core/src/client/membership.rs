@@ -31,9 +31,8 @@ impl Client {
     }
 
     pub(super) fn begin_following(&mut self, now: Instant) {
-        if self.leading.take().is_some() {
-            self.drop_transit_packages();
-        }
+        // A transit copy stays here and is served from here: a change of the rendezvous point moves no content.
+        self.leading = None;
         self.inventory_due = true;
         self.hurry(now);
         self.retry_packages(now);
@@ -67,7 +66,7 @@ impl Client {
             Message::Inventory(_) if to_leader => self.inventory_due = true,
             Message::Want(want) => self.want_failed(now, want.transfer, refused),
             Message::Fetch(fetch) => self.fetch_failed(now, to, &fetch, refused.as_deref()),
-            Message::Assign(assign) => self.assign_failed(now, to, assign, refused.as_deref()),
+            Message::Assign(assign) => self.assign_failed(to, assign),
             Message::Complete { digest, .. } => {
                 if let Some(package) = self.packages.get_mut(&digest) {
                     package.completion_due = true;
@@ -98,7 +97,7 @@ impl Client {
         if self.inventory_due {
             self.inventory_due = false;
             let inventory = self.inventory();
-            self.packages.values_mut().for_each(super::Package::forget_delta);
+            self.packages.values_mut().for_each(super::Package::forget_gains);
             self.send(Peer::Node(leader), MessageClass::Foreground, Message::Inventory(inventory));
             self.report_at = now + REPORT_INTERVAL;
             return;
@@ -188,17 +187,19 @@ impl Client {
     }
 
     /// The rendezvous point of the parent office made itself known.
-    pub(super) fn hear_parent_claim(&mut self, term: Term, from: NodeRef) -> Result<(), Refusal> {
+    pub(super) fn hear_parent_claim(&mut self, now: Instant, term: Term, from: NodeRef) -> Result<(), Refusal> {
         let parent = self.plan.as_ref().and_then(|plan| plan.parent.as_ref());
         if parent != Some(&from.office) {
             return Err(Refusal::unexpected());
         }
         let known = self.parent_claim.as_ref();
         if known.is_none_or(|(known_term, node)| term > *known_term || (term == *known_term && *node == from)) {
-            let is_new = known.is_none_or(|(_, node)| *node != from);
+            let is_new = known.is_none_or(|(known_term, node)| *node != from || *known_term != term);
             self.parent_claim = Some((term, from.clone()));
             if is_new && self.election.is_leading() {
                 self.tell_parent_what_came(&from);
+                self.packages.values_mut().for_each(|package| package.upstream.ask_again());
+                self.hurry(now);
             }
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Client;
 use super::event::{Output, PreparedPackage};
+use super::{Client, PRUNE_INTERVAL_MAX};
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of};
 use crate::digest::Digest;
 use crate::message::{Message, NodeState, PackageDelta, RUNS_MAX};
@@ -12,8 +12,10 @@ use crate::plan::PlannedPackage;
 use crate::swarm::office_view::ChunkLengths;
 use crate::swarm::upstream::Upstream;
 
-/// Pause before a manifest is asked for again.
-const PREPARE_RETRY: Duration = Duration::from_millis(700);
+/// Pause before a manifest is asked for again the first time; it doubles with every failure.
+const PREPARE_RETRY_MIN: Duration = Duration::from_millis(40);
+/// Longest pause before a manifest is asked for again.
+const PREPARE_RETRY_MAX: Duration = Duration::from_millis(1_280);
 /// Pause after a failure that will not go away by itself (disk full, foreign directory).
 const FINAL_RETRY: Duration = Duration::from_secs(30);
 /// Pause before publishing is tried again.
@@ -65,6 +67,11 @@ pub(super) struct Package {
     unreported_lost: ChunkSet,
     state_changed: bool,
     pub(super) completion_due: bool,
+    /// When manifest and place on disk were made.
+    pub(super) prepared_at: Option<Instant>,
+    /// The store had some of it when the process started.
+    pub(super) on_disk: bool,
+    prepare_failures: u32,
 }
 
 impl Package {
@@ -83,6 +90,9 @@ impl Package {
             unreported_lost: ChunkSet::default(),
             state_changed: true,
             completion_due: false,
+            prepared_at: None,
+            on_disk: false,
+            prepare_failures: 0,
         }
     }
 
@@ -111,6 +121,10 @@ impl Package {
         }
     }
 
+    fn prepare_pause(&self) -> Duration {
+        PREPARE_RETRY_MIN.saturating_mul(1 << self.prepare_failures.min(8)).min(PREPARE_RETRY_MAX)
+    }
+
     pub(super) fn touch(&mut self) {
         self.state_changed = true;
     }
@@ -126,19 +140,30 @@ impl Package {
         Some(PackageDelta { digest: self.planned.digest, available, lost, state: self.state.clone() })
     }
 
-    /// A full inventory makes earlier deltas needless.
+    /// The node is its own rendezvous point: it needs no reports.
     pub(super) fn forget_delta(&mut self) {
-        let capacity = self.capacity();
-        self.unreported = ChunkSet::new(capacity);
-        self.unreported_lost = ChunkSet::new(capacity);
+        self.forget_gains();
+        self.unreported_lost = ChunkSet::new(self.capacity());
+    }
+
+    /// A full inventory makes earlier gains needless. It only adds, so what was lost is still to be said.
+    pub(super) fn forget_gains(&mut self) {
+        self.unreported = ChunkSet::new(self.capacity());
         self.state_changed = false;
     }
 
-    fn take_prepared(&mut self, prepared: PreparedPackage) {
+    /// The rendezvous point does not know of a chunk that is here.
+    pub(super) fn report_again(&mut self, index: ChunkIndex) {
+        self.unreported.insert(index);
+    }
+
+    fn take_prepared(&mut self, now: Instant, prepared: PreparedPackage) {
+        (self.prepared_at, self.prepare_failures) = (Some(now), 0);
         let capacity = prepared.lengths.len() as u32;
         self.lengths = prepared.lengths;
         self.unreported = prepared.available.clone();
-        self.unreported_lost = ChunkSet::new(capacity);
+        // Whatever was reported of it before, nothing else is here now.
+        self.unreported_lost = prepared.available.complement();
         self.in_flight = ChunkSet::new(capacity);
         self.available = prepared.available;
         self.held = prepared.held;
@@ -194,7 +219,8 @@ impl Client {
             self.election.leader().cloned().map(Peer::Node)
         };
         let Some(package) = self.packages.get_mut(&digest) else { return };
-        if !package.planned.target && !leading {
+        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it.
+        if !package.planned.target && !leading && !package.on_disk {
             return;
         }
         let Some(from) = from else { return };
@@ -208,7 +234,7 @@ impl Client {
             self.outputs.push_back(Output::Delete { digest });
             return;
         };
-        package.take_prepared(prepared);
+        package.take_prepared(now, prepared);
         let distribution = package.planned.key.distribution.clone();
         let replaced: Vec<Digest> = self
             .packages
@@ -220,6 +246,7 @@ impl Client {
             self.drop_replaced(old);
         }
         self.show_own_package(now, digest);
+        self.prune_at = now;
         self.publish_if_whole(digest);
         self.hurry(now);
     }
@@ -236,11 +263,14 @@ impl Client {
             self.parent_turn += 1;
         }
         let Some(package) = self.packages.get_mut(&digest) else { return };
-        package.phase = Phase::Planned(Some(now + if is_final { FINAL_RETRY } else { PREPARE_RETRY }));
+        let pause = if is_final { FINAL_RETRY } else { package.prepare_pause() };
+        package.phase = Phase::Planned(Some(now + pause));
+        package.prepare_failures = package.prepare_failures.saturating_add(1);
         if is_final {
             package.state.error = Some((reason, message));
             package.touch();
         }
+        self.wake_at(now + pause);
     }
 
     pub(super) fn flushed(&mut self, now: Instant, digest: Digest, runs: &[ChunkRun]) {
@@ -267,18 +297,36 @@ impl Client {
     }
 
     pub(super) fn published(&mut self, now: Instant, digest: Digest) {
-        let retention_seconds = self.plan.as_ref().map_or(0, |plan| plan.retention_seconds);
         let Some(package) = self.packages.get_mut(&digest) else { return };
         package.phase = Phase::Published;
         package.state.complete = true;
         package.state.error = None;
         package.completion_due = true;
         package.touch();
-        let distribution = package.planned.key.distribution.clone();
-        let versions = package.planned.retention_versions;
-        self.outputs.push_back(Output::Prune { distribution, versions, retention_seconds });
+        self.prune_at = now;
+        self.prune(now);
         self.announce_completions();
         self.hurry(now);
+    }
+
+    /// Has old versions deleted whose time is over, of every distribution whose newest version is published: after a
+    /// publication, after a new plan, and regularly because time passes.
+    pub(super) fn prune(&mut self, now: Instant) {
+        if self.prune_at > now {
+            return;
+        }
+        let Some(plan) = &self.plan else { return };
+        let retention_seconds = plan.retention_seconds;
+        let interval = Duration::from_secs(retention_seconds.saturating_add(1)).min(PRUNE_INTERVAL_MAX);
+        self.prune_at = now + interval;
+        let published = self.packages.values().filter(|package| package.phase == Phase::Published);
+        for package in published.filter(|package| !package.superseded) {
+            self.outputs.push_back(Output::Prune {
+                distribution: package.planned.key.distribution.clone(),
+                versions: package.planned.retention_versions,
+                retention_seconds,
+            });
+        }
     }
 
     /// Tells the server of published packages until it has heard.

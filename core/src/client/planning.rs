@@ -36,14 +36,23 @@ impl Client {
         self.plan = Some(plan);
         self.signed_plan = Some(signed);
         self.parent_turn = 0;
+        self.prune_at = now;
         self.retry_packages(now);
         self.hand_on_plan(now);
         self.hurry(now);
     }
 
     fn take_planned(&mut self, now: Instant, planned: &PlannedPackage) {
+        let unpublished_by_plan = self.packages.get(&planned.digest).is_some_and(|package| {
+            !planned.target && matches!(package.phase, Phase::Publishing | Phase::Published | Phase::PublishFailed(_))
+        });
+        if unpublished_by_plan {
+            self.drop_package(planned.digest);
+        }
         let Some(package) = self.packages.get_mut(&planned.digest) else {
-            self.packages.insert(planned.digest, Package::new(planned.clone()));
+            let mut package = Package::new(planned.clone());
+            package.on_disk = self.unclaimed.contains_key(&planned.digest);
+            self.packages.insert(planned.digest, package);
             return;
         };
         let was_paused = package.planned.paused;
@@ -81,21 +90,5 @@ impl Client {
         self.cancel_transfers(digest);
         self.packages.remove(&digest);
         self.outputs.push_back(Output::Delete { digest });
-    }
-
-    pub(super) fn drop_transit_packages(&mut self) {
-        let transit: Vec<Digest> = self
-            .packages
-            .iter()
-            .filter(|(_, package)| !package.planned.target && package.phase != Phase::Planned(None))
-            .map(|(&digest, _)| digest)
-            .collect();
-        for digest in transit {
-            if let Some(package) = self.packages.get(&digest) {
-                let planned = package.planned.clone();
-                self.drop_package(digest);
-                self.packages.insert(digest, Package::new(planned));
-            }
-        }
     }
 }

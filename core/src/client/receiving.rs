@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Client;
-use super::event::{ControlSignal, Output, Refusal};
+use super::event::{ControlSignal, NOT_READY, Output, Refusal};
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
 use crate::message::{Assign, Grant, Holder, Message, TransferId, Unserved, UnservedReason, Want};
@@ -38,6 +38,9 @@ impl Client {
         if self.election.leader() != Some(from) {
             return Err(Refusal::new("not-following", "this node follows another rendezvous point"));
         }
+        if !self.packages.get(&assign.digest).is_some_and(|package| package.is_prepared() && !package.planned.paused) {
+            return Err(Refusal::new(NOT_READY, "this node is not ready for the package"));
+        }
         self.follow_assignments(now, assign);
         Ok(())
     }
@@ -54,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Asks the holder for chunks: more on a running transfer, or a new one.
+    /// Asks the holder for chunks: more on a running transfer, or a new one. Returns those that are on their way now.
     pub(super) fn start(
         &mut self,
         now: Instant,
@@ -63,37 +66,41 @@ impl Client {
         digest: Digest,
         runs: &[ChunkRun],
         lost_holders: Vec<NodeName>,
-    ) {
-        let Some(package) = self.packages.get_mut(&digest) else { return };
+    ) -> ChunkSet {
+        let Some(package) = self.packages.get_mut(&digest) else { return ChunkSet::default() };
         if !package.is_prepared() || package.planned.paused {
-            return;
+            return ChunkSet::default();
         }
         let mut wanted: Vec<ChunkIndex> = Vec::new();
         let capacity = package.capacity();
         for index in indices_of(runs, capacity) {
-            if !package.available.contains(index) && package.in_flight.insert(index) {
+            if package.available.contains(index) {
+                package.report_again(index);
+            } else if package.in_flight.insert(index) {
                 wanted.push(index);
             }
         }
-        if wanted.is_empty() {
-            return;
-        }
         let runs = runs_of(wanted);
-        let mut remaining = ChunkSet::new(package.capacity());
+        let mut remaining = ChunkSet::new(capacity);
         remaining.insert_runs(&runs);
+        if remaining.is_empty() {
+            self.hurry(now);
+            return remaining;
+        }
         let from = match &holder {
             Holder::Server => Peer::Server,
             Holder::Node(node) => Peer::Node(node.clone()),
         };
         // The server decides on each request by its ledger, so a running transfer is only extended between clients.
-        let running = self.transfers.iter_mut().find(|(_, transfer)| {
-            transfer.holder == holder && transfer.digest == digest && transfer.started && holder != Holder::Server
-        });
+        let running = self
+            .transfers
+            .iter_mut()
+            .find(|(_, transfer)| transfer.holder == holder && transfer.digest == digest && holder != Holder::Server);
         if let Some((&transfer, incoming)) = running {
             incoming.remaining.union_with(&remaining);
             self.outputs.push_back(Output::Expect { transfer, from, class, digest, runs: runs.clone() });
             self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Want(runs) });
-            return;
+            return remaining;
         }
         let transfer = self.next_transfer;
         self.next_transfer += 1;
@@ -101,7 +108,7 @@ impl Client {
             holder,
             digest,
             class,
-            remaining,
+            remaining: remaining.clone(),
             started: false,
             paused: false,
             last_progress: now,
@@ -110,6 +117,7 @@ impl Client {
         self.transfers.insert(transfer, incoming);
         self.outputs.push_back(Output::Expect { transfer, from: from.clone(), class, digest, runs: runs.clone() });
         self.send(from, MessageClass::Small, Message::Want(Want { transfer, digest, runs, lost_holders }));
+        remaining
     }
 
     pub(super) fn transfer_started(&mut self, now: Instant, transfer: TransferId) {
@@ -217,6 +225,10 @@ impl Client {
 
     /// A holder could not be asked, or refused.
     pub(super) fn want_failed(&mut self, now: Instant, transfer: TransferId, refused: Option<String>) {
+        // Only the answer was lost: the holder has begun to send.
+        if refused.is_none() && self.transfers.get(&transfer).is_some_and(|incoming| incoming.started) {
+            return;
+        }
         self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
         let reason = match refused.as_deref() {
             None => UnservedReason::Unreachable,

@@ -36,7 +36,12 @@ impl Server {
             return Ok(());
         }
         let known = self.rendezvous_points.get(&from.office);
-        if known.is_some_and(|point| point.term > term || (point.term == term && point.node != *from)) {
+        // The same rule as among the nodes of a wired office: of equal terms the smaller name wins.
+        let loses_tie = |point: &RendezvousPoint| {
+            let known_wins = office_type == OfficeType::WiFi || point.node.name < from.name;
+            point.term == term && point.node != *from && known_wins
+        };
+        if known.is_some_and(|point| point.term > term || loses_tie(point)) {
             self.answer(from);
             return Ok(());
         }

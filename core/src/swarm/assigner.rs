@@ -18,6 +18,8 @@ use crate::peer::NodeRef;
 pub const MEMBER_WINDOW_BYTES: u64 = 8 << 20;
 /// Most bytes one node receives at once over a link that is paid for once; bounds what its death costs.
 pub const LINK_WINDOW_BYTES: u64 = 4 << 20;
+/// The server is asked for so much at once at least, while it sends already: each request is a stream of its own.
+const SERVER_REQUEST_BYTES: u64 = LINK_WINDOW_BYTES / 4;
 /// Share handed to a member before the next has its turn.
 const TURN_BYTES: u64 = 1 << 20;
 /// A holder is kept for neighbouring chunks until it is busier than the least busy by this much.
@@ -30,8 +32,9 @@ pub struct Job {
     pub digest: Digest,
     /// Length of each chunk.
     pub lengths: ChunkLengths,
-    /// Only this member wants it (transit); all do otherwise.
-    pub only: Option<NodeName>,
+    /// Transit: only this member wants it, and only those chunks of it that nobody here has; otherwise all members
+    /// want all of it.
+    pub transit: Option<(NodeName, ChunkSet)>,
     /// Whether chunks that nobody here has come from the server.
     pub from_server: bool,
     /// First receivers whom the server may disregard.
@@ -41,11 +44,18 @@ pub struct Job {
 /// Assigns what can be assigned now and notes it in the view. Returns the orders by member.
 pub fn assign(view: &mut OfficeView, now: Instant, job: &Job) -> Vec<(NodeRef, Vec<Assignment>)> {
     let capacity = job.lengths.len() as u32;
+    let is_wanted = view
+        .live(now)
+        .filter_map(|member| member.packages.get(&job.digest))
+        .any(|package| !package.available.is_full());
+    if !is_wanted {
+        return Vec::new();
+    }
     let spoken = view.spoken_for(now, job.digest, capacity);
     let (once, twice) = view.spread(now, job.digest, capacity);
     let members: Vec<NodeRef> = view
         .live(now)
-        .filter(|member| job.only.as_ref().is_none_or(|only| *only == member.node.name))
+        .filter(|member| job.transit.as_ref().is_none_or(|(only, _)| *only == member.node.name))
         .map(|member| member.node.clone())
         .collect();
     let busy = busy_holders(view, now, &job.lengths);
@@ -74,10 +84,9 @@ fn order_of_turns(
     busy: &BTreeMap<Option<NodeName>, u64>,
     come: usize,
 ) -> Vec<usize> {
-    let capacity = job.lengths.len() as u32;
     let mut load = |member: &NodeRef| {
         let receives = view
-            .package(&member.name, job.digest, capacity)
+            .known_package(&member.name, job.digest)
             .map_or(0, |package| bytes_of(package.assigned.keys(), &job.lengths));
         receives + busy.get(&Some(member.name.clone())).copied().unwrap_or(0)
     };
@@ -104,8 +113,7 @@ impl Round<'_> {
     /// One member's turn. Returns the bytes assigned.
     fn turn(&mut self, view: &mut OfficeView, member: &NodeRef, start: ChunkIndex) -> u64 {
         let lengths = &self.job.lengths;
-        let capacity = lengths.len() as u32;
-        let Some(package) = view.package(&member.name, self.job.digest, capacity) else { return 0 };
+        let Some(package) = view.known_package(&member.name, self.job.digest) else { return 0 };
         if package.state.error.is_some() {
             return 0;
         }
@@ -119,7 +127,11 @@ impl Round<'_> {
         for &index in package.assigned.keys() {
             candidates.remove(index);
         }
-        let picked = self.pick(&candidates, start, room, LINK_WINDOW_BYTES.saturating_sub(from_server));
+        let mut server_room = LINK_WINDOW_BYTES.saturating_sub(from_server);
+        if from_server > 0 && server_room < SERVER_REQUEST_BYTES && !self.orders.contains_key(&member.name) {
+            server_room = 0;
+        }
+        let picked = self.pick(&candidates, start, room, server_room);
         let mut given = 0;
         let mut last: Option<Holder> = None;
         for index in picked {
@@ -129,7 +141,7 @@ impl Round<'_> {
             *self.busy.entry(name.clone()).or_default() += bytes;
             self.spoken.insert(index);
             given += bytes;
-            if let Some(package) = view.package(&member.name, self.job.digest, capacity) {
+            if let Some(package) = view.known_package(&member.name, self.job.digest) {
                 package.assigned.insert(index, (name, self.now));
             }
             self.orders.entry(member.name.clone()).or_default().entry(holder.clone()).or_default().push(index);
@@ -148,12 +160,17 @@ impl Round<'_> {
         plenty.intersect_with(&self.twice);
         rare.subtract(&plenty);
         rare.subtract(&self.spoken);
-        self.take(&rare, 0, &mut left, &mut picked);
-        self.take(&plenty, start, &mut left, &mut picked);
+        if self.job.transit.is_none() {
+            self.take(&rare, 0, &mut left, &mut picked);
+            self.take(&plenty, start, &mut left, &mut picked);
+        }
         if self.job.from_server && left > 0 {
             let mut absent = candidates.clone();
             absent.subtract(&self.once);
             absent.subtract(&self.spoken);
+            if let Some((_, demand)) = &self.job.transit {
+                absent.intersect_with(demand);
+            }
             let mut server_left = left.min(server_room);
             self.take(&absent, 0, &mut server_left, &mut picked);
         }
@@ -245,10 +262,11 @@ mod tests {
         }
     }
 
-    fn view(now: Instant, members: usize) -> OfficeView {
+    fn view(now: Instant, members: usize, chunks: u32) -> OfficeView {
         let mut view = OfficeView::default();
         for n in 1..=members {
             view.heard(now, &node(&format!("n{n}")), 1, 1);
+            view.package(&node(&format!("n{n}")).name, Digest::of(b"p"), chunks);
         }
         view
     }
@@ -257,7 +275,7 @@ mod tests {
         Job {
             digest: Digest::of(b"p"),
             lengths: vec![64 << 10; chunks].into(),
-            only: None,
+            transit: None,
             from_server,
             lost_holders: Vec::new(),
         }
@@ -266,7 +284,7 @@ mod tests {
     #[test]
     fn first_holder_is_asked_once_for_each_chunk() {
         let now = Instant::now();
-        let mut view = view(now, 4);
+        let mut view = view(now, 4, 64);
         let job = job(64, false);
         let all = [ChunkRun { first: 0, count: 64 }];
         view.package(&node("n1").name, job.digest, 64).unwrap().gain(&all);
@@ -283,7 +301,7 @@ mod tests {
     #[test]
     fn second_copies_of_chunks_that_come_one_by_one_are_spread_over_the_members() {
         let now = Instant::now();
-        let mut view = view(now, 5);
+        let mut view = view(now, 5, 64);
         let job = job(64, false);
         let mut second_holders: BTreeMap<NodeName, u32> = BTreeMap::new();
         for index in 0..64 {
@@ -309,7 +327,7 @@ mod tests {
     #[test]
     fn server_gives_each_chunk_to_one_member() {
         let now = Instant::now();
-        let mut view = view(now, 8);
+        let mut view = view(now, 8, 64);
         let job = job(64, true);
         let mut asked = ChunkSet::new(64);
         for (_, assignments) in assign(&mut view, now, &job) {
@@ -324,7 +342,7 @@ mod tests {
     #[test]
     fn window_of_the_link_bounds_what_one_member_receives() {
         let now = Instant::now();
-        let mut view = view(now, 1);
+        let mut view = view(now, 1, 1024);
         let orders = assign(&mut view, now, &job(1024, true));
         let chunks: u32 = orders[0].1.iter().flat_map(|order| &order.runs).map(|run| run.count).sum();
         assert_eq!(u64::from(chunks) * (64 << 10), LINK_WINDOW_BYTES);
@@ -333,10 +351,11 @@ mod tests {
     #[test]
     fn silent_holder_is_not_named() {
         let now = Instant::now();
-        let mut view = view(now, 2);
+        let mut view = view(now, 2, 4);
         let job = job(4, false);
         view.package(&node("n1").name, job.digest, 4).unwrap().gain(&[ChunkRun { first: 0, count: 4 }]);
-        view.silence(now, &node("n1").name);
-        assert!(assign(&mut view, now, &job).is_empty());
+        let later = now + crate::swarm::office_view::MEMBER_SILENCE;
+        view.heard(later, &node("n2"), 1, 1);
+        assert!(assign(&mut view, later, &job).is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of};
 use crate::digest::Digest;
-use crate::message::{Holder, NodeState, Revision};
+use crate::message::{Holder, NodeState, PackageDelta, RUNS_MAX, Revision};
 use crate::names::NodeName;
 use crate::peer::NodeRef;
 
@@ -15,6 +15,8 @@ use crate::peer::NodeRef;
 pub const MEMBER_SILENCE: Duration = Duration::from_millis(4_000);
 /// An assignment that was neither fulfilled nor reported as unserved is void after this time.
 pub const ASSIGNMENT_LIFETIME: Duration = Duration::from_secs(30);
+/// Most packages of a member of which reports are kept until their manifest is here.
+const EARLY_PACKAGES_MAX: usize = 256;
 /// Most members an office has.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -32,8 +34,12 @@ pub struct Member {
     pub last_report: Instant,
     /// The plan it has.
     pub plan_revision: Revision,
-    /// What it has and fetches.
+    /// What it has and fetches, of packages that it has made ready for.
     pub packages: BTreeMap<Digest, MemberPackage>,
+    /// What it reported of packages whose manifest is not here yet.
+    early: BTreeMap<Digest, PackageDelta>,
+    /// Something it said could not be kept: it has to say everything again.
+    inventory_wanted: bool,
 }
 
 /// One package on a member.
@@ -108,17 +114,26 @@ impl OfficeView {
             let restarted = member.boot_id != boot_id;
             if restarted {
                 member.packages.clear();
+                member.early.clear();
             }
             member.node = node.clone();
             member.boot_id = boot_id;
             member.last_report = now;
             member.plan_revision = plan_revision;
-            return Some(restarted);
+            return Some(restarted || member.inventory_wanted);
         }
         if self.members.len() >= MEMBERS_MAX {
             return None;
         }
-        let member = Member { node: node.clone(), boot_id, last_report: now, plan_revision, packages: BTreeMap::new() };
+        let member = Member {
+            node: node.clone(),
+            boot_id,
+            last_report: now,
+            plan_revision,
+            packages: BTreeMap::new(),
+            early: BTreeMap::new(),
+            inventory_wanted: false,
+        };
         self.members.insert(node.name.clone(), member);
         Some(true)
     }
@@ -127,6 +142,60 @@ impl OfficeView {
     pub fn package(&mut self, member: &NodeName, digest: Digest, capacity: u32) -> Option<&mut MemberPackage> {
         let member = self.members.get_mut(member)?;
         Some(member.packages.entry(digest).or_insert_with(|| MemberPackage::new(capacity)))
+    }
+
+    /// A member's package, if it has reported it.
+    pub fn known_package(&mut self, member: &NodeName, digest: Digest) -> Option<&mut MemberPackage> {
+        self.members.get_mut(member)?.packages.get_mut(&digest)
+    }
+
+    /// Takes in what a member says of a package. `capacity` is none while the manifest is not here: that is kept for
+    /// [`OfficeView::take_early`], or the member has to say it again.
+    pub fn learn(&mut self, member: &NodeName, delta: PackageDelta, capacity: Option<u32>) {
+        let Some(member) = self.members.get_mut(member) else { return };
+        if let Some(capacity) = capacity {
+            let package = member.packages.entry(delta.digest).or_insert_with(|| MemberPackage::new(capacity));
+            package.gain(&delta.available);
+            package.lose(&delta.lost);
+            package.state = delta.state;
+            return;
+        }
+        let is_new = !member.early.contains_key(&delta.digest);
+        if (is_new && member.early.len() >= EARLY_PACKAGES_MAX) || (!is_new && !delta.lost.is_empty()) {
+            member.inventory_wanted = true;
+            return;
+        }
+        let early = member.early.entry(delta.digest).or_insert_with(|| PackageDelta {
+            digest: delta.digest,
+            available: Vec::new(),
+            lost: Vec::new(),
+            state: NodeState::default(),
+        });
+        early.available.extend(delta.available);
+        early.state = delta.state;
+        if early.available.len() > RUNS_MAX {
+            early.available.truncate(RUNS_MAX);
+            member.inventory_wanted = true;
+        }
+    }
+
+    /// The manifest of a package came: what members said of it before counts now.
+    pub fn take_early(&mut self, digest: Digest, capacity: u32) {
+        let early: Vec<(NodeName, PackageDelta)> = self
+            .members
+            .iter_mut()
+            .filter_map(|(name, member)| Some((name.clone(), member.early.remove(&digest)?)))
+            .collect();
+        for (member, delta) in early {
+            self.learn(&member, delta, Some(capacity));
+        }
+    }
+
+    /// A member says everything: nothing that was left out before is missing any more.
+    pub fn inventory_came(&mut self, member: &NodeName) {
+        if let Some(member) = self.members.get_mut(member) {
+            member.inventory_wanted = false;
+        }
     }
 
     /// Every member.
@@ -152,14 +221,6 @@ impl OfficeView {
     /// Whether the node is a live member.
     pub fn is_live(&self, now: Instant, name: &NodeName) -> bool {
         self.members.get(name).is_some_and(|member| member.last_report + MEMBER_SILENCE > now)
-    }
-
-    /// A member that its holders' receivers cannot reach counts as silent until it reports again.
-    pub fn silence(&mut self, now: Instant, name: &NodeName) {
-        if let Some(member) = self.members.get_mut(name) {
-            let long_ago = now.checked_sub(MEMBER_SILENCE).unwrap_or(now);
-            member.last_report = member.last_report.min(long_ago);
-        }
     }
 
     /// Chunks that at least one live member has, and chunks that at least two have.
@@ -210,6 +271,7 @@ impl OfficeView {
     pub fn retain_packages(&mut self, keep: impl Fn(&Digest) -> bool) {
         for member in self.members.values_mut() {
             member.packages.retain(|digest, _| keep(digest));
+            member.early.retain(|digest, _| keep(digest));
         }
     }
 }

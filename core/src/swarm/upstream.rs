@@ -1,5 +1,6 @@
-//! What a rendezvous point asks of its parent office: which chunks next, within a window that bounds what the
-//! rendezvous point's death costs, and what to do with the answers. Sending and receiving are the client's business.
+//! What a rendezvous point asks of its parent office, and what it wants of the holders that the parent named. It asks
+//! ahead, because an answer that nobody acted upon costs nothing; what it wants stays within a window that bounds what
+//! its death costs. Sending and receiving are the client's business.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,12 @@ use super::office_view::ChunkLengths;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, runs_of};
 use crate::message::RUNS_MAX;
 use crate::names::NodeName;
+use crate::peer::NodeRef;
 
+/// Most bytes that are asked for and not wanted of a holder yet.
+pub const ASKED_AHEAD_BYTES: u64 = 16 << 20;
+/// While chunks are on their way, holders are asked for so much more at once at least.
+pub const WANT_BYTES_MIN: u64 = 256 << 10;
 /// A request without an answer is asked again after this time.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A chunk that the parent does not have yet is asked for again after this time, should its promise be lost.
@@ -18,14 +24,16 @@ pub const PROMISE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after a request that could not be delivered.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Asked {
     /// Asked, no answer so far.
     Request(Instant),
     /// The parent promised to grant it when somebody has it.
     Promised(Instant),
-    /// Granted; a transfer is to bring it.
-    Granted,
+    /// This holder may be asked for it.
+    Granted(NodeRef),
+    /// A holder was asked for it: a transfer is to bring it.
+    Wanted,
 }
 
 /// The requests of one package over the link to the parent office.
@@ -37,15 +45,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Chooses what to ask next.
-    ///
-    /// `present` is what the office has; `unshared_bytes` is what only the rendezvous point has although other
-    /// members want it. That and what is asked stay within [`LINK_WINDOW_BYTES`] together.
+    /// Chooses what to ask the parent next; `present` is what the office has, `demand` what it wants, if not all.
     pub fn next_request(
         &mut self,
         now: Instant,
         present: &ChunkSet,
-        unshared_bytes: u64,
+        demand: Option<&ChunkSet>,
         lengths: &ChunkLengths,
     ) -> Vec<ChunkRun> {
         self.asked.retain(|&index, asked| {
@@ -53,52 +58,75 @@ impl Upstream {
                 && match asked {
                     Asked::Request(since) => *since + ANSWER_TIMEOUT > now,
                     Asked::Promised(since) => *since + PROMISE_TIMEOUT > now,
-                    Asked::Granted => true,
+                    Asked::Granted(_) | Asked::Wanted => true,
                 }
         });
         if self.quiet_until.is_some_and(|until| until > now) {
             return Vec::new();
         }
-        let length = |index: ChunkIndex| u64::from(lengths[index as usize]);
-        let asked: u64 = self.asked.keys().map(|&index| length(index)).sum();
-        let mut room = LINK_WINDOW_BYTES.saturating_sub(asked + unshared_bytes);
-        let mut request = Vec::new();
-        // A quarter of the window at least, so that requests are few while others are on their way.
-        if room < LINK_WINDOW_BYTES / 4 && asked > 0 {
+        let ahead = self.bytes(lengths, |asked| *asked != Asked::Wanted);
+        // In large steps, so that requests are few.
+        if ahead > ASKED_AHEAD_BYTES / 2 {
             return Vec::new();
         }
-        for index in present.complement().iter() {
+        let mut room = ASKED_AHEAD_BYTES - ahead;
+        let mut request = Vec::new();
+        let mut absent = present.complement();
+        if let Some(demand) = demand {
+            absent.intersect_with(demand);
+        }
+        for index in absent.iter() {
             if room == 0 || request.len() >= RUNS_MAX {
                 break;
             }
             if let Entry::Vacant(place) = self.asked.entry(index) {
                 place.insert(Asked::Request(now));
                 request.push(index);
-                room = room.saturating_sub(length(index));
+                room = room.saturating_sub(length_of(lengths, index));
             }
         }
         runs_of(request)
     }
 
-    /// First receivers that the next request names as lost.
-    pub fn lost_holders(&self) -> Vec<NodeName> {
-        self.lost_holders.iter().cloned().collect()
+    /// Chooses what to want of holders now.
+    ///
+    /// `unshared_bytes` is what only the rendezvous point has although other members want it. That and what is wanted
+    /// stay within [`LINK_WINDOW_BYTES`] together; a chunk that is larger goes alone.
+    pub fn next_wants(&mut self, unshared_bytes: u64, lengths: &ChunkLengths) -> BTreeMap<NodeRef, Vec<ChunkRun>> {
+        let mut at_risk = unshared_bytes + self.bytes(lengths, |asked| *asked == Asked::Wanted);
+        let mut wants: BTreeMap<NodeRef, Vec<ChunkIndex>> = BTreeMap::new();
+        let begins_full = LINK_WINDOW_BYTES.saturating_sub(at_risk) < WANT_BYTES_MIN;
+        if at_risk > 0 && begins_full {
+            return BTreeMap::new();
+        }
+        for (&index, asked) in &mut self.asked {
+            let Asked::Granted(holder) = asked else { continue };
+            let bytes = length_of(lengths, index);
+            if at_risk > 0 && at_risk + bytes > LINK_WINDOW_BYTES {
+                break;
+            }
+            at_risk += bytes;
+            wants.entry(holder.clone()).or_default().push(index);
+            *asked = Asked::Wanted;
+        }
+        wants.into_iter().map(|(holder, chunks)| (holder, runs_of(chunks))).collect()
     }
 
-    /// A request could not be delivered: its chunks are open again, after a pause.
+    /// First receivers that the next request names as lost, once.
+    pub fn take_lost_holders(&mut self) -> Vec<NodeName> {
+        std::mem::take(&mut self.lost_holders).into_iter().collect()
+    }
+
+    /// A request could not be delivered: what nobody answered is open again, after a pause.
     pub fn undelivered(&mut self, now: Instant, runs: &[ChunkRun]) {
-        self.release(runs);
+        self.open_again(runs, |asked| matches!(asked, Asked::Request(_)));
         self.quiet_until = Some(now + RETRY_DELAY);
     }
 
-    /// The parent granted the chunk. False when it was not asked for, or is on its way already.
-    pub fn granted(&mut self, index: ChunkIndex) -> bool {
-        match self.asked.get_mut(&index) {
-            Some(asked) if *asked != Asked::Granted => {
-                *asked = Asked::Granted;
-                true
-            }
-            _ => false,
+    /// The parent granted the chunk from this holder. Ignored when it was not asked for, or is on its way already.
+    pub fn granted(&mut self, index: ChunkIndex, holder: &NodeRef) {
+        if let Some(asked @ (Asked::Request(_) | Asked::Promised(_))) = self.asked.get_mut(&index) {
+            *asked = Asked::Granted(holder.clone());
         }
     }
 
@@ -113,7 +141,7 @@ impl Upstream {
 
     /// The chunks went to another node of this office. If that node is lost, the next request says so.
     pub fn given_before(&mut self, now: Instant, receiver: &NodeName, lost: bool, runs: &[ChunkRun]) {
-        self.release(runs);
+        self.open_again(runs, |asked| *asked != Asked::Wanted);
         if lost {
             self.lost_holders.insert(receiver.clone());
         } else {
@@ -123,17 +151,19 @@ impl Upstream {
 
     /// Chunks that did not come are open again.
     pub fn release(&mut self, runs: &[ChunkRun]) {
-        for run in runs {
-            let stale: Vec<ChunkIndex> = self.asked.range(run.range()).map(|(&index, _)| index).collect();
-            stale.iter().for_each(|index| {
-                self.asked.remove(index);
-            });
-        }
+        self.open_again(runs, |_| true);
     }
 
-    /// What was asked or granted and has not come: a new rendezvous point of the parent is told of it.
+    /// The parent's rendezvous point is another one, or started anew: what it was asked for, it has to be asked again.
+    pub fn ask_again(&mut self) {
+        self.asked.retain(|_, asked| matches!(asked, Asked::Granted(_) | Asked::Wanted));
+        self.quiet_until = None;
+    }
+
+    /// What was granted and has not come: a new rendezvous point of the parent is told of it.
     pub fn outstanding(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
-        self.asked.iter().filter(|(_, asked)| **asked == Asked::Granted).map(|(&index, _)| index)
+        let on_the_way = |asked: &Asked| matches!(asked, Asked::Granted(_) | Asked::Wanted);
+        self.asked.iter().filter(move |(_, asked)| on_the_way(asked)).map(|(&index, _)| index)
     }
 
     /// The next moment at which something may be asked again.
@@ -141,10 +171,28 @@ impl Upstream {
         let oldest = self.asked.values().filter_map(|asked| match asked {
             Asked::Request(since) => Some(*since + ANSWER_TIMEOUT),
             Asked::Promised(since) => Some(*since + PROMISE_TIMEOUT),
-            Asked::Granted => None,
+            Asked::Granted(_) | Asked::Wanted => None,
         });
         oldest.chain(self.quiet_until).min()
     }
+
+    fn open_again(&mut self, runs: &[ChunkRun], which: impl Fn(&Asked) -> bool) {
+        for run in runs {
+            let stale: Vec<ChunkIndex> =
+                self.asked.range(run.range()).filter(|(_, asked)| which(asked)).map(|(&index, _)| index).collect();
+            stale.iter().for_each(|index| {
+                self.asked.remove(index);
+            });
+        }
+    }
+
+    fn bytes(&self, lengths: &ChunkLengths, which: impl Fn(&Asked) -> bool) -> u64 {
+        self.asked.iter().filter(|(_, asked)| which(asked)).map(|(&index, _)| length_of(lengths, index)).sum()
+    }
+}
+
+fn length_of(lengths: &ChunkLengths, index: ChunkIndex) -> u64 {
+    lengths.get(index as usize).copied().map_or(0, u64::from)
 }
 
 #[cfg(test)]
@@ -152,45 +200,90 @@ impl Upstream {
 mod tests {
     use super::*;
 
+    const CHUNK_BYTES: u64 = 64 << 10;
+
     fn lengths(chunks: usize) -> ChunkLengths {
-        vec![64 << 10; chunks].into()
+        vec![CHUNK_BYTES as u32; chunks].into()
+    }
+
+    fn holder() -> NodeRef {
+        NodeRef {
+            name: NodeName::new("holder").unwrap(),
+            office: crate::names::OfficeName::new("parent").unwrap(),
+            address: "127.0.0.1".parse().unwrap(),
+        }
+    }
+
+    fn granted(chunks: usize) -> Upstream {
+        let mut upstream = Upstream::default();
+        upstream.next_request(Instant::now(), &ChunkSet::new(chunks as u32), None, &lengths(chunks));
+        (0..chunks as u32).for_each(|index| upstream.granted(index, &holder()));
+        upstream
+    }
+
+    fn chunks_of(wants: &BTreeMap<NodeRef, Vec<ChunkRun>>) -> u64 {
+        wants.values().flatten().map(|run| u64::from(run.count)).sum()
     }
 
     #[test]
-    fn request_stays_within_the_window() {
+    fn requests_run_ahead_by_a_bounded_amount() {
         let (now, present) = (Instant::now(), ChunkSet::new(1024));
         let mut upstream = Upstream::default();
-        let runs = upstream.next_request(now, &present, 0, &lengths(1024));
-        assert_eq!(runs, [ChunkRun { first: 0, count: (LINK_WINDOW_BYTES / (64 << 10)) as u32 }]);
-        assert!(upstream.next_request(now, &present, 0, &lengths(1024)).is_empty());
+        let runs = upstream.next_request(now, &present, None, &lengths(1024));
+        assert_eq!(runs, [ChunkRun { first: 0, count: (ASKED_AHEAD_BYTES / CHUNK_BYTES) as u32 }]);
+        assert!(upstream.next_request(now, &present, None, &lengths(1024)).is_empty());
+    }
+
+    #[test]
+    fn wants_stay_within_the_window() {
+        let mut upstream = granted(200);
+        assert_eq!(chunks_of(&upstream.next_wants(0, &lengths(200))), LINK_WINDOW_BYTES / CHUNK_BYTES);
+        assert!(upstream.next_wants(0, &lengths(200)).is_empty());
     }
 
     #[test]
     fn unshared_chunks_use_up_the_window() {
-        let (now, present) = (Instant::now(), ChunkSet::new(1024));
+        let mut upstream = granted(200);
+        assert_eq!(chunks_of(&upstream.next_wants(LINK_WINDOW_BYTES - WANT_BYTES_MIN, &lengths(200))), 4);
+        assert!(granted(200).next_wants(LINK_WINDOW_BYTES, &lengths(200)).is_empty());
+    }
+
+    #[test]
+    fn chunk_larger_than_the_window_goes_alone() {
+        let large: ChunkLengths = vec![6 << 20; 2].into();
         let mut upstream = Upstream::default();
-        let runs = upstream.next_request(now, &present, LINK_WINDOW_BYTES - (64 << 10), &lengths(1024));
-        assert_eq!(runs, [ChunkRun { first: 0, count: 1 }]);
+        upstream.next_request(Instant::now(), &ChunkSet::new(2), None, &large);
+        (0..2).for_each(|index| upstream.granted(index, &holder()));
+        assert!(upstream.next_wants(1, &large).is_empty());
+        assert_eq!(chunks_of(&upstream.next_wants(0, &large)), 1);
+        assert!(upstream.next_wants(0, &large).is_empty());
     }
 
     #[test]
     fn lost_answer_is_asked_again_and_lost_receiver_is_named() {
         let (now, present) = (Instant::now(), ChunkSet::new(2));
         let mut upstream = Upstream::default();
-        let runs = upstream.next_request(now, &present, 0, &lengths(2));
-        assert_eq!(upstream.next_request(now + ANSWER_TIMEOUT, &present, 0, &lengths(2)), runs);
+        let runs = upstream.next_request(now, &present, None, &lengths(2));
+        assert_eq!(upstream.next_request(now + ANSWER_TIMEOUT, &present, None, &lengths(2)), runs);
         let dead = NodeName::new("dead").unwrap();
         upstream.given_before(now, &dead, true, &runs);
-        assert_eq!(upstream.lost_holders(), [dead]);
-        assert_eq!(upstream.next_request(now, &present, 0, &lengths(2)), runs);
+        assert_eq!(upstream.take_lost_holders(), [dead]);
+        assert_eq!(upstream.next_request(now, &present, None, &lengths(2)), runs);
+        assert!(upstream.take_lost_holders().is_empty());
     }
 
     #[test]
-    fn chunk_is_granted_once() {
-        let (now, present) = (Instant::now(), ChunkSet::new(2));
-        let mut upstream = Upstream::default();
-        upstream.next_request(now, &present, 0, &lengths(2));
-        assert!(upstream.granted(0));
-        assert!(!upstream.granted(0));
+    fn late_failure_of_an_answered_request_changes_nothing() {
+        let mut upstream = granted(2);
+        upstream.undelivered(Instant::now(), &[ChunkRun { first: 0, count: 2 }]);
+        assert_eq!(chunks_of(&upstream.next_wants(0, &lengths(2))), 2);
+    }
+
+    #[test]
+    fn chunk_is_wanted_once() {
+        let mut upstream = granted(2);
+        assert_eq!(chunks_of(&upstream.next_wants(0, &lengths(2))), 2);
+        upstream.granted(0, &holder());
+        assert!(upstream.next_wants(0, &lengths(2)).is_empty());
     }
 }

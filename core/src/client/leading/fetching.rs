@@ -1,0 +1,151 @@
+//! What the office lacks is asked of the parent office, and wanted of the holders that the parent names.
+
+use std::time::Instant;
+
+use super::{LOST_AFTER, Leading};
+use crate::chunk_set::{ChunkIndex, ChunkRun, runs_of};
+use crate::client::Client;
+use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
+use crate::digest::Digest;
+use crate::message::{Fetch, Grant, Holder, Inventory, Message, PackageInventory};
+use crate::names::NodeName;
+use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
+
+impl Client {
+    /// Asks the parent office for what nobody here has.
+    pub(super) fn fetch_package(&mut self, now: Instant, digest: Digest) {
+        if self.config.central {
+            return;
+        }
+        let Some(parent) = self.parent() else { return };
+        if !self.may_bring_in(now, digest) {
+            return;
+        }
+        let (Some(leading), Some(package)) = (&mut self.leading, self.packages.get_mut(&digest)) else { return };
+        if package.state.error.is_some() {
+            return;
+        }
+        let (present, twice) = leading.view.spread(now, digest, package.capacity());
+        // A transit office has no use of its own for a chunk: it brings in what its children wait for.
+        let demand = (!package.planned.target).then(|| leading.demand(digest, package.capacity()));
+        let runs = package.upstream.next_request(now, &present, demand.as_ref(), &package.lengths);
+        let at_risk = if package.planned.target && leading.has_receivers(now, &self.config.me.name, digest) {
+            let mut unshared = present;
+            unshared.subtract(&twice);
+            unshared.iter().map(|index| package.bytes_of(index)).sum()
+        } else {
+            0
+        };
+        let wants = package.upstream.next_wants(at_risk, &package.lengths);
+        if !runs.is_empty() {
+            let lost_holders = package.upstream.take_lost_holders();
+            let fetch = Fetch { term: self.election.term(), digest, runs, lost_holders };
+            self.send_small(&parent, Message::Fetch(fetch));
+        }
+        for (holder, runs) in wants {
+            self.want_of_parent(now, holder, digest, &runs);
+        }
+    }
+
+    /// Wants chunks of a holder that the parent named. What cannot be wanted now is asked for again.
+    fn want_of_parent(&mut self, now: Instant, holder: NodeRef, digest: Digest, runs: &[ChunkRun]) {
+        let started = self.start(now, Holder::Node(holder), ContentClass::Background, digest, runs, Vec::new());
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        let idle = runs.iter().flat_map(|run| run.range()).filter(|index| !started.contains(*index));
+        let idle = runs_of(idle.collect::<Vec<ChunkIndex>>());
+        package.upstream.release(&idle);
+    }
+
+    pub(in crate::client) fn fetch_failed(&mut self, now: Instant, to: &Peer, fetch: &Fetch, refused: Option<&str>) {
+        if let Some(package) = self.packages.get_mut(&fetch.digest) {
+            package.upstream.undelivered(now, &fetch.runs);
+        }
+        if refused.is_none() || refused == Some(NOT_RENDEZVOUS_POINT) {
+            if self.parent_claim.as_ref().is_some_and(|(_, node)| Some(node) == to.node()) {
+                self.parent_claim = None;
+            } else {
+                self.parent_turn += 1;
+            }
+        }
+    }
+
+    /// The parent's rendezvous point as far as it is known, otherwise the next node of the parent that the plan names.
+    pub(in crate::client) fn parent(&self) -> Option<NodeRef> {
+        if let Some((_, node)) = &self.parent_claim {
+            return Some(node.clone());
+        }
+        let nodes = self.plan.as_ref().map(|plan| &plan.parent_nodes)?;
+        nodes.get(self.parent_turn % nodes.len().max(1)).cloned()
+    }
+
+    pub(in crate::client) fn take_grant(&mut self, now: Instant, from: &NodeRef, grant: Grant) -> Result<(), Refusal> {
+        let parent = self.plan.as_ref().and_then(|plan| plan.parent.clone());
+        if parent.as_ref() != Some(&from.office) {
+            return Err(Refusal::unexpected());
+        }
+        let Some(package) = self.packages.get_mut(&grant.digest) else { return Ok(()) };
+        package.upstream.promised(now, &grant.not_yet);
+        for order in grant.granted {
+            let Holder::Node(holder) = order.holder else { continue };
+            if Some(&holder.office) == parent.as_ref() {
+                order.runs.iter().flat_map(|run| run.range()).for_each(|index| {
+                    package.upstream.granted(index, &holder);
+                });
+            }
+        }
+        for (receiver, runs) in grant.given_before {
+            let lost =
+                self.leading.as_ref().is_none_or(|leading| leading.has_lost(now, &receiver, grant.digest, &runs));
+            package.upstream.given_before(now, &receiver, lost, &runs);
+        }
+        self.hurry(now);
+        Ok(())
+    }
+
+    /// A new rendezvous point of the parent rebuilds its ledger from this.
+    pub(in crate::client) fn tell_parent_what_came(&mut self, parent: &NodeRef) {
+        let now_known: Vec<PackageInventory> = self
+            .packages
+            .values()
+            .filter(|package| package.is_prepared())
+            .map(|package| {
+                let mut came = package.available.clone();
+                package.upstream.outstanding().for_each(|index| {
+                    came.insert(index);
+                });
+                PackageInventory {
+                    digest: package.planned.digest,
+                    available: came.to_bytes().into(),
+                    state: package.state.clone(),
+                }
+            })
+            .collect();
+        if now_known.is_empty() {
+            return;
+        }
+        let inventory = Inventory { boot_id: self.config.boot_id, term: self.election.term(), packages: now_known };
+        self.send(Peer::Node(parent.clone()), MessageClass::Background, Message::Inventory(inventory));
+    }
+}
+
+impl Leading {
+    /// Whether another member can still get chunks of the package from this node.
+    fn has_receivers(&self, now: Instant, me: &NodeName, digest: Digest) -> bool {
+        let from_me = Some(me.clone());
+        self.view.live(now).filter(|member| member.node.name != *me).any(|member| {
+            let on_member = member.packages.get(&digest);
+            on_member.is_some_and(|package| package.state.error.is_none() && package.may_use(now, &from_me))
+        })
+    }
+
+    /// Whether a node that was given these chunks before is silent, or has not got them although it had its time.
+    fn has_lost(&self, now: Instant, node: &NodeName, digest: Digest, runs: &[ChunkRun]) -> bool {
+        if self.since + LOST_AFTER > now {
+            return false;
+        }
+        let mut chunks = runs.iter().flat_map(|run| run.range());
+        let on_node = self.view.member(node).and_then(|member| member.packages.get(&digest));
+        !self.view.is_live(now, node)
+            || on_node.is_some_and(|package| chunks.any(|index| !package.available.contains(index)))
+    }
+}

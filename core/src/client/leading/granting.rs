@@ -1,0 +1,174 @@
+//! What child offices may have, from whom, and once: the ledger of each link.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::{AVOID_UNREACHABLE, Leading, Link};
+use crate::chunk_set::{ChunkIndex, ChunkSet, runs_of};
+use crate::client::Client;
+use crate::client::event::{NOT_GRANTED, NOT_READY, NOT_RENDEZVOUS_POINT, Refusal};
+use crate::digest::Digest;
+use crate::message::{
+    Assignment, Fetch, Grant, Holder, Inventory, Message, PackageInventory, RUNS_MAX, Unserved, UnservedReason,
+};
+use crate::names::NodeName;
+use crate::office::OfficeType;
+use crate::peer::NodeRef;
+
+impl Client {
+    /// A child office asks: grants what somebody here has and was not given over this link before.
+    pub(in crate::client) fn take_fetch(&mut self, now: Instant, from: &NodeRef, fetch: Fetch) -> Result<(), Refusal> {
+        let link = self.link(from, fetch.digest)?;
+        let (Some(leading), Some(package)) = (&mut self.leading, self.packages.get(&fetch.digest)) else {
+            return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
+        };
+        if !package.is_prepared() {
+            return Err(Refusal::new(NOT_READY, "the manifest is not here yet"));
+        }
+        let capacity = package.capacity();
+        let ledger = leading.links.entry(link.clone()).or_default();
+        let answer = ledger.ask(fetch.digest, &from.name, &fetch.runs, capacity, &fetch.lost_holders);
+        let (granted, not_yet) = leading.grant(now, &link, fetch.digest, from, &answer.open, capacity);
+        if !not_yet.is_empty() {
+            let promise =
+                leading.waiting.entry((link, fetch.digest)).or_insert_with(|| (from.clone(), ChunkSet::new(capacity)));
+            if promise.0 != *from {
+                *promise = (from.clone(), ChunkSet::new(capacity));
+            }
+            not_yet.iter().for_each(|&index| {
+                promise.1.insert(index);
+            });
+            self.hurry(now);
+        }
+        let given_before =
+            answer.given_before.into_iter().map(|(node, chunks)| (node, runs_of(chunks))).collect::<Vec<_>>();
+        let grant = Grant { digest: fetch.digest, granted, given_before, not_yet: runs_of(not_yet) };
+        self.send_small(from, Message::Grant(grant));
+        Ok(())
+    }
+
+    /// Checks that the peer is of a child office that may have the package.
+    fn link(&self, from: &NodeRef, digest: Digest) -> Result<Link, Refusal> {
+        let child = self.plan.iter().flat_map(|plan| &plan.children).find(|child| child.name == from.office);
+        let Some(child) = child else {
+            return Err(Refusal::new(NOT_GRANTED, format!("office {} is no child of this office", from.office)));
+        };
+        let granted =
+            self.packages.get(&digest).is_some_and(|package| package.planned.granted_children.contains(&from.office));
+        if !granted {
+            return Err(Refusal::new(NOT_GRANTED, format!("office {} has no grant for this package", from.office)));
+        }
+        let node = (child.office_type == OfficeType::Vpn).then(|| from.name.clone());
+        Ok((from.office.clone(), node))
+    }
+
+    /// Chunks arrived that a child waits for.
+    pub(super) fn grant_waiting(&mut self, now: Instant) {
+        let Some(leading) = &mut self.leading else { return };
+        let mut present: BTreeMap<Digest, ChunkSet> = BTreeMap::new();
+        let mut grants = Vec::new();
+        let mut waiting = std::mem::take(&mut leading.waiting);
+        waiting.retain(|(link, digest), (asker, wanted)| {
+            let Some(package) = self.packages.get(digest) else { return false };
+            let capacity = package.capacity();
+            let mut open = wanted.clone();
+            open.intersect_with(
+                present.entry(*digest).or_insert_with(|| leading.view.spread(now, *digest, capacity).0),
+            );
+            if open.is_empty() || package.planned.paused {
+                return true;
+            }
+            let open: Vec<ChunkIndex> = open.iter().take(RUNS_MAX).collect();
+            let (granted, not_yet) = leading.grant(now, link, *digest, asker, &open, capacity);
+            open.iter().filter(|index| !not_yet.contains(index)).for_each(|&index| {
+                wanted.remove(index);
+            });
+            if !granted.is_empty() {
+                let grant = Grant { digest: *digest, granted, given_before: Vec::new(), not_yet: Vec::new() };
+                grants.push((asker.clone(), grant));
+            }
+            !wanted.is_empty()
+        });
+        leading.waiting = waiting;
+        for (asker, grant) in grants {
+            self.send_small(&asker, Message::Grant(grant));
+        }
+    }
+
+    /// A child was not served: the ledger takes the chunks back and names another holder next time.
+    pub(in crate::client) fn take_child_unserved(
+        &mut self,
+        now: Instant,
+        from: &NodeRef,
+        unserved: Unserved,
+    ) -> Result<(), Refusal> {
+        let link = self.link(from, unserved.digest)?;
+        let Some(leading) = &mut self.leading else {
+            return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
+        };
+        leading.links.entry(link).or_default().take_back(unserved.digest, &from.name, &unserved.runs);
+        if let Some(holder) = unserved.holder
+            && !matches!(unserved.reason, UnservedReason::Missing | UnservedReason::Ended)
+        {
+            leading.avoided_for_children.insert(holder, now + AVOID_UNREACHABLE);
+        }
+        Ok(())
+    }
+
+    pub(in crate::client) fn take_child_inventory(
+        &mut self,
+        from: &NodeRef,
+        inventory: Inventory,
+    ) -> Result<(), Refusal> {
+        for PackageInventory { digest, available, .. } in inventory.packages {
+            let link = self.link(from, digest)?;
+            let Some(package) = self.packages.get(&digest).filter(|package| package.is_prepared()) else { continue };
+            let chunks = ChunkSet::from_bytes(package.capacity(), &available);
+            if let Some(leading) = &mut self.leading {
+                leading.links.entry(link).or_default().learn(digest, &from.name, &chunks);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Leading {
+    /// What children wait for of a package.
+    pub(super) fn demand(&self, digest: Digest, capacity: u32) -> ChunkSet {
+        let mut demand = ChunkSet::new(capacity);
+        for (_, (_, wanted)) in self.waiting.iter().filter(|((_, waits_for), _)| *waits_for == digest) {
+            demand.union_with(wanted);
+        }
+        demand
+    }
+
+    /// Names a holder for each chunk and notes it in the ledger. Returns the grants and what nobody has.
+    fn grant(
+        &mut self,
+        now: Instant,
+        link: &Link,
+        digest: Digest,
+        asker: &NodeRef,
+        open: &[ChunkIndex],
+        capacity: u32,
+    ) -> (Vec<Assignment>, Vec<ChunkIndex>) {
+        self.avoided_for_children.retain(|_, until| *until > now);
+        let avoid: BTreeSet<NodeName> = self.avoided_for_children.keys().cloned().collect();
+        let ledger = self.links.entry(link.clone()).or_default();
+        let (mut by_holder, mut not_yet) = (BTreeMap::<Holder, Vec<ChunkIndex>>::new(), Vec::new());
+        for &index in open {
+            match self.view.holder_for_child(now, digest, index, &avoid) {
+                Some(holder) => {
+                    ledger.give(digest, &asker.name, index, capacity);
+                    by_holder.entry(holder).or_default().push(index);
+                }
+                None => not_yet.push(index),
+            }
+        }
+        let granted = by_holder
+            .into_iter()
+            .map(|(holder, chunks)| Assignment { holder, runs: runs_of(chunks), lost_holders: Vec::new() })
+            .collect();
+        (granted, not_yet)
+    }
+}

@@ -1,0 +1,118 @@
+//! What members say of themselves, and the plan that they get in return.
+
+use std::time::{Duration, Instant};
+
+use crate::chunk_set::ChunkSet;
+use crate::client::event::{BUSY, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT, Refusal};
+use crate::client::{Client, Package};
+use crate::digest::Digest;
+use crate::message::{HoldersFound, Inventory, MemberReport, Message, PackageDelta, PackageInventory};
+use crate::peer::{MessageClass, NodeRef, Peer};
+
+/// The plan goes to the same member at most this often.
+const PLAN_INTERVAL: Duration = Duration::from_secs(2);
+/// Completions of members reach the server with an office report this soon.
+const REPORT_COMPLETION: Duration = Duration::from_millis(500);
+
+impl Client {
+    pub(in crate::client) fn take_member_report(
+        &mut self,
+        now: Instant,
+        from: &NodeRef,
+        report: MemberReport,
+    ) -> Result<(), Refusal> {
+        let revision = self.revision();
+        let Some(leading) = &mut self.leading else {
+            return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
+        };
+        let unknown = leading.view.heard(now, from, report.boot_id, report.plan_revision);
+        let news = unknown == Some(false) && !report.packages.is_empty();
+        if unknown == Some(false) {
+            for delta in report.packages {
+                self.learn(now, from, delta);
+            }
+        }
+        if report.plan_revision < revision {
+            self.send_plan(now, from);
+        }
+        if news {
+            self.hurry(now);
+        }
+        match unknown {
+            Some(false) => Ok(()),
+            Some(true) => Err(Refusal::new(INVENTORY_NEEDED, "the rendezvous point does not know this member yet")),
+            None => Err(Refusal::new(BUSY, "the office has more members than a rendezvous point keeps")),
+        }
+    }
+
+    pub(in crate::client) fn take_member_inventory(
+        &mut self,
+        now: Instant,
+        from: &NodeRef,
+        inventory: Inventory,
+    ) -> Result<(), Refusal> {
+        let Some(leading) = &mut self.leading else {
+            return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
+        };
+        let plan_revision = leading.view.member(&from.name).map_or(0, |member| member.plan_revision);
+        leading.view.heard(now, from, inventory.boot_id, plan_revision);
+        leading.view.inventory_came(&from.name);
+        for PackageInventory { digest, available, state } in inventory.packages {
+            // Reports may overtake an inventory, so it only adds; what is lost is reported as lost.
+            let capacity = self.capacity_of(digest).unwrap_or((available.len() * 8) as u32);
+            let available = ChunkSet::from_bytes(capacity, &available).runs();
+            self.learn(now, from, PackageDelta { digest, available, lost: Vec::new(), state });
+        }
+        self.hurry(now);
+        Ok(())
+    }
+
+    pub(in crate::client) fn take_holders_found(&mut self, now: Instant, from: &NodeRef, found: HoldersFound) {
+        for delta in found.packages {
+            let known = self.leading.as_ref().is_some_and(|leading| leading.view.member(&from.name).is_some());
+            if known {
+                self.learn(now, from, delta);
+            }
+        }
+        self.hurry(now);
+    }
+
+    fn learn(&mut self, now: Instant, from: &NodeRef, delta: PackageDelta) {
+        let capacity = self.capacity_of(delta.digest);
+        let Some(leading) = &mut self.leading else { return };
+        let was_complete =
+            leading.view.known_package(&from.name, delta.digest).is_some_and(|package| package.state.complete);
+        if delta.state.complete && !was_complete {
+            leading.office_report_at = leading.office_report_at.min(now + REPORT_COMPLETION);
+        }
+        leading.view.learn(&from.name, delta, capacity);
+    }
+
+    /// Number of chunks, once the manifest is here.
+    fn capacity_of(&self, digest: Digest) -> Option<u32> {
+        self.packages.get(&digest).filter(|package| package.is_prepared()).map(Package::capacity)
+    }
+
+    /// A new plan goes to every member at once.
+    pub(in crate::client) fn hand_on_plan(&mut self, now: Instant) {
+        let Some(leading) = &self.leading else { return };
+        let me = &self.config.me.name;
+        let members: Vec<NodeRef> =
+            leading.view.live(now).map(|member| member.node.clone()).filter(|member| member.name != *me).collect();
+        for member in members {
+            self.send_plan(now, &member);
+        }
+    }
+
+    fn send_plan(&mut self, now: Instant, member: &NodeRef) {
+        let revision = self.revision();
+        let (Some(leading), Some(signed)) = (&mut self.leading, &self.signed_plan) else { return };
+        let sent = leading.plan_sent.get(&member.name);
+        if sent.is_some_and(|&(sent, at)| sent == revision && at + PLAN_INTERVAL > now) {
+            return;
+        }
+        leading.plan_sent.insert(member.name.clone(), (revision, now));
+        let plan = Message::Plan(signed.clone());
+        self.send(Peer::Node(member.clone()), MessageClass::Foreground, plan);
+    }
+}
