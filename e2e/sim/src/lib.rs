@@ -1,0 +1,20 @@
+//! A seeded simulation of an office tree, made of the machines of `peerdist-core` alone: no sockets, files or clocks,
+//! virtual time, and everything random from one seed, so that a run that failed can be run again.
+//!
+//! In reading order: [`scenario`] says what a run is about, [`world`] is its loop, `client_site` and `server_site` do
+//! what the drivers of the node agent do, `stream` and [`network`] carry content and messages, [`store`] is a node's
+//! disk, `operator` kills and edits, [`measure`] counts, [`check`] says what did not hold, [`pace`] how long it took.
+//! It proves decisions and leaves out what only real processes show: sockets, disks, QUIC, memory.
+
+pub mod check;
+pub mod client_site;
+pub mod content;
+pub mod measure;
+pub mod network;
+mod operator;
+pub mod pace;
+pub mod scenario;
+mod server_site;
+pub mod store;
+mod stream;
+pub mod world;

@@ -1,0 +1,120 @@
+//! What is done to the fleet from outside: kills, restarts, edits of the objects. And when it is complete.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use peerdist_core::names::{NodeName, OfficeName};
+use peerdist_core::peer::NodeRef;
+
+use crate::client_site::ClientSite;
+use crate::scenario::{Operation, SimulatedOffice};
+use crate::world::{Action, World};
+
+impl World {
+    pub(crate) fn add_office(&mut self, office: SimulatedOffice) {
+        let name = office.office.name.clone();
+        for number in 1..=office.nodes {
+            let count = self.clients.len() as u32;
+            let me = NodeRef {
+                name: NodeName::new(&format!("{name}-{number}")).expect("node names made here are valid"),
+                office: name.clone(),
+                address: IpAddr::V4(Ipv4Addr::from(0x7f00_0001 + count)),
+            };
+            self.at(self.now, Action::Start(me.name.clone(), 0));
+            self.clients.insert(me.name.clone(), ClientSite::new(me));
+        }
+        self.offices.insert(name, office);
+    }
+
+    pub(crate) fn carry_out(&mut self, operation: Operation) {
+        match operation {
+            Operation::KillRendezvousPoint(office, pause) => {
+                if let Some(node) = self.rendezvous_point(&office) {
+                    self.kill_and_restart(&node, pause);
+                }
+            }
+            Operation::KillNode(number, pause) => {
+                if let Some(node) = self.clients.keys().nth(number).cloned() {
+                    self.kill_and_restart(&node, pause);
+                }
+            }
+            Operation::KillServer(pause) => {
+                self.kill_server();
+                self.after(pause, Action::StartServer);
+            }
+            Operation::KillAll(pause) => {
+                let nodes: Vec<NodeName> = self.clients.keys().cloned().collect();
+                for node in nodes {
+                    self.kill_and_restart(&node, pause);
+                }
+                self.kill_server();
+                self.after(pause, Action::StartServer);
+            }
+            Operation::Edit(distribution) => {
+                self.distributions.insert(distribution.key.clone(), distribution);
+                self.show_objects();
+            }
+            Operation::Remove(key) => {
+                self.distributions.remove(&key);
+                self.show_objects();
+            }
+            Operation::AddOffice(office) => {
+                self.add_office(office);
+                self.show_objects();
+            }
+        }
+    }
+
+    /// The node of an office that takes itself for its rendezvous point.
+    pub fn rendezvous_point(&self, office: &OfficeName) -> Option<NodeName> {
+        let of_office = self.clients.values().filter(|site| site.me.office == *office);
+        of_office
+            .filter(|site| site.machine().is_some_and(|machine| machine.is_rendezvous_point()))
+            .map(|site| site.me.name.clone())
+            .next()
+    }
+
+    fn kill_and_restart(&mut self, node: &NodeName, pause: Duration) {
+        self.kill_client(node);
+        let life = self.clients.get(node).map_or(0, |site| site.life);
+        self.after(pause, Action::Start(node.clone(), life));
+    }
+
+    /// Whether every node has what its office is to publish, and nothing is going to be done to the fleet.
+    pub fn is_complete(&self) -> bool {
+        let everyone = self.clients.values().all(|site| site.process.is_some());
+        everyone && self.server.machine.is_some() && self.operations_left == 0 && self.incomplete().is_empty()
+    }
+
+    /// Nodes that lack something, as words.
+    pub fn incomplete(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for distribution in self.distributions.values().filter(|distribution| !distribution.paused) {
+            let Some(content) = self.catalog.find(&distribution.package()) else { continue };
+            for site in self.clients.values() {
+                let targeted = self
+                    .offices
+                    .get(&site.me.office)
+                    .is_some_and(|simulated| distribution.offices.matches(&simulated.office));
+                let published = site
+                    .store
+                    .package(content.digest)
+                    .is_some_and(|package| package.published && package.current && package.held.is_full());
+                if targeted && !published {
+                    let written = site.store.package(content.digest).map_or(0, |package| package.written.len());
+                    let phase = site.machine().map(|machine| {
+                        let packages: Vec<_> = machine
+                            .progress()
+                            .map(|package| (package.planned.key.to_string(), package.phase))
+                            .collect();
+                        let revision = machine.plan().map(|plan| plan.revision);
+                        format!("{packages:?}, plan {revision:?}, follows {:?}", machine.rendezvous_point())
+                    });
+                    let total = content.chunk_count();
+                    missing.push(format!("{} lacks {}: {written} of {total}, {phase:?}", site.me.name, content.key));
+                }
+            }
+        }
+        missing
+    }
+}

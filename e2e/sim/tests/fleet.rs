@@ -1,0 +1,183 @@
+//! Fleets from seeds: what must hold whatever happens to them, and some stories told one by one. A run that fails
+//! prints its seed; `peerdist-simulate --seed` runs it again, and `PEERDIST_SIM_SEED` moves the base of the random ones.
+
+use std::time::Duration;
+
+use peerdist_core::names::OfficeName;
+use peerdist_core::office::OfficeType;
+use peerdist_e2e_sim::check::run_and_check;
+use peerdist_e2e_sim::pace::{chain, long_fat_link, measure};
+use peerdist_e2e_sim::scenario::{Operation, Scenario, distribution, office};
+use peerdist_e2e_sim::world::World;
+
+const MIB: u64 = 1 << 20;
+/// Random runs in the regular tests.
+const RANDOM_RUNS: u64 = 240;
+/// Runs that failed once.
+const SEEDS_THAT_FAILED: [u64; 12] = [7, 8, 12, 13, 22, 43, 122, 179, 190, 224, 260, 312];
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn name(text: &str) -> OfficeName {
+    OfficeName::new(text).expect("office names written here are valid")
+}
+
+fn holds(scenario: &Scenario) -> World {
+    run_and_check(scenario).unwrap_or_else(|faults| panic!("seed {}: {faults}", scenario.seed))
+}
+
+/// A Central Office with 8 nodes, and two levels below it.
+fn three_levels(seed: u64) -> Scenario {
+    let offices = vec![
+        office("central", None, OfficeType::Wired, 8),
+        office("store", Some("central"), OfficeType::Wired, 3),
+        office("kiosk", Some("store"), OfficeType::WiFi, 4),
+        office("laptops", Some("store"), OfficeType::Vpn, 2),
+    ];
+    Scenario::quiet(seed, offices)
+}
+
+/// Only `leafs` is a target: what lies above passes on.
+fn with_transit(seed: u64) -> Scenario {
+    let offices = vec![
+        office("central", None, OfficeType::Wired, 3),
+        office("between", Some("central"), OfficeType::Wired, 3),
+        office("leafs", Some("between"), OfficeType::WiFi, 3),
+    ];
+    let mut scenario = Scenario::quiet(seed, offices).with_package("package", 64 * MIB, 256 << 10);
+    let targets = scenario.distributions[0].clone();
+    scenario.distributions[0] = distribution(&targets.package(), Some(1));
+    for simulated in &mut scenario.offices {
+        let group = if simulated.office.name.as_str() == "leafs" { "1" } else { "0" };
+        simulated.office.labels.values_mut().for_each(|label| *label = group.to_owned());
+    }
+    scenario
+}
+
+#[test]
+fn everything_holds_whatever_happens_to_the_fleet() {
+    let base: u64 = std::env::var("PEERDIST_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    println!("base seed {base}");
+    for seed in base..base + RANDOM_RUNS {
+        holds(&Scenario::random(seed));
+    }
+}
+
+#[test]
+fn runs_that_failed_once_hold() {
+    for seed in SEEDS_THAT_FAILED {
+        holds(&Scenario::random(seed));
+    }
+}
+
+#[test]
+fn each_chunk_crosses_each_link_once() {
+    holds(&three_levels(1).with_package("package", 128 * MIB, 64 << 10));
+}
+
+#[test]
+fn death_of_a_rendezvous_point_costs_at_most_its_window() {
+    for (seed, milliseconds) in [(1, 4_000), (2, 6_500), (3, 9_000), (4, 11_000)] {
+        for office in ["central", "store", "kiosk"] {
+            let killed = Operation::KillRendezvousPoint(name(office), seconds(8));
+            let at = Duration::from_millis(milliseconds);
+            holds(&three_levels(seed).with_package("package", 128 * MIB, 64 << 10).then(at, killed));
+        }
+    }
+}
+
+#[test]
+fn death_of_a_transit_node_costs_what_it_alone_had_in_flight() {
+    for (seed, milliseconds) in [(1, 3_000), (2, 5_000), (3, 7_000)] {
+        let killed = Operation::KillRendezvousPoint(name("between"), seconds(60));
+        let scenario = with_transit(seed).then(Duration::from_millis(milliseconds), killed);
+        holds(&scenario);
+    }
+}
+
+#[test]
+fn transit_copies_are_not_fetched_again_after_a_restart() {
+    for seed in 0..8 {
+        let scenario = with_transit(seed);
+        let world = holds(&scenario);
+        let content = scenario.catalog.all().next().unwrap();
+        assert_eq!(world.measures().wan_bytes_of(&name("between"), content.digest), content.bytes());
+    }
+}
+
+#[test]
+fn new_version_reaches_every_node_during_and_after_the_distribution_of_the_old_one() {
+    for (seed, first, second) in [(1, 3, 6), (2, 5, 40), (3, 30, 60), (4, 4, 5)] {
+        let scenario = three_levels(seed)
+            .with_package("package", 64 * MIB, 256 << 10)
+            .then_new_version(seconds(first), "2", 0.3)
+            .then_new_version(seconds(second), "3", 0.3);
+        holds(&scenario);
+    }
+}
+
+#[test]
+fn new_version_reaches_every_node_over_networks_that_lose_messages() {
+    for seed in 0..12 {
+        let mut scenario = three_levels(seed).with_package("package", 32 * MIB, 512 << 10);
+        scenario.network.loss = 0.05;
+        holds(&scenario.then_new_version(seconds(6), "2", 0.5));
+    }
+}
+
+#[test]
+fn old_versions_go_when_only_retention_is_edited() {
+    let mut scenario = three_levels(1).with_package("package", 16 * MIB, 256 << 10);
+    scenario.distributions[0].retention_versions = 2;
+    scenario = scenario.then_new_version(seconds(20), "2", 0.5);
+    let Some((_, Operation::Edit(mut edited))) = scenario.operations.last().cloned() else { unreachable!() };
+    edited.retention_versions = 1;
+    holds(&scenario.then(seconds(60), Operation::Edit(edited)));
+}
+
+#[test]
+fn paused_distribution_rests_and_goes_on_with_the_bytes_that_are_there() {
+    let mut scenario = three_levels(1).with_package("package", 64 * MIB, 256 << 10);
+    let going_on = scenario.distributions[0].clone();
+    let mut paused = going_on.clone();
+    paused.paused = true;
+    scenario = scenario.then(seconds(4), Operation::Edit(paused)).then(seconds(60), Operation::Edit(going_on));
+    let mut world = World::new(&scenario);
+    world.run_for(seconds(10));
+    let resting = world.measures().content_bytes();
+    world.run_for(seconds(40));
+    assert_eq!(world.measures().content_bytes(), resting);
+    holds(&scenario);
+}
+
+#[test]
+fn removed_distribution_leaves_nothing() {
+    let scenario = three_levels(1).with_package("package", 64 * MIB, 256 << 10);
+    let key = scenario.distributions[0].key.clone();
+    holds(&scenario.then(seconds(5), Operation::Remove(key)));
+}
+
+#[test]
+fn office_that_is_added_later_gets_its_packages() {
+    let late = office("late", Some("store"), OfficeType::Wired, 2);
+    let scenario = three_levels(1).with_package("package", 32 * MIB, 256 << 10);
+    holds(&scenario.then(seconds(15), Operation::AddOffice(late)));
+}
+
+#[test]
+fn long_fat_link_stays_filled() {
+    let pace = measure(chain(2, 2), long_fat_link(), 512 * MIB, 64 << 10);
+    let link_alone = Duration::from_secs_f64(512.0 * MIB as f64 / 125e6);
+    assert!(pace.time < link_alone.mul_f64(1.1), "{:?} instead of {link_alone:?}", pace.time);
+}
+
+#[test]
+fn same_seed_gives_the_same_run() {
+    let run = || {
+        let world = holds(&Scenario::random(5));
+        (world.measures().messages(), world.measures().content_bytes())
+    };
+    assert_eq!(run(), run());
+}
