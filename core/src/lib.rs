@@ -4,7 +4,7 @@
 //! In reading order: [`ports`] is the published catalogue; [`names`], [`digest`] and [`chunk_set`] are the words
 //! everything else speaks; [`chunking`] and [`manifest`] are what a package consists of; [`wire`] is what nodes
 //! say to each other; [`office`] is the tree of offices and [`distribution`] what should reach them; [`rollout`]
-//! decides what each office holds and when, [`plan`] is what an office is told. [`message`] holds the validated
+//! decides what each office holds and when, [`plan`] is what an office is told, and [`signature`] why it is believed. [`message`] holds the validated
 //! messages between [`peer`]s. [`client`] and [`server`] are the machines, composed of [`rendezvous`] and [`swarm`].
 
 pub mod background;
@@ -24,5 +24,6 @@ pub mod ports;
 pub mod rendezvous;
 pub mod rollout;
 pub mod server;
+pub mod signature;
 pub mod swarm;
 pub mod wire;

@@ -15,15 +15,14 @@ mod entry;
 mod page;
 mod path;
 mod root;
-mod signature;
 
+pub use crate::signature::{SignatureError, SigningDomain, sign, verify_signature};
 pub use builder::{BuildError, BuiltManifest, ManifestBuilder};
 pub use chunk_table::ChunkTable;
 pub use entry::{Entry, EntryError, EntryKind, OrderError, TreeOrder};
 pub use page::{EncodedPage, EntryPage, PageError, page_digest_matches};
 pub use path::{LinkTarget, PathError, PathFault, RelativePath};
 pub use root::{ManifestError, ManifestRoot, PageKind, PageRef};
-pub use signature::{SignatureError, SigningDomain, sign, verify_signature};
 
 /// Largest signed root in bytes: it travels inside plans, so it stays small.
 pub const ROOT_BYTES_MAX: usize = 64 << 10;

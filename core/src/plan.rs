@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use prost::Message as _;
 
 use crate::digest::Digest;
@@ -15,10 +15,9 @@ use crate::message::{
 use crate::names::{OfficeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::NodeRef;
+use crate::signature::{SignatureError, SigningDomain, sign, verify_signature};
 use crate::wire::proto;
 
-/// Separates signatures over plans from all others made with the same key.
-const SIGNATURE_DOMAIN: &[u8] = b"peerdist plan v1\0";
 /// Most nodes of the parent office that a plan names.
 pub const PARENT_NODES_MAX: usize = 16;
 /// Most child offices that a plan names.
@@ -87,8 +86,8 @@ pub struct PlannedPackage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// No trusted key signed it.
-    #[error("the plan is not signed by a key that this node trusts")]
-    Signature,
+    #[error("the plan is refused: {0}")]
+    Signature(#[from] SignatureError),
     /// The bytes are no plan.
     #[error("the signed bytes are no plan")]
     Encoding,
@@ -100,13 +99,7 @@ pub enum PlanError {
 impl Plan {
     /// Encodes and signs the plan.
     pub fn sign(&self, key: &SigningKey) -> SignedBytes {
-        let body = self.encode().encode_to_vec();
-        let signature = key.sign(&tagged(&body));
-        SignedBytes {
-            body: body.into(),
-            signature: signature.to_bytes().to_vec().into(),
-            key: key.verifying_key().to_bytes().to_vec().into(),
-        }
+        sign(SigningDomain::Plan, self.encode().encode_to_vec().into(), key).into()
     }
 
     /// Verifies and parses a plan.
@@ -114,9 +107,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] when no trusted key signed it or a field breaks a rule.
     pub fn open(signed: &SignedBytes, trusted: &[VerifyingKey]) -> Result<Self, PlanError> {
-        let key = trusted.iter().find(|key| key.as_bytes()[..] == signed.key[..]).ok_or(PlanError::Signature)?;
-        let signature = Signature::from_slice(&signed.signature).map_err(|_| PlanError::Signature)?;
-        key.verify_strict(&tagged(&signed.body), &signature).map_err(|_| PlanError::Signature)?;
+        verify_signature(SigningDomain::Plan, &signed.into(), trusted)?;
         let plan = proto::Plan::decode(signed.body.clone()).map_err(|_| PlanError::Encoding)?;
         Ok(Self::decode(plan)?)
     }
@@ -168,10 +159,6 @@ impl Plan {
             retention_seconds: plan.retention_seconds,
         })
     }
-}
-
-fn tagged(body: &[u8]) -> Vec<u8> {
-    [SIGNATURE_DOMAIN, body].concat()
 }
 
 fn encode_planned(package: &PlannedPackage) -> proto::PlannedPackage {

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 use prost::Message;
 
-use super::signature::{SignatureError, SigningDomain, verify_signature};
 use super::{ENTRIES_MAX, PAGE_BYTES_MAX, ROOT_BYTES_MAX};
 use crate::chunk_set::CHUNKS_MAX;
 use crate::chunking::{CHUNK_BYTES_AVERAGE_MAX, CHUNK_BYTES_AVERAGE_MIN};
 use crate::digest::Digest;
 use crate::names::{DistributionKey, NameError, Namespace, PackageKey, PackageName, Version};
+use crate::signature::{SignatureError, SigningDomain, verify_signature};
 use crate::wire::proto;
 
 /// What a page lists.
