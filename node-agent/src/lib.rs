@@ -6,7 +6,7 @@
 //! catalogue; [`source`] brings packages in; [`store`] keeps content on disk; [`database`] keeps the server's
 //! metadata; [`desired`] reads the objects; [`metrics`], [`http`] and [`telemetry`] let people watch;
 //! [`status`] and [`report`] are what they see;
-//! [`firewall`] renders rules; [`port_holder`] says who has a port.
+//! [`firewall`] renders rules; [`port_holder`] says who has a port; `private_file` replaces small files whole.
 
 pub mod cli;
 pub mod database;
@@ -19,6 +19,7 @@ mod golden;
 pub mod http;
 pub mod metrics;
 pub mod port_holder;
+mod private_file;
 pub mod report;
 pub mod source;
 pub mod status;

@@ -43,12 +43,12 @@ pub mod identity;
 mod interface;
 pub mod join_token;
 pub mod messages;
-mod private_file;
 mod settings;
 mod socket;
 mod streams;
 mod tls;
 
+pub use crate::private_file::FileError;
 pub use authority::Authority;
 pub use background::QueueDelay;
 pub use broadcast::Broadcaster;
@@ -58,7 +58,6 @@ pub use enrolment::EnrolError;
 pub use identity::NodeIdentity;
 pub use join_token::JoinToken;
 pub use messages::{IncomingMessage, MessageClass, ReplyHandle, RequestError};
-pub use private_file::FileError;
 pub use socket::BindError;
 pub use tls::TlsError;
 

@@ -1,12 +1,14 @@
 //! The server role: library, plans, enrolment, and the first holder of every package.
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
-//! issues certificates, `ingest` brings packages in, `recording` writes the database, `snapshot` says how things stand.
+//! issues certificates, `ingest` brings packages in, `recording` writes the database, `snapshot` says how things
+//! stand, `revisions` numbers the plans.
 
 mod enrolment;
 mod ingest;
 mod node;
 mod recording;
+mod revisions;
 mod snapshot;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use peerdist_core::message::Revision;
 use peerdist_core::ports::Role;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,7 @@ use crate::http::{
     self, ApiFile, ApiFileError, ApiToken, ApiTokenError, HttpService, Readiness, SERVER_HTTP_PORT, StatusApi,
 };
 use crate::metrics::{ClassCounters, Metrics};
+use crate::private_file::FileError;
 use crate::status::StatusSnapshot;
 use crate::store::{NodeStore, StoreError, StoreLimits};
 use crate::transport::authority::AuthorityError;
@@ -59,6 +63,9 @@ pub enum ServerError {
     /// The root folder.
     #[error("server: {0}")]
     Store(#[from] StoreError),
+    /// The revisions of plans.
+    #[error("server: {0}")]
+    Revisions(#[from] FileError),
     /// Keys and certificates.
     #[error("server: {0}")]
     Authority(#[from] AuthorityError),
@@ -106,6 +113,7 @@ pub struct BoundServer {
     api: StatusApi,
     snapshots: watch::Sender<Arc<StatusSnapshot>>,
     overview: IngestOverview,
+    last_revision: Revision,
 }
 
 impl BoundServer {
@@ -136,6 +144,7 @@ impl BoundServer {
                 token
             }
         };
+        let last_revision = revisions::reserve(&settings.root)?;
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot::empty()));
         Ok(Self {
             settings,
@@ -150,6 +159,7 @@ impl BoundServer {
             api: StatusApi { token: api_token, snapshot },
             snapshots,
             overview: IngestOverview::default(),
+            last_revision,
         })
     }
 
@@ -190,6 +200,7 @@ impl BoundServer {
             readiness: self.readiness,
             snapshots: self.snapshots,
             overview: self.overview,
+            last_revision: self.last_revision,
         });
         node.run(desired, stop).await;
         transport.close().await;

@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::PeerIdentity;
 use super::identity::{IdentityError, NodeIdentity};
-use super::private_file::{self, FileError};
+use crate::private_file::{self, FileError};
 
 const ROOT_LIFETIME: Duration = days(3650);
 const INTERMEDIATE_LIFETIME: Duration = days(90);

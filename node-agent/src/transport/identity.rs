@@ -21,8 +21,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 
 use super::certificate::{CertificateError, CertificateFacts, PeerIdentity};
-use super::private_file::{self, FileError};
 use super::tls;
+use crate::private_file::{self, FileError};
 
 /// Intermediates in one chain.
 const CHAIN_MAX: usize = 4;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::RngCore;
 
-use super::private_file::{self, FileError};
+use crate::private_file::{self, FileError};
 
 const PREFIX: &str = "peerdist1";
 const SECRET_BYTES: usize = 32;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ed25519_dalek::VerifyingKey;
 use peerdist_core::client::{BroadcastRequest, Client, ClientConfig, ControlSignal, Event, Output, StoredPackage};
 use peerdist_core::digest::Digest;
-use peerdist_core::message::{Message, decode_node, encode_node};
+use peerdist_core::message::{Message, SignedBytes, decode_node, encode_node};
 use peerdist_core::peer::{MessageClass, Peer};
 use peerdist_core::plan::{Plan, decode_office_type};
 use peerdist_core::ports::Role;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
+use super::kept_plan::KeptPlan;
 use super::receiving::Expected;
 use super::{CHECK_PLAN, ClientSettings, manifests, receiving, storing};
 use crate::driver::messages::{self, Incoming, SendFailure};
@@ -58,6 +59,7 @@ impl Context {
 
 pub(super) struct Node {
     context: Context,
+    kept_plan: KeptPlan,
     machine: Client,
     expected: Expected,
     received: mpsc::Receiver<Event>,
@@ -104,7 +106,12 @@ impl Node {
             flush: Arc::new(tokio::sync::Notify::new()),
             progress,
         };
-        Self { context, machine, expected: Expected::default(), received, readiness }
+        let kept_plan = KeptPlan::new(&context.settings.root);
+        let mut node = Self { context, kept_plan, machine, expected: Expected::default(), received, readiness };
+        if let Some((signed, plan)) = node.kept_plan.load(&node.context.trusted) {
+            node.take_plan(signed, plan);
+        }
+        node
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -146,10 +153,7 @@ impl Node {
         match messages::parse(incoming.envelope) {
             Ok(Incoming::Message(Message::Plan(signed))) => match Plan::open(&signed, &self.context.trusted) {
                 Ok(plan) => {
-                    let limit_bytes = (plan.storage_limit_bytes > 0).then_some(plan.storage_limit_bytes);
-                    self.context.store.set_limits(StoreLimits { limit_bytes });
-                    self.readiness.set(CHECK_PLAN, Ok(()));
-                    self.machine.handle(now, Event::Plan { signed, plan });
+                    self.take_plan(signed, plan);
                     incoming.reply.accept();
                 }
                 Err(error) => incoming.reply.refuse("plan", &error.to_string()),
@@ -172,6 +176,19 @@ impl Node {
             Ok(Incoming::Enrol(_)) => incoming.reply.refuse("unexpected", "only the server enrols nodes"),
             Err(error) => incoming.reply.refuse("malformed", &error.to_string()),
         }
+    }
+
+    /// Puts a plan into force unless a newer one is.
+    fn take_plan(&mut self, signed: SignedBytes, plan: Plan) {
+        let revision = plan.revision;
+        if self.machine.plan().is_some_and(|known| known.revision >= revision) {
+            return;
+        }
+        let limit_bytes = (plan.storage_limit_bytes > 0).then_some(plan.storage_limit_bytes);
+        self.context.store.set_limits(StoreLimits { limit_bytes });
+        self.readiness.set(CHECK_PLAN, Ok(()));
+        self.kept_plan.keep(revision, &signed);
+        self.machine.handle(Instant::now(), Event::Plan { signed, plan });
     }
 
     fn take_broadcast(&mut self, broadcast: proto::Broadcast) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use peerdist_core::digest::Digest;
-use peerdist_core::message::Message;
+use peerdist_core::message::{Message, Revision};
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef};
 use peerdist_core::plan::Plan;
 use peerdist_core::ports::Role;
@@ -48,6 +48,8 @@ pub(super) struct Parts {
     pub(super) readiness: Readiness,
     pub(super) snapshots: watch::Sender<Arc<StatusSnapshot>>,
     pub(super) overview: IngestOverview,
+    /// The highest revision that a plan may have already.
+    pub(super) last_revision: Revision,
 }
 
 pub(super) struct Node {
@@ -66,13 +68,10 @@ impl Node {
     pub(super) fn new(parts: Parts) -> Self {
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let now = Instant::now();
-        // Revisions must rise over restarts without being written for each: seconds of the wall clock, with room for
-        // a million plans a second.
-        let last_revision = (Timestamp::now().as_second().max(0) as u64) << 20;
         let config = ServerConfig {
             addresses: vec![parts.settings.address],
             retention_seconds: RETENTION_SECONDS,
-            last_revision,
+            last_revision: parts.last_revision,
         };
         let ingests = Ingests::new(
             parts.store.clone(),

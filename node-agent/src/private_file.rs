@@ -1,12 +1,14 @@
-//! Small files that only their owner may read, replaced whole: keys, certificates, tokens.
+//! Files that only their owner may read, replaced whole: keys, certificates, tokens, the last plan.
 //! Leaves out locking: each file has one writer.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// No key, certificate or token is larger.
-const PRIVATE_FILE_BYTES_MAX: u64 = 1 << 20;
+use peerdist_core::wire::LARGE_MESSAGE_BYTES_MAX;
+
+/// Nothing that is kept this way is larger than a message.
+const PRIVATE_FILE_BYTES_MAX: u64 = LARGE_MESSAGE_BYTES_MAX as u64;
 
 /// A file that could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +27,7 @@ impl FileError {
 }
 
 /// Reads the whole file; `None` when it does not exist.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -37,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 }
 
 /// Writes the whole file with mode 0600: a reader sees the old content or the new, after a crash too.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     // The parent of a plain name is the empty path.
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_folder(folder)?;
@@ -56,7 +58,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 }
 
 /// Creates a folder that only its owner may enter, and those above it.
-pub(super) fn create_folder(folder: &Path) -> Result<(), FileError> {
+pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(folder).map_err(FileError::at("create folder", folder))
 }
