@@ -2,6 +2,8 @@
 //!
 //! Only types and their arithmetic; the drivers fill them. A snapshot has a row a node and package, never a row a chunk.
 
+mod links;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +12,8 @@ use peerdist_core::names::{Namespace, NodeName, OfficeName, PackageName, Version
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{ContentLink, ContentSource, PackageState};
+
+pub use links::LinkTotals;
 
 /// Everything that the server knows at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use crate::desired::DesiredState;
 use crate::driver::progress::PackageOnNode;
 use crate::driver::server::IngestOverview;
 use crate::metrics::{Metrics, PackageState};
-use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, percent};
+use crate::status::{LinkTotals, NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, percent};
 
 pub(super) struct Watch {
     pub(super) started: Instant,
@@ -52,6 +52,9 @@ impl Watch {
                 latest.insert((package.key.clone(), name.clone()), (node.office.clone(), package));
             }
         }
+        let mut links = LinkTotals::new(&self.desired.offices, self.overview.origin_bytes());
+        latest.values().for_each(|(office, package)| links.add(office, &package.state));
+        snapshot.links = links.into_links();
         for package in &mut snapshot.packages {
             let key = self.key_of(package);
             for office in &mut package.offices {

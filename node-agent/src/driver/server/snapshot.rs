@@ -13,9 +13,9 @@ use peerdist_core::server::{IngestedPackage, Server};
 
 use super::IngestOverview;
 use crate::desired::DesiredState;
-use crate::metrics::{ContentLink, ContentSource, Metrics, PackageState};
+use crate::metrics::{ContentSource, Metrics, PackageState};
 use crate::status::{
-    LinkStatus, NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, eta_seconds, percent,
+    LinkTotals, NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, eta_seconds, percent,
     rate_bytes_per_second,
 };
 
@@ -47,17 +47,14 @@ impl Maker {
         overview: &IngestOverview,
         started: Instant,
     ) -> StatusSnapshot {
-        let mut links: BTreeMap<(String, String), (Option<ContentLink>, u64)> = BTreeMap::new();
-        let origin = links.entry(("origin".to_owned(), "server".to_owned())).or_default();
-        origin.1 = overview.origin_bytes();
+        let mut links = LinkTotals::new(&desired.offices, overview.origin_bytes());
         let packages = desired
             .distributions
             .values()
             .map(|distribution| self.package(machine, desired, overview, distribution, &mut links))
             .collect();
-        let links = links.into_iter().map(|((from, to), (link, bytes))| LinkStatus { from, to, link, bytes }).collect();
         tracing::trace!(after = ?started.elapsed(), "snapshot");
-        StatusSnapshot { time: Timestamp::now(), packages, links }
+        StatusSnapshot { time: Timestamp::now(), packages, links: links.into_links() }
     }
 
     fn package(
@@ -66,7 +63,7 @@ impl Maker {
         desired: &DesiredState,
         overview: &IngestOverview,
         distribution: &Distribution,
-        links: &mut BTreeMap<(String, String), (Option<ContentLink>, u64)>,
+        links: &mut LinkTotals<'_>,
     ) -> PackageStatus {
         let key = distribution.package();
         let ingested = machine.package(&key);
@@ -78,7 +75,7 @@ impl Maker {
             let targets = report.targets.iter().map(|name| (name, false));
             let transit = report.transit.iter().map(|name| (name, true));
             for (name, is_transit) in targets.chain(transit) {
-                offices.push(self.office(machine, desired, &key, ingested, name, is_transit, links));
+                offices.push(self.office(machine, &key, ingested, name, is_transit, links));
             }
         }
         offices.sort_by(|left: &OfficeStatus, right| left.name.cmp(&right.name));
@@ -112,12 +109,11 @@ impl Maker {
     fn office(
         &mut self,
         machine: &Server,
-        desired: &DesiredState,
         key: &PackageKey,
         ingested: Option<&IngestedPackage>,
         name: &OfficeName,
         transit: bool,
-        links: &mut BTreeMap<(String, String), (Option<ContentLink>, u64)>,
+        links: &mut LinkTotals<'_>,
     ) -> OfficeStatus {
         let progress = ingested.and_then(|package| machine.progress(name, package.digest));
         let package_bytes = ingested.map_or(0, |package| package.bytes);
@@ -127,7 +123,7 @@ impl Maker {
         let names: BTreeSet<NodeName> = if transit { reported.collect() } else { enrolled.chain(reported).collect() };
         for node in names {
             let state = progress.and_then(|progress| progress.nodes.get(&node)).cloned().unwrap_or_default();
-            add_links(machine, desired, name, &state, links);
+            links.add(name, &state);
             nodes.entry(node.clone()).or_insert_with(|| self.node(key, node, &state, package_bytes, transit));
         }
         OfficeStatus { name: name.clone(), targeted: !transit, transit, nodes: nodes.into_values().collect() }
@@ -180,27 +176,6 @@ fn main_source(state: &NodeState) -> Option<ContentSource> {
     .filter(|(bytes, _)| *bytes > 0)
     .max_by_key(|(bytes, _)| *bytes)
     .map(|(_, source)| source)
-}
-
-fn add_links(
-    machine: &Server,
-    desired: &DesiredState,
-    office: &OfficeName,
-    state: &NodeState,
-    links: &mut BTreeMap<(String, String), (Option<ContentLink>, u64)>,
-) {
-    let mut add = |from: String, link: ContentLink, bytes: u64| {
-        if bytes > 0 {
-            let entry = links.entry((from, office.to_string())).or_insert((Some(link), 0));
-            entry.1 += bytes;
-        }
-    };
-    let parent = desired.offices.parent_of(office).map(ToString::to_string);
-    add(parent.unwrap_or_else(|| "server".to_owned()), ContentLink::Wan, state.wan_bytes_received);
-    let central = machine.tree().is_some_and(|tree| tree.is_central(office));
-    let from_server = if central { state.bytes_from_origin } else { 0 };
-    add("server".to_owned(), ContentLink::Lan, from_server);
-    add(office.to_string(), ContentLink::Lan, state.lan_bytes_received.saturating_sub(from_server));
 }
 
 /// Packages by state, for the server's own metrics.
