@@ -51,7 +51,7 @@ impl Maker {
         let packages = desired
             .distributions
             .values()
-            .map(|distribution| self.package(machine, desired, overview, distribution, &mut links))
+            .map(|distribution| self.package(machine, overview, distribution, &mut links))
             .collect();
         tracing::trace!(after = ?started.elapsed(), "snapshot");
         StatusSnapshot { time: Timestamp::now(), packages, links: links.into_links() }
@@ -60,7 +60,6 @@ impl Maker {
     fn package(
         &mut self,
         machine: &Server,
-        desired: &DesiredState,
         overview: &IngestOverview,
         distribution: &Distribution,
         links: &mut LinkTotals<'_>,
