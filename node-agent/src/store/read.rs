@@ -1,12 +1,13 @@
 //! Reads chunks, verified each time: a published file can change under us, and nothing wrong may be passed on.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use peerdist_core::chunk_set::ChunkIndex;
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::ChunkTable;
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::error::{ReadError, StoreError, io_error};
@@ -53,16 +54,15 @@ impl NodeStore {
         let place = table.offset(index).zip(table.length(index)).zip(table.digest(index));
         let Some(((first, length), digest)) = place else { return Err(ReadFault::Damaged) };
         let segments = segments_of(&self.pages, &package.root, first, length).map_err(ReadFault::Store)?;
-        let mut content = vec![0; length as usize];
-        let mut filled = 0;
+        let mut content = Vec::with_capacity(length as usize);
         for segment in &segments {
-            self.read_segment(package, segment, &mut content[filled..filled + segment.length])?;
-            filled += segment.length;
+            self.read_segment(package, segment, &mut content)?;
         }
         if Digest::of(&content) == digest { Ok(content.into()) } else { Err(ReadFault::Damaged) }
     }
 
-    fn read_segment(&self, package: &Package, segment: &Segment, target: &mut [u8]) -> Result<(), ReadFault> {
+    /// Appends the bytes of a segment to what was read already.
+    fn read_segment(&self, package: &Package, segment: &Segment, content: &mut Vec<u8>) -> Result<(), ReadFault> {
         let tree = match self.tree(package) {
             Ok(tree) => tree,
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -71,7 +71,7 @@ impl NodeStore {
             Err(error) => return Err(ReadFault::Store(error)),
         };
         let open = self.files.for_reading(package.digest(), segment.entry, &tree, &segment.file);
-        let read = open.and_then(|open| open.file.read_exact_at(target, segment.offset));
+        let read = open.and_then(|open| append_exact_at(&open.file, content, segment.length, segment.offset));
         read.map_err(|error| {
             self.files.forget_file(package.digest(), segment.entry);
             if is_about_us(&error) {
@@ -125,6 +125,24 @@ impl NodeStore {
     pub(super) fn has_tree(package: &Package) -> bool {
         matches!(package.state().stage, Stage::Staged | Stage::Published { .. })
     }
+}
+
+/// Reads into memory that was never written, unlike `read_exact_at`: every chunk that is served comes through here.
+fn append_exact_at(file: &File, content: &mut Vec<u8>, length: usize, mut offset: u64) -> io::Result<()> {
+    let end = content.len() + length;
+    content.reserve_exact(length);
+    while content.len() < end {
+        let begin = content.len();
+        let read = match rustix::io::pread(file, spare_capacity(content), offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => read,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        content.truncate(end.min(begin + read));
+        offset += read as u64;
+    }
+    Ok(())
 }
 
 /// Errors of the process or the system rather than of the file.
