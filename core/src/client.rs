@@ -1,17 +1,21 @@
 //! The client of one node: everything it decides, as one machine.
 //!
 //! It is composed of the election ([`crate::rendezvous`]), the life of each package ([`package`]), incoming transfers
-//! ([`receiving`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is
+//! ([`receiving`]) and their pace ([`steering`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is
 //! the rendezvous point, its office's coordination ([`leading`]). The driver feeds [`Event`]s and acts on [`Output`]s;
 //! it verifies and stores chunks before it says that they are stored.
 
+mod answering;
 mod event;
+#[cfg(test)]
+mod fixture;
 mod leading;
 mod membership;
 mod package;
 mod planning;
 mod receiving;
 mod serving;
+mod steering;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,6 +31,7 @@ use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::plan::Plan;
 use crate::rendezvous::{self, Rendezvous};
 
+use answering::PendingAnswer;
 pub use event::{
     BUSY, BroadcastRequest, ControlSignal, Event, INVENTORY_NEEDED, MISSING, NOT_GRANTED, NOT_READY,
     NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
@@ -79,6 +84,10 @@ pub struct Client {
     /// What the store had at the start and no plan has claimed yet.
     unclaimed: BTreeMap<Digest, DistributionKey>,
     transfers: BTreeMap<TransferId, Incoming>,
+    /// Transfers or packages changed: holders may have to be told another pace.
+    pace_due: bool,
+    /// Answers to broadcast questions that wait for their moment, by who asked.
+    answers: BTreeMap<NodeName, PendingAnswer>,
     serving: BTreeSet<(NodeName, TransferId)>,
     next_transfer: TransferId,
     /// Claims of the parent's rendezvous point, and the turn among the nodes that the plan names.
@@ -111,6 +120,8 @@ impl Client {
             packages: BTreeMap::new(),
             unclaimed: stored.into_iter().map(|package| (package.digest, package.distribution)).collect(),
             transfers: BTreeMap::new(),
+            pace_due: false,
+            answers: BTreeMap::new(),
             serving: BTreeSet::new(),
             next_transfer: first_transfer,
             parent_claim: None,
@@ -152,6 +163,7 @@ impl Client {
             }
         }
         self.drive_election(now);
+        self.steer_paces();
     }
 
     /// Takes in a message of a peer whose identity is proven.
@@ -172,6 +184,7 @@ impl Client {
             (Peer::Server, _) => Err(Refusal::unexpected()),
         };
         self.drive_election(now);
+        self.steer_paces();
         answer
     }
 
@@ -195,6 +208,8 @@ impl Client {
             self.prune(now);
             self.act(now);
         }
+        self.give_answers(now);
+        self.steer_paces();
     }
 
     /// Next thing to do.
@@ -204,7 +219,7 @@ impl Client {
 
     /// When [`Client::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Instant {
-        let deadlines = [self.election.poll_timeout(), self.urgent_at, self.wake_at];
+        let deadlines = [self.election.poll_timeout(), self.urgent_at, self.wake_at, self.answer_at()];
         deadlines.into_iter().flatten().fold(self.housekeeping_at, Instant::min)
     }
 

@@ -66,6 +66,9 @@ pub struct Office {
     pub labels: BTreeMap<String, String>,
     /// Most bytes that a node of the office may use for packages; `None`: what the disk has.
     pub storage_limit_bytes: Option<u64>,
+    /// Most bits a second that content from the parent office may take, above 0; `None`: no ceiling. In a VPN office
+    /// the ceiling of each node.
+    pub background_bits_per_second_max: Option<u64>,
 }
 
 /// What another office is to an office.

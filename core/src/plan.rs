@@ -12,7 +12,7 @@ use crate::message::{
     self, DecodeError, NODES_MAX, PACKAGES_MAX, Revision, SignedBytes, decode_node, decode_package, encode_node,
     encode_package,
 };
-use crate::names::{OfficeName, PackageKey};
+use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::NodeRef;
 use crate::signature::{SignatureError, SigningDomain, sign, verify_signature};
@@ -20,6 +20,8 @@ use crate::wire::proto;
 
 /// Most nodes of the parent office that a plan names.
 pub const PARENT_NODES_MAX: usize = 16;
+/// Most nodes of an office that answer a broadcast question.
+pub const ANSWERERS_MAX: usize = 8;
 /// Most child offices that a plan names.
 pub const CHILDREN_MAX: usize = 10_000;
 
@@ -48,6 +50,10 @@ pub struct Plan {
     pub storage_limit_bytes: u64,
     /// How long an old version stays after it stopped being current.
     pub retention_seconds: u64,
+    /// Most bits a second that a node may receive from the parent office; 0 is no ceiling.
+    pub background_bits_per_second_max: u64,
+    /// The nodes of the office that answer when somebody asks by broadcast who has a package.
+    pub answerers: Vec<NodeName>,
 }
 
 /// A child office as its parent needs to know it.
@@ -133,6 +139,8 @@ impl Plan {
             server_addresses: self.server_addresses.iter().map(ToString::to_string).collect(),
             storage_limit_bytes: self.storage_limit_bytes,
             retention_seconds: self.retention_seconds,
+            background_bits_per_second_max: self.background_bits_per_second_max,
+            answerers: self.answerers.iter().map(|name| name.as_str().to_owned()).collect(),
         }
     }
 
@@ -157,6 +165,10 @@ impl Plan {
             })?,
             storage_limit_bytes: plan.storage_limit_bytes,
             retention_seconds: plan.retention_seconds,
+            background_bits_per_second_max: plan.background_bits_per_second_max,
+            answerers: message::list("answerers", plan.answerers, ANSWERERS_MAX, |name: String| {
+                Ok(NodeName::new(&name)?)
+            })?,
         })
     }
 }

@@ -101,6 +101,8 @@ pub struct Server {
     progress: BTreeMap<(OfficeName, Digest), OfficeProgress>,
     central_ledger: Ledger,
     serving: BTreeSet<(NodeName, TransferId)>,
+    /// Offices of which nodes became known since their plan was made.
+    newcomers: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
     look_again_at: Option<Timestamp>,
     outputs: VecDeque<ServerOutput>,
@@ -125,6 +127,7 @@ impl Server {
             progress: BTreeMap::new(),
             central_ledger: Ledger::default(),
             serving: BTreeSet::new(),
+            newcomers: BTreeSet::new(),
             housekeeping_at: now,
             look_again_at: None,
             outputs: VecDeque::new(),
@@ -148,6 +151,7 @@ impl Server {
             }
             ServerEvent::IngestAgain => self.replan(wall),
             ServerEvent::Enrolled { node } => {
+                self.newcomers.insert(node.office.clone());
                 self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None });
             }
             ServerEvent::ServeEnded { to, transfer } => {
@@ -186,6 +190,7 @@ impl Server {
         if self.look_again_at.is_some_and(|at| at <= wall) {
             self.replan(wall);
         }
+        self.plan_for_newcomers();
     }
 
     /// Next thing to do.

@@ -41,6 +41,9 @@ pub struct OfficeSpec {
     /// Where and how much a node of the office stores.
     #[serde(default)]
     pub storage: Storage,
+    /// The link to the parent office.
+    #[serde(default)]
+    pub uplink: Uplink,
 }
 
 /// How the nodes of an office talk to each other. Wired: share content, find each other by broadcast. WiFi: share
@@ -79,6 +82,18 @@ pub struct Storage {
     pub limit: Option<Quantity>,
 }
 
+/// What the link to the parent office may be used for.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Uplink {
+    /// Most bits a second that content from the parent office may take, such as 50M, above 0. Absent: what nobody else
+    /// wants. In a VPN office, where every node fetches for itself, the ceiling is that of each node. Without effect
+    /// in the Central Office.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Quantity")]
+    pub background_max_bits_per_second: Option<Quantity>,
+}
+
 impl Default for Storage {
     fn default() -> Self {
         Self { path: default_storage_path(), limit: None }
@@ -109,13 +124,20 @@ pub fn validate(object: &Office) -> Result<core_office::Office, Vec<FieldError>>
         );
         errors.push(FieldError::new("spec.storage.path", "InvalidPath", message));
     }
+    let background_bits_per_second_max = object.spec.uplink.background_max_bits_per_second.map(Quantity::value);
+    if background_bits_per_second_max == Some(0) {
+        let message = "a ceiling of 0 is not valid: expected a number of bits a second above 0 such as 50M; \
+                       correct it, or remove the field for no ceiling";
+        errors.push(FieldError::new("spec.uplink.backgroundMaxBitsPerSecond", "OutOfRange", message.to_owned()));
+    }
     match name {
         Some(name) if errors.is_empty() => Ok(core_office::Office {
             name,
             parent,
             office_type: object.spec.office_type.into(),
             labels: object.labels().clone(),
-            storage_limit_bytes: object.spec.storage.limit.map(Quantity::bytes),
+            storage_limit_bytes: object.spec.storage.limit.map(Quantity::value),
+            background_bits_per_second_max,
         }),
         _ => Err(errors),
     }
@@ -141,23 +163,28 @@ mod tests {
     fn an_empty_spec_is_a_wired_central_office() {
         let office = validate(&object("central", json!({}))).unwrap();
         assert_eq!((office.parent, office.office_type), (None, core_office::OfficeType::Wired));
-        assert_eq!(office.storage_limit_bytes, None);
+        assert_eq!((office.storage_limit_bytes, office.background_bits_per_second_max), (None, None));
     }
 
     #[test]
     fn values_arrive_in_the_validated_type() {
-        let spec = json!({"parent": "central", "type": "VPN", "storage": {"limit": "50Gi"}});
+        let uplink = json!({"backgroundMaxBitsPerSecond": "50M"});
+        let spec = json!({"parent": "central", "type": "VPN", "storage": {"limit": "50Gi"}, "uplink": uplink});
         let office = validate(&object("home", spec)).unwrap();
         assert_eq!(office.parent, Some(OfficeName::new("central").unwrap()));
         assert_eq!(office.office_type, core_office::OfficeType::Vpn);
         assert_eq!(office.storage_limit_bytes, Some(50 << 30));
+        assert_eq!(office.background_bits_per_second_max, Some(50_000_000));
         assert_eq!(office.labels.get("region").map(String::as_str), Some("eu"));
     }
 
     #[test]
     fn every_bad_field_is_named() {
-        let errors = validate(&object("Bad", json!({"parent": "A/B", "storage": {"path": "x"}}))).unwrap_err();
+        let uplink = json!({"backgroundMaxBitsPerSecond": 0});
+        let spec = json!({"parent": "A/B", "storage": {"path": "x"}, "uplink": uplink});
+        let errors = validate(&object("Bad", spec)).unwrap_err();
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(fields, ["metadata.name", "spec.parent", "spec.storage.path"]);
+        let expected = ["metadata.name", "spec.parent", "spec.storage.path", "spec.uplink.backgroundMaxBitsPerSecond"];
+        assert_eq!(fields, expected);
     }
 }

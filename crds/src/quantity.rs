@@ -1,4 +1,4 @@
-//! A size in bytes, written as Kubernetes writes quantities: `50Gi`, `1.5G`, `1000`.
+//! A whole number, written as Kubernetes writes quantities: `50Gi`, `1.5G`, `1000`. Of what, the field says.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,26 +30,21 @@ const SUFFIXES: [(&str, u128); 13] = [
     ("", 1),
 ];
 
-/// A number of whole bytes.
+/// A whole number: of bytes, or of bits a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(u64);
 
 impl Quantity {
-    /// A quantity of that many bytes.
-    pub fn from_bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
-    /// The number of bytes.
-    pub fn bytes(self) -> u64 {
+    /// The number.
+    pub fn value(self) -> u64 {
         self.0
     }
 }
 
-/// A text that is no quantity of bytes.
+/// A text that is no quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "quantity {value:?} is not valid: expected a number of bytes from 0 to 16 EiB such as 50Gi, 500M or 1.5T \
+    "quantity {value:?} is not valid: expected a number from 0 to 16 Ei such as 50Gi, 500M or 1.5T \
      (Ki Mi Gi Ti Pi Ei, k M G T P E); correct it"
 )]
 pub struct QuantityError {
@@ -60,12 +55,12 @@ pub struct QuantityError {
 impl FromStr for Quantity {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        parse_bytes(text).map(Self).ok_or_else(|| QuantityError { value: text.chars().take(80).collect() })
+        parse_whole(text).map(Self).ok_or_else(|| QuantityError { value: text.chars().take(80).collect() })
     }
 }
 
-/// Exact in integers: `number = digits / 10^fraction_digits`, rounded up to whole bytes.
-fn parse_bytes(text: &str) -> Option<u64> {
+/// Exact in integers: `number = digits / 10^fraction_digits`, rounded up to a whole number.
+fn parse_whole(text: &str) -> Option<u64> {
     if text.len() > QUANTITY_BYTES_MAX {
         return None;
     }
@@ -77,8 +72,8 @@ fn parse_bytes(text: &str) -> Option<u64> {
         return None;
     }
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    let bytes = digits.parse::<u128>().ok()?.checked_mul(factor)?.div_ceil(scale);
-    u64::try_from(bytes).ok()
+    let whole = digits.parse::<u128>().ok()?.checked_mul(factor)?.div_ceil(scale);
+    u64::try_from(whole).ok()
 }
 
 impl fmt::Display for Quantity {
@@ -110,19 +105,19 @@ impl Visitor<'_> for QuantityVisitor {
     type Value = Quantity;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a number of bytes such as 50Gi")
+        formatter.write_str("a number such as 50Gi")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
         text.parse().map_err(E::custom)
     }
 
-    fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Quantity, E> {
-        Ok(Quantity(bytes))
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
+        Ok(Quantity(number))
     }
 
-    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Quantity, E> {
-        u64::try_from(bytes).map(Quantity).map_err(|_| E::custom(QuantityError { value: bytes.to_string() }))
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Quantity, E> {
+        u64::try_from(number).map(Quantity).map_err(|_| E::custom(QuantityError { value: number.to_string() }))
     }
 }
 
@@ -149,24 +144,24 @@ mod tests {
 
     use super::*;
 
-    fn bytes(text: &str) -> Option<u64> {
-        text.parse().ok().map(Quantity::bytes)
+    fn value(text: &str) -> Option<u64> {
+        text.parse().ok().map(Quantity::value)
     }
 
     #[test]
     fn quantities_are_read_as_kubernetes_reads_them() {
-        assert_eq!(bytes("0"), Some(0));
-        assert_eq!(bytes("50Gi"), Some(50 << 30));
-        assert_eq!(bytes("500M"), Some(500_000_000));
-        assert_eq!(bytes("1.5Ki"), Some(1536));
-        assert_eq!(bytes("0.5"), Some(1));
-        assert_eq!(bytes("15Ei"), Some(15 << 60));
+        assert_eq!(value("0"), Some(0));
+        assert_eq!(value("50Gi"), Some(50 << 30));
+        assert_eq!(value("500M"), Some(500_000_000));
+        assert_eq!(value("1.5Ki"), Some(1536));
+        assert_eq!(value("0.5"), Some(1));
+        assert_eq!(value("15Ei"), Some(15 << 60));
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn what_is_no_quantity_is_refused() {
         for bad in ["", "Gi", "-1", "1e3x", "16Ei", "50 Gi", "50GiB", "0x10", "1.1.1", "١Gi", &"9".repeat(40), "."] {
-            assert_eq!(bytes(bad), None, "{bad}");
+            assert_eq!(value(bad), None, "{bad}");
         }
     }
 
@@ -180,13 +175,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_size_survives_being_written(size in any::<u64>()) {
-            prop_assert_eq!(bytes(&Quantity(size).to_string()), Some(size));
+        fn every_quantity_survives_being_written(number in any::<u64>()) {
+            prop_assert_eq!(value(&Quantity(number).to_string()), Some(number));
         }
 
         #[test]
-        fn any_text_is_a_size_or_refused(text in "[0-9.]{0,36}[KMGTPEik]{0,3}|\\PC{0,40}") {
-            let _ = bytes(&text);
+        fn any_text_is_a_quantity_or_refused(text in "[0-9.]{0,36}[KMGTPEik]{0,3}|\\PC{0,40}") {
+            let _ = value(&text);
         }
     }
 }

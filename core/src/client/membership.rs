@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT, Refusal};
 use super::{Client, HELLO_INTERVAL, REPORT_INTERVAL};
-use crate::digest::Digest;
 use crate::message::{
-    Hello, HoldersFound, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, PlanChanged, RUNS_MAX, Term,
+    Hello, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, PlanChanged, RUNS_MAX, Term,
 };
 use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::rendezvous;
@@ -154,36 +153,8 @@ impl Client {
                     self.send_small(&from, claim);
                 }
             }
-            BroadcastRequest::WhoHas { question, digests } => self.answer_who_has(&from, question, &digests),
+            BroadcastRequest::WhoHas { question, digests } => self.answer_later(now, from, question, digests),
         }
-    }
-
-    fn answer_who_has(&mut self, from: &NodeRef, question: u64, digests: &[Digest]) {
-        let packages: Vec<PackageDelta> = digests
-            .iter()
-            .filter_map(|digest| self.packages.get(digest))
-            .filter(|package| !package.available.is_empty())
-            .map(|package| {
-                let mut available = package.available.runs();
-                available.truncate(RUNS_MAX / digests.len().max(1));
-                PackageDelta {
-                    digest: package.planned.digest,
-                    available,
-                    lost: Vec::new(),
-                    state: package.state.clone(),
-                }
-            })
-            .collect();
-        if packages.is_empty() {
-            return;
-        }
-        let found = HoldersFound {
-            question,
-            packages,
-            term: self.election.term(),
-            rendezvous_point: self.election.is_leading(),
-        };
-        self.send_small(from, Message::HoldersFound(found));
     }
 
     /// The rendezvous point of the parent office made itself known.

@@ -235,6 +235,7 @@ impl Client {
             return;
         };
         package.take_prepared(now, prepared);
+        self.pace_due = true;
         let distribution = package.planned.key.distribution.clone();
         let replaced: Vec<Digest> = self
             .packages
@@ -355,6 +356,7 @@ impl Client {
             // A write failed: the place on disk is made again, with what is there.
             _ => Phase::Planned(Some(now + FINAL_RETRY)),
         };
+        self.pace_due = true;
         if matches!(package.phase, Phase::Planned(_)) {
             self.cancel_transfers(digest);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Client;
-use super::event::{ControlSignal, Output};
+use super::event::Output;
 use super::package::{Package, Phase};
 use crate::digest::Digest;
 use crate::message::SignedBytes;
@@ -35,6 +35,7 @@ impl Client {
         }
         self.plan = Some(plan);
         self.signed_plan = Some(signed);
+        self.pace_due = true;
         self.parent_turn = 0;
         self.prune_at = now;
         self.retry_packages(now);
@@ -59,8 +60,7 @@ impl Client {
         package.superseded = false;
         package.planned = planned.clone();
         if was_paused != planned.paused {
-            let signal = if planned.paused { ControlSignal::Pause } else { ControlSignal::Resume };
-            self.steer_package(now, planned.digest, &signal);
+            self.pause_package(now, planned.digest, planned.paused);
         }
         self.publish_if_whole(planned.digest);
     }

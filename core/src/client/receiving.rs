@@ -1,9 +1,11 @@
-//! Incoming transfers: asking a holder, accounting for what arrives, and telling the coordinator what did not.
+//! Incoming transfers: asking a holder, accounting for what arrives, and telling the coordinator what did not. How fast
+//! holders send is the business of [`super::steering`].
 
 use std::time::{Duration, Instant};
 
 use super::Client;
 use super::event::{ControlSignal, NOT_READY, Output, Refusal};
+use super::steering::Pace;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
 use crate::message::{Assign, Grant, Holder, Message, TransferId, Unserved, UnservedReason, Want};
@@ -23,11 +25,11 @@ const SILENCE_OVER_LINK: Duration = Duration::from_secs(600);
 pub(super) struct Incoming {
     pub(super) holder: Holder,
     pub(super) digest: Digest,
-    class: ContentClass,
+    pub(super) class: ContentClass,
     remaining: ChunkSet,
     started: bool,
-    paused: bool,
-    last_progress: Instant,
+    pub(super) pace: Pace,
+    pub(super) last_progress: Instant,
     /// What the holder sent was rubbish.
     corrupt: bool,
 }
@@ -110,11 +112,12 @@ impl Client {
             class,
             remaining: remaining.clone(),
             started: false,
-            paused: false,
+            pace: Pace::default(),
             last_progress: now,
             corrupt: false,
         };
         self.transfers.insert(transfer, incoming);
+        self.pace_due = true;
         self.outputs.push_back(Output::Expect { transfer, from: from.clone(), class, digest, runs: runs.clone() });
         self.send(from, MessageClass::Small, Message::Want(Want { transfer, digest, runs, lost_holders }));
         remaining
@@ -157,6 +160,7 @@ impl Client {
             own.gain(&[ChunkRun { first: index, count: 1 }]);
         }
         if whole {
+            self.pace_due = true;
             self.outputs.push_back(Output::Flush);
             self.publish_if_whole(digest);
         }
@@ -178,6 +182,7 @@ impl Client {
 
     pub(super) fn transfer_ended(&mut self, now: Instant, transfer: TransferId, failure: Option<UnservedReason>) {
         let Some(incoming) = self.transfers.remove(&transfer) else { return };
+        self.pace_due = true;
         let reason = if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(UnservedReason::Ended) };
         if let Some(package) = self.packages.get_mut(&incoming.digest) {
             package.in_flight.subtract(&incoming.remaining);
@@ -271,6 +276,7 @@ impl Client {
             .filter(|(_, incoming)| incoming.remaining.is_empty() && !incoming.started)
             .map(|(&transfer, _)| transfer)
             .collect();
+        self.pace_due |= !done.is_empty();
         for transfer in done {
             self.transfers.remove(&transfer);
             self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
@@ -281,7 +287,7 @@ impl Client {
         let silent: Vec<TransferId> = self
             .transfers
             .iter()
-            .filter(|(_, incoming)| !incoming.paused)
+            .filter(|(_, incoming)| !incoming.pace.paused)
             .filter(|(_, incoming)| {
                 let patience = match (incoming.class, incoming.started) {
                     (ContentClass::Foreground, _) => SILENCE_IN_OFFICE,
@@ -300,6 +306,7 @@ impl Client {
 
     /// Cancels what is on its way for a package, without complaint to anybody.
     pub(super) fn cancel_transfers(&mut self, digest: Digest) {
+        self.pace_due = true;
         let transfers: Vec<TransferId> = self.transfers_of(digest);
         for transfer in transfers {
             self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
@@ -312,18 +319,7 @@ impl Client {
         }
     }
 
-    /// Pauses or resumes what is on its way for a package.
-    pub(super) fn steer_package(&mut self, now: Instant, digest: Digest, signal: &ControlSignal) {
-        for transfer in self.transfers_of(digest) {
-            if let Some(incoming) = self.transfers.get_mut(&transfer) {
-                incoming.paused = *signal == ControlSignal::Pause;
-                incoming.last_progress = now;
-            }
-            self.outputs.push_back(Output::Steer { transfer, signal: signal.clone() });
-        }
-    }
-
-    fn transfers_of(&self, digest: Digest) -> Vec<TransferId> {
+    pub(super) fn transfers_of(&self, digest: Digest) -> Vec<TransferId> {
         self.transfers.iter().filter(|(_, incoming)| incoming.digest == digest).map(|(&transfer, _)| transfer).collect()
     }
 }

@@ -15,6 +15,7 @@ fn office(text: &str, parent: Option<&str>) -> Office {
         office_type: OfficeType::Wired,
         labels: BTreeMap::new(),
         storage_limit_bytes: None,
+        background_bits_per_second_max: None,
     }
 }
 

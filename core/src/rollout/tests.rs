@@ -50,6 +50,7 @@ fn office(name: &str, parent: Option<&str>, region: &str) -> Office {
         office_type: OfficeType::Wired,
         labels: BTreeMap::from([("region".to_owned(), region.to_owned())]),
         storage_limit_bytes: None,
+        background_bits_per_second_max: None,
     }
 }
 

@@ -1,13 +1,16 @@
 //! From the objects to the plan of every office.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::Server;
 use super::event::ServerOutput;
-use crate::names::{OfficeName, PackageKey};
+use crate::message::Revision;
+use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::NodeRef;
-use crate::plan::{ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
+use crate::plan::{ANSWERERS_MAX, ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
 use crate::rollout::{Holding, OfficePackage, RolloutInput, decide_rollout};
 
 impl Server {
@@ -47,24 +50,50 @@ impl Server {
     pub(super) fn plan_offices(&mut self) {
         let Some(tree) = &self.tree else { return };
         let offices: Vec<OfficeName> = tree.offices().map(|office| office.name.clone()).collect();
-        let mut changed = Vec::new();
-        for name in &offices {
-            let Some(mut plan) = self.build_plan(name) else { continue };
-            if let Some(old) = self.plans.get(name) {
-                plan.revision = old.revision;
+        self.newcomers.clear();
+        self.plans.retain(|name, _| offices.contains(name));
+        self.plan_each(&offices);
+    }
+
+    /// Nodes became known in some offices since: their plans may have fewer answerers than they could.
+    pub(super) fn plan_for_newcomers(&mut self) {
+        let offices: Vec<OfficeName> = std::mem::take(&mut self.newcomers).into_iter().collect();
+        if !offices.is_empty() {
+            self.plan_each(&offices);
+        }
+    }
+
+    fn plan_each(&mut self, offices: &[OfficeName]) {
+        let mut members: BTreeMap<OfficeName, Vec<NodeName>> = BTreeMap::new();
+        for known in self.nodes.values() {
+            members.entry(known.node.office.clone()).or_default().push(known.node.name.clone());
+        }
+        let members_of = |office| members.get(office).map(Vec::as_slice).unwrap_or_default();
+        let changed: Vec<&OfficeName> =
+            offices.iter().filter(|office| self.plan_office(office, members_of(office))).collect();
+        for office in changed {
+            self.push_plan(office);
+        }
+    }
+
+    /// Builds an office's plan. True when it changed.
+    fn plan_office(&mut self, name: &OfficeName, members: &[NodeName]) -> bool {
+        let Some(mut plan) = self.build_plan(name) else { return false };
+        let members = if plan.office_type.broadcasts() { members } else { &[] };
+        if let Some(old) = self.plans.get(name) {
+            plan.revision = old.revision;
+            if still_answer(&old.answerers, members) {
+                plan.answerers = old.answerers.clone();
                 if plan == *old {
-                    continue;
+                    return false;
                 }
             }
-            self.revision += 1;
-            plan.revision = self.revision;
-            self.plans.insert(name.clone(), plan);
-            changed.push(name.clone());
         }
-        self.plans.retain(|name, _| offices.contains(name));
-        for name in changed {
-            self.push_plan(&name);
-        }
+        self.revision += 1;
+        plan.revision = self.revision;
+        plan.answerers = answerers(members, plan.revision);
+        self.plans.insert(name.clone(), plan);
+        true
     }
 
     fn build_plan(&self, name: &OfficeName) -> Option<Plan> {
@@ -94,6 +123,8 @@ impl Server {
             server_addresses: self.config.addresses.clone(),
             storage_limit_bytes: office.storage_limit_bytes.unwrap_or(0),
             retention_seconds: self.config.retention_seconds,
+            background_bits_per_second_max: office.background_bits_per_second_max.unwrap_or(0),
+            answerers: Vec::new(),
         })
     }
 
@@ -121,3 +152,18 @@ impl Server {
         })
     }
 }
+
+/// Which members answer broadcast questions: with every revision others, so that the work and the chance of having died
+/// spread.
+fn answerers(members: &[NodeName], revision: Revision) -> Vec<NodeName> {
+    let start = (revision % members.len().max(1) as u64) as usize;
+    members.iter().cycle().skip(start).take(members.len().min(ANSWERERS_MAX)).cloned().collect()
+}
+
+/// Whether the answerers of a plan are still members and as many as there can be: no plan changes without need.
+fn still_answer(answerers: &[NodeName], members: &[NodeName]) -> bool {
+    answerers.len() == members.len().min(ANSWERERS_MAX) && answerers.iter().all(|name| members.contains(name))
+}
+
+#[cfg(test)]
+mod tests;

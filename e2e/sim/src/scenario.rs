@@ -167,6 +167,7 @@ pub fn office(name: &str, parent: Option<&str>, office_type: OfficeType, nodes: 
             office_type,
             labels: [(LABEL.to_owned(), group.to_string())].into(),
             storage_limit_bytes: None,
+            background_bits_per_second_max: None,
         },
         nodes,
     }

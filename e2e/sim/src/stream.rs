@@ -34,10 +34,28 @@ pub(crate) struct Stream {
     digest: Digest,
     queue: VecDeque<ChunkIndex>,
     paused: bool,
+    /// Most bytes a second; none is no limit.
+    bytes_per_second: Option<u64>,
+    /// The receiver moved it to the background: it pauses as long as it sends.
+    makes_way: bool,
+    /// One of its processes died.
+    broken: bool,
+    /// When the last chunk began and had left, and its bytes.
+    last_sent: (Duration, Duration, u64),
     /// Rises with every wish to send, so that an older one is void.
     turn: u64,
     sending: bool,
     last_arrival: Duration,
+}
+
+impl Stream {
+    /// When the next chunk may go, by what the receiver said last.
+    fn next_at(&self) -> Duration {
+        let (began, left_at, bytes) = self.last_sent;
+        let by_rate = self.bytes_per_second.map(|rate| Duration::from_secs_f64(bytes as f64 / rate as f64));
+        let by_class = self.makes_way.then(|| (left_at - began) * 2);
+        by_rate.into_iter().chain(by_class).map(|pause| began + pause).fold(left_at, Duration::max)
+    }
 }
 
 impl World {
@@ -64,6 +82,10 @@ impl World {
             digest,
             queue: runs.iter().flat_map(|run| run.range()).collect(),
             paused: false,
+            bytes_per_second: None,
+            makes_way: false,
+            broken: false,
+            last_sent: (Duration::ZERO, Duration::ZERO, 0),
             turn: 0,
             sending: false,
             last_arrival: Duration::ZERO,
@@ -90,7 +112,7 @@ impl World {
             self.signal(id, signal);
         }
         self.tell(&receiver, life, Event::TransferStarted { transfer });
-        self.send_soon(id);
+        self.send_at_its_time(id);
     }
 
     /// The driver passes on what the machine wants to tell the holder.
@@ -116,25 +138,33 @@ impl World {
     }
 
     pub(crate) fn signal_arrives(&mut self, id: StreamId, signal: ControlSignal) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.broken) else { return };
         match signal {
             ControlSignal::Pause => stream.paused = true,
             ControlSignal::Resume => stream.paused = false,
             ControlSignal::Want(runs) => stream.queue.extend(runs.iter().flat_map(|run| run.range())),
             ControlSignal::Cancel => return self.drop_stream(id),
-            ControlSignal::Rate(_) | ControlSignal::Class(_) => {}
+            ControlSignal::Rate(bits) => {
+                stream.bytes_per_second = (bits > 0).then_some(bits.div_ceil(8));
+                return self.send_at_its_time(id);
+            }
+            ControlSignal::Class(class) => {
+                stream.makes_way = class == ContentClass::Background;
+                return self.send_at_its_time(id);
+            }
         }
-        self.send_soon(id);
+        if !stream.sending {
+            self.send_at_its_time(id);
+        }
     }
 
-    fn send_soon(&mut self, id: StreamId) {
+    /// The next chunk goes when its pace allows it; what was planned before is void.
+    fn send_at_its_time(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if !stream.sending {
-            stream.sending = true;
-            stream.turn += 1;
-            let turn = stream.turn;
-            self.after(Duration::ZERO, Action::StreamSends(id, turn));
-        }
+        stream.sending = true;
+        stream.turn += 1;
+        let (at, turn) = (stream.next_at(), stream.turn);
+        self.at(at, Action::StreamSends(id, turn));
     }
 
     pub(crate) fn stream_sends(&mut self, id: StreamId, turn: u64) {
@@ -170,6 +200,8 @@ impl World {
             let arrives = free_at + self.network.delay(class == ContentClass::Background);
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.last_arrival = arrives;
+                stream.last_sent = (self.now, free_at, bytes);
+                free_at = stream.next_at();
             }
             self.at(arrives, Action::ChunkArrives(id, index));
         }
@@ -249,6 +281,7 @@ impl World {
             .collect();
         for id in broken {
             if let Some(stream) = self.streams.get_mut(&id) {
+                stream.broken = true;
                 stream.queue.clear();
                 (stream.sending, stream.turn) = (true, stream.turn + 1);
             }

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use peerdist_core::names::OfficeName;
+use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::office::OfficeType;
 use peerdist_e2e_sim::check::run_and_check;
+use peerdist_e2e_sim::content::Content;
 use peerdist_e2e_sim::pace::{chain, long_fat_link, measure};
-use peerdist_e2e_sim::scenario::{Operation, Scenario, distribution, office};
+use peerdist_e2e_sim::scenario::{Operation, Scenario, distribution, office, package_key};
 use peerdist_e2e_sim::world::World;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 const MIB: u64 = 1 << 20;
 /// Random runs in the regular tests.
@@ -171,6 +174,56 @@ fn long_fat_link_stays_filled() {
     let pace = measure(chain(2, 2), long_fat_link(), 512 * MIB, 64 << 10);
     let link_alone = Duration::from_secs_f64(512.0 * MIB as f64 / 125e6);
     assert!(pace.time < link_alone.mul_f64(1.1), "{:?} instead of {link_alone:?}", pace.time);
+}
+
+/// The first package, and another one that shares nothing with it.
+fn with_two_packages(scenario: Scenario, bytes: u64) -> Scenario {
+    let mut scenario = scenario.with_package("package", bytes, 64 << 10);
+    let other = Content::new(package_key("other", "1"), bytes, 64 << 10, &mut StdRng::seed_from_u64(99));
+    scenario.distributions.push(distribution(&other.key, None));
+    scenario.catalog.add(other);
+    scenario
+}
+
+#[test]
+fn content_over_an_uplink_keeps_to_its_ceiling() {
+    const CEILING_BYTES: u64 = 1_000_000;
+    // Two packages from eight holders: each begins with one chunk, and before they have heard of their share they send
+    // for a round trip on the link.
+    const ALLOWANCE_BYTES: u64 = 2 * 8 * (96 << 10) + 12_500_000 / 50;
+    let mut scenario = with_two_packages(three_levels(1), 16 * MIB);
+    for simulated in &mut scenario.offices {
+        if ["store", "laptops"].contains(&simulated.office.name.as_str()) {
+            simulated.office.background_bits_per_second_max = Some(8 * CEILING_BYTES);
+        }
+    }
+    let nodes = [("store", 1), ("store", 2), ("store", 3), ("laptops", 1), ("laptops", 2)];
+    let over_uplinks = |world: &World| -> Vec<u64> {
+        let of_node = |(office, number)| {
+            let node = NodeName::new(&format!("{office}-{number}")).unwrap();
+            let all = scenario.catalog.all();
+            all.map(|content| world.measures().wan_bytes_of_node(&name(office), &node, content.digest)).sum()
+        };
+        nodes.into_iter().map(of_node).collect()
+    };
+    let mut world = World::new(&scenario);
+    let mut by_second = vec![over_uplinks(&world)];
+    while !world.is_complete() {
+        assert!(by_second.len() < 600, "not complete: {:#?}", world.incomplete());
+        world.run_for(seconds(1));
+        by_second.push(over_uplinks(&world));
+    }
+    for (end, later) in by_second.iter().enumerate() {
+        for (begin, earlier) in by_second[..end].iter().enumerate() {
+            let most = CEILING_BYTES * (end - begin) as u64 + ALLOWANCE_BYTES;
+            for ((office, number), bytes) in nodes.iter().zip(earlier.iter().zip(later).map(|(from, to)| to - from)) {
+                assert!(bytes <= most, "{bytes} bytes to {office}-{number} in the seconds {begin} to {end}");
+            }
+        }
+    }
+    let at_ceiling = (2 * 16 * MIB / CEILING_BYTES) as usize;
+    assert!(by_second.len() <= at_ceiling * 3 / 2, "{} s: the ceiling is not used", by_second.len());
+    holds(&scenario);
 }
 
 #[test]

@@ -142,8 +142,16 @@ struct Pace {
     paused: bool,
     rate_bytes_per_second: Option<u64>,
     background: bool,
-    not_before: Option<Instant>,
+    last: Option<Sent>,
     listening: bool,
+}
+
+/// The chunk that was sent last.
+#[derive(Clone, Copy)]
+struct Sent {
+    began: Instant,
+    took: Duration,
+    bytes: u64,
 }
 
 impl Pace {
@@ -154,7 +162,7 @@ impl Pace {
             paused: false,
             rate_bytes_per_second: None,
             background: false,
-            not_before: None,
+            last: None,
             listening: true,
         }
     }
@@ -162,7 +170,8 @@ impl Pace {
     /// Takes in what the receiver said, waiting as long as there is nothing to send. False when it cancelled.
     async fn listen(&mut self) -> bool {
         while self.queue.is_empty() && self.listening {
-            let Ok(heard) = timeout(LINGER, self.signals.recv()).await else { return true };
+            // The last chunk's rest belongs to this transfer: ended early, the next one would begin at once.
+            let Ok(heard) = timeout(self.rest() + LINGER, self.signals.recv()).await else { return true };
             if !self.hear(heard) {
                 return false;
             }
@@ -173,11 +182,7 @@ impl Pace {
     /// Takes in what the receiver said, and waits while it pauses or slows down the transfer. False when it cancelled.
     async fn obey_between_chunks(&mut self) -> bool {
         loop {
-            let wait = match self.not_before {
-                _ if self.paused => PAUSE_MAX,
-                Some(at) => at.saturating_duration_since(Instant::now()),
-                None => Duration::ZERO,
-            };
+            let wait = if self.paused { PAUSE_MAX } else { self.rest() };
             if !self.listening {
                 // Nobody will end the pause.
                 if !self.paused {
@@ -219,11 +224,17 @@ impl Pace {
         true
     }
 
-    /// Accounts for a chunk: when the next may go.
+    /// Accounts for a chunk.
     fn sent(&mut self, began: Instant, bytes: u64) {
-        let took = began.elapsed();
+        self.last = Some(Sent { began, took: began.elapsed(), bytes });
+    }
+
+    /// How long the next chunk has to wait, by what the receiver said last.
+    fn rest(&self) -> Duration {
+        let Some(Sent { began, took, bytes }) = self.last else { return Duration::ZERO };
         let by_rate = self.rate_bytes_per_second.map(|rate| Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
         let by_class = self.background.then(|| took * (1 + BACKGROUND_SHARE));
-        self.not_before = by_rate.into_iter().chain(by_class).max().map(|pause| began + pause);
+        let pause = by_rate.into_iter().chain(by_class).max().unwrap_or_default();
+        pause.saturating_sub(began.elapsed())
     }
 }

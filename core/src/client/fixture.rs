@@ -1,0 +1,126 @@
+//! A client with packages, for the tests of its parts. The plans are made by hand; signatures are the driver's business.
+
+use std::time::Instant;
+
+use super::{Client, ClientConfig, ControlSignal, Event, Output, PreparedPackage};
+use crate::chunk_set::{ChunkRun, ChunkSet};
+use crate::digest::Digest;
+use crate::distribution::Priority;
+use crate::message::{Holder, SignedBytes, TransferId};
+use crate::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
+use crate::office::OfficeType;
+use crate::peer::{ContentClass, NodeRef};
+use crate::plan::{Plan, PlannedPackage};
+
+/// Chunks of every package here.
+pub(super) const CHUNKS: u32 = 8;
+
+pub(super) fn node(office: &str, name: &str) -> NodeRef {
+    NodeRef {
+        name: NodeName::new(name).unwrap(),
+        office: OfficeName::new(office).unwrap(),
+        address: "127.0.0.1".parse().unwrap(),
+    }
+}
+
+/// The node `store-1` of the office `store`, just started.
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+pub(super) fn client(office_type: OfficeType) -> (Client, Instant) {
+    let now = Instant::now();
+    let me = node("store", "store-1");
+    let config = ClientConfig { me, boot_id: 1, office_type, central: false, term: 0, seed: 1 };
+    (Client::new(now, config, Vec::new()), now)
+}
+
+/// A package that the office is to publish.
+pub(super) fn planned(name: &str, priority: Priority) -> PlannedPackage {
+    let distribution =
+        DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new(name).unwrap() };
+    PlannedPackage {
+        key: PackageKey { distribution, version: Version::new("1").unwrap() },
+        digest: Digest::of(name.as_bytes()),
+        root: unsigned(),
+        target: true,
+        paused: false,
+        priority,
+        retention_versions: 1,
+        granted_children: Vec::new(),
+    }
+}
+
+/// A plan of the office `store` below `central`.
+pub(super) fn plan(office_type: OfficeType, packages: Vec<PlannedPackage>) -> Plan {
+    Plan {
+        revision: 1,
+        office: OfficeName::new("store").unwrap(),
+        office_type,
+        central: false,
+        parent: Some(OfficeName::new("central").unwrap()),
+        parent_nodes: vec![node("central", "central-1")],
+        children: Vec::new(),
+        packages,
+        server_addresses: Vec::new(),
+        storage_limit_bytes: 0,
+        retention_seconds: 0,
+        background_bits_per_second_max: 0,
+        answerers: Vec::new(),
+    }
+}
+
+fn unsigned() -> SignedBytes {
+    SignedBytes { body: bytes::Bytes::new(), signature: bytes::Bytes::new(), key: bytes::Bytes::new() }
+}
+
+/// The plan is edited.
+pub(super) fn take_plan(client: &mut Client, now: Instant, plan: &mut Plan) {
+    plan.revision += 1;
+    client.handle(now, Event::Plan { signed: unsigned(), plan: plan.clone() });
+}
+
+/// Manifest and place of a package are there, and these first chunks of it.
+pub(super) fn prepare(client: &mut Client, now: Instant, digest: Digest, chunks_here: u32) {
+    let mut available = ChunkSet::new(CHUNKS);
+    available.insert_runs(&[ChunkRun { first: 0, count: chunks_here }]);
+    client.handle(
+        now,
+        Event::Prepared(PreparedPackage {
+            digest,
+            lengths: vec![1_000; CHUNKS as usize].into(),
+            held: available.clone(),
+            available,
+            published: false,
+            bytes_from_local: 0,
+        }),
+    );
+}
+
+/// Asks a holder for all chunks of a package. Returns the transfer.
+pub(super) fn start(
+    client: &mut Client,
+    now: Instant,
+    holder: NodeRef,
+    class: ContentClass,
+    digest: Digest,
+) -> TransferId {
+    let transfer = client.next_transfer;
+    let runs = [ChunkRun { first: 0, count: CHUNKS }];
+    client.start(now, Holder::Node(holder), class, digest, &runs, Vec::new());
+    client.steer_paces();
+    transfer
+}
+
+/// Everything that the client wants done.
+pub(super) fn drain(client: &mut Client) -> Vec<Output> {
+    std::iter::from_fn(|| client.poll()).collect()
+}
+
+/// What the client tells holders.
+pub(super) fn steered(client: &mut Client) -> Vec<(TransferId, ControlSignal)> {
+    drain(client)
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Steer { transfer, signal } => Some((transfer, signal)),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,114 @@
+//! Plans that change when they must and not otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::super::{HOUSEKEEPING_INTERVAL, ServerConfig, ServerEvent};
+use super::*;
+use crate::office::{Office, OfficeTree};
+
+fn name(text: &str) -> OfficeName {
+    OfficeName::new(text).unwrap()
+}
+
+fn office(text: &str, parent: Option<&str>, office_type: OfficeType) -> Office {
+    Office {
+        name: name(text),
+        parent: parent.map(name),
+        office_type,
+        labels: BTreeMap::new(),
+        storage_limit_bytes: None,
+        background_bits_per_second_max: parent.map(|_| 50_000_000),
+    }
+}
+
+struct Fleet {
+    server: Server,
+    now: Instant,
+}
+
+impl Fleet {
+    #[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+    fn new() -> Self {
+        let now = Instant::now();
+        let config = ServerConfig { addresses: Vec::new(), retention_seconds: 0, last_revision: 0 };
+        Self { server: Server::new(now, config), now }
+    }
+
+    fn desire(&mut self, store: Office) {
+        let tree = OfficeTree::new([office("central", None, OfficeType::Wired), store]).unwrap();
+        let desired = ServerEvent::Desired { tree, distributions: BTreeMap::new() };
+        self.server.handle(self.now, Timestamp::UNIX_EPOCH, desired);
+    }
+
+    /// Nodes with these numbers enrol, and the server has its regular look.
+    fn enrol(&mut self, numbers: std::ops::RangeInclusive<u32>) {
+        for number in numbers {
+            let node = NodeRef {
+                name: NodeName::new(&format!("store-{number:02}")).unwrap(),
+                office: name("store"),
+                address: "127.0.0.1".parse().unwrap(),
+            };
+            self.server.handle(self.now, Timestamp::UNIX_EPOCH, ServerEvent::Enrolled { node });
+        }
+        self.now += HOUSEKEEPING_INTERVAL;
+        self.server.handle_timeout(self.now, Timestamp::UNIX_EPOCH);
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.server.plans[&name("store")]
+    }
+}
+
+#[test]
+fn newcomers_are_named_until_there_are_enough() {
+    let mut fleet = Fleet::new();
+    fleet.desire(office("store", Some("central"), OfficeType::Wired));
+    assert!(fleet.plan().answerers.is_empty());
+    fleet.enrol(1..=3);
+    assert_eq!(fleet.plan().answerers.len(), 3);
+    fleet.enrol(4..=20);
+    let enough = fleet.plan().clone();
+    let named: BTreeSet<&NodeName> = enough.answerers.iter().collect();
+    assert_eq!(named.len(), ANSWERERS_MAX);
+    fleet.enrol(21..=30);
+    assert_eq!(*fleet.plan(), enough, "a plan with enough answerers does not change");
+}
+
+#[test]
+fn same_objects_give_the_same_plan_and_other_revisions_other_answerers() {
+    let mut fleet = Fleet::new();
+    fleet.enrol(1..=20);
+    let mut store = office("store", Some("central"), OfficeType::Wired);
+    let mut answered = BTreeSet::new();
+    for bytes in 1..=20 {
+        store.storage_limit_bytes = Some(bytes);
+        fleet.desire(store.clone());
+        let plan = fleet.plan().clone();
+        fleet.desire(store.clone());
+        assert_eq!(*fleet.plan(), plan);
+        answered.extend(plan.answerers);
+    }
+    assert_eq!(answered.len(), 20, "every node has its turn");
+}
+
+#[test]
+fn nobody_is_named_where_nobody_broadcasts() {
+    let mut fleet = Fleet::new();
+    fleet.desire(office("store", Some("central"), OfficeType::WiFi));
+    let before = fleet.plan().revision;
+    fleet.enrol(1..=3);
+    assert!(fleet.plan().answerers.is_empty());
+    assert_eq!(fleet.plan().revision, before);
+}
+
+#[test]
+fn ceiling_of_the_uplink_is_part_of_the_plan() {
+    let mut fleet = Fleet::new();
+    let mut store = office("store", Some("central"), OfficeType::Wired);
+    fleet.desire(store.clone());
+    assert_eq!(fleet.plan().background_bits_per_second_max, 50_000_000);
+    store.background_bits_per_second_max = None;
+    fleet.desire(store);
+    assert_eq!(fleet.plan().background_bits_per_second_max, 0);
+}
