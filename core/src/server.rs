@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use crate::chunk_set::runs_of;
 use crate::client::{BUSY, NOT_GRANTED, NOT_READY, Refusal};
 use crate::digest::Digest;
-use crate::distribution::Distribution;
+use crate::distribution::{Distribution, PackageSource, Unpack};
 use crate::message::{Grant, Message, NodeState, Revision, SignedBytes, Term, TransferId, Want};
 use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey, Version};
 use crate::office::{OfficeTree, OfficeType};
@@ -92,7 +92,8 @@ pub struct Server {
     distributions: BTreeMap<DistributionKey, Distribution>,
     library: BTreeMap<PackageKey, IngestedPackage>,
     ingested: BTreeMap<DistributionKey, Vec<Version>>,
-    ingesting: BTreeSet<PackageKey>,
+    /// What was ordered and is not in the library: under way, or given up.
+    ingesting: BTreeMap<PackageKey, (PackageSource, Unpack)>,
     rollout: Rollout,
     plans: BTreeMap<OfficeName, Plan>,
     revision: Revision,
@@ -119,7 +120,7 @@ impl Server {
             distributions: BTreeMap::new(),
             library: BTreeMap::new(),
             ingested: BTreeMap::new(),
-            ingesting: BTreeSet::new(),
+            ingesting: BTreeMap::new(),
             rollout: Rollout::default(),
             plans: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -146,10 +147,6 @@ impl Server {
                 self.take_package(package);
                 self.replan(wall);
             }
-            ServerEvent::IngestFailed { key } => {
-                self.ingesting.remove(&key);
-            }
-            ServerEvent::IngestAgain => self.replan(wall),
             ServerEvent::Enrolled { node } => {
                 self.newcomers.insert(node.office.clone());
                 self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None });
@@ -315,3 +312,7 @@ impl Server {
         self.outputs.push_back(ServerOutput::Send { to: to.clone(), class: MessageClass::Small, message });
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+mod tests;

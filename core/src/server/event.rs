@@ -24,13 +24,6 @@ pub enum ServerEvent {
     },
     /// A package is in the library: just ingested, or found there at the start (in the order of their sequences).
     Ingested(IngestedPackage),
-    /// Bringing a package in failed; the driver says when to try again.
-    IngestFailed {
-        /// The package.
-        key: PackageKey,
-    },
-    /// Try again what failed.
-    IngestAgain,
     /// A node enrolled, in this run or an earlier one.
     Enrolled {
         /// The node.
@@ -66,7 +59,8 @@ pub enum ServerOutput {
         /// The plan.
         plan: Plan,
     },
-    /// Bring a package in: [`ServerEvent::Ingested`] or [`ServerEvent::IngestFailed`] follows.
+    /// Bring a package in, instead of what was asked for it before: [`ServerEvent::Ingested`] follows. How often a
+    /// source is tried is the driver's; what it gives up is asked for again when the object names another source.
     Ingest {
         /// Where it comes from, and its names.
         distribution: Distribution,

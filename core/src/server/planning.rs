@@ -32,15 +32,15 @@ impl Server {
 
     fn order_ingests(&mut self) {
         let wanted = self.rollout.ingest.clone();
-        let stale: Vec<PackageKey> = self.ingesting.iter().filter(|key| !wanted.contains(key)).cloned().collect();
+        let stale: Vec<PackageKey> = self.ingesting.keys().filter(|key| !wanted.contains(key)).cloned().collect();
         for key in stale {
             self.ingesting.remove(&key);
             self.outputs.push_back(ServerOutput::CancelIngest { key });
         }
         for key in wanted {
-            if self.ingesting.insert(key.clone())
-                && let Some(distribution) = self.distributions.get(&key.distribution)
-            {
+            let Some(distribution) = self.distributions.get(&key.distribution) else { continue };
+            let order = (distribution.source.clone(), distribution.unpack);
+            if self.ingesting.insert(key, order.clone()) != Some(order) {
                 self.outputs.push_back(ServerOutput::Ingest { distribution: distribution.clone() });
             }
         }

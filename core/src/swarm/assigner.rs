@@ -194,7 +194,7 @@ impl Round<'_> {
         }
         let busy = |name: &NodeName| self.busy.get(&Some(name.clone())).copied().unwrap_or(0);
         let candidates = || {
-            view.live(self.now)
+            view.holders(self.now)
                 .filter(|other| other.node.name != member.name)
                 .filter(|other| {
                     other.packages.get(&self.job.digest).is_some_and(|package| package.available.contains(index))

@@ -104,6 +104,8 @@ impl MemberPackage {
 #[derive(Debug, Default)]
 pub struct OfficeView {
     members: BTreeMap<NodeName, Member>,
+    /// Members that sent rubbish to the rendezvous point itself: what they say they have does not count until then.
+    distrusted: BTreeMap<NodeName, Instant>,
 }
 
 impl OfficeView {
@@ -223,10 +225,22 @@ impl OfficeView {
         self.members.get(name).is_some_and(|member| member.last_report + MEMBER_SILENCE > now)
     }
 
+    /// Disregards what a member says it has. Only for what this node saw itself: hearsay would let a liar smear others.
+    pub fn distrust(&mut self, member: &NodeName, until: Instant) {
+        if self.members.contains_key(member) {
+            self.distrusted.insert(member.clone(), until);
+        }
+    }
+
+    /// Live members whose word on what they have counts.
+    pub fn holders(&self, now: Instant) -> impl Iterator<Item = &Member> {
+        self.live(now).filter(move |member| self.distrusted.get(&member.node.name).is_none_or(|&until| until <= now))
+    }
+
     /// Chunks that at least one live member has, and chunks that at least two have.
     pub fn spread(&self, now: Instant, digest: Digest, capacity: u32) -> (ChunkSet, ChunkSet) {
         let (mut once, mut twice) = (ChunkSet::new(capacity), ChunkSet::new(capacity));
-        for package in self.live(now).filter_map(|member| member.packages.get(&digest)) {
+        for package in self.holders(now).filter_map(|member| member.packages.get(&digest)) {
             let mut again = once.clone();
             again.intersect_with(&package.available);
             twice.union_with(&again);
@@ -258,7 +272,7 @@ impl OfficeView {
         avoid: &BTreeSet<NodeName>,
     ) -> Option<Holder> {
         let holders: Vec<&NodeRef> = self
-            .live(now)
+            .holders(now)
             .filter(|member| !avoid.contains(&member.node.name))
             .filter(|member| member.packages.get(&digest).is_some_and(|package| package.available.contains(index)))
             .map(|member| &member.node)

@@ -17,16 +17,16 @@ pub enum EntryRefusal {
     #[error("it is a hard link: pack the archive without hard links (tar --hard-dereference)")]
     HardLink,
     /// A device node.
-    #[error("it is a device")]
+    #[error("it is a device: remove it, packages have files, directories and symbolic links")]
     Device,
     /// A named pipe.
-    #[error("it is a named pipe")]
+    #[error("it is a named pipe: remove it, packages have files, directories and symbolic links")]
     NamedPipe,
     /// A socket.
-    #[error("it is a socket")]
+    #[error("it is a socket: remove it, packages have files, directories and symbolic links")]
     Socket,
     /// Any other kind.
-    #[error("it is of a kind that packages do not have")]
+    #[error("it is of a kind that packages do not have: remove it")]
     UnknownKind,
     /// The name was there before.
     #[error("its name appears twice")]

@@ -37,7 +37,7 @@ pub enum SourceError {
         actual: String,
     },
     /// Nothing is there.
-    #[error("{uri} does not exist{detail}")]
+    #[error("{uri} does not exist{detail}: correct spec.source.uri, or put the source there")]
     SourceMissing {
         /// The source.
         uri: String,
@@ -45,7 +45,7 @@ pub enum SourceError {
         detail: String,
     },
     /// The operating system does not let us read it.
-    #[error("{path:?} cannot be read: {source}")]
+    #[error("{path:?} cannot be read: {source}; let the user of the server read it, or publish another place")]
     SourceUnreadable {
         /// File or directory.
         path: PathBuf,
@@ -87,7 +87,9 @@ pub enum SourceError {
         what: &'static str,
     },
     /// The origin refuses to hand it out (a 4xx status).
-    #[error("{uri} was refused by its server with status {status}")]
+    #[error(
+        "{uri} was refused by its server with status {status}: correct spec.source.uri, or what that server allows"
+    )]
     SourceRefused {
         /// The source.
         uri: String,
@@ -95,13 +97,15 @@ pub enum SourceError {
         status: u16,
     },
     /// Nobody listens there.
-    #[error("{uri}: connection refused, no server listens there")]
+    #[error("{uri}: connection refused, no server listens there: start it, or correct spec.source.uri")]
     ConnectionRefused {
         /// The source.
         uri: String,
     },
     /// The server's certificate is not accepted.
-    #[error("{uri}: the server is not trusted: {detail}")]
+    #[error(
+        "{uri}: the server is not trusted: {detail}; correct its certificate, or add its authority to the trusted ones"
+    )]
     ServerUntrusted {
         /// The source.
         uri: String,
@@ -109,7 +113,7 @@ pub enum SourceError {
         detail: String,
     },
     /// A redirect that is not followed.
-    #[error("{uri}: redirect not followed: {detail}")]
+    #[error("{uri}: redirect not followed: {detail}; give the final address in spec.source.uri")]
     RedirectRefused {
         /// The source.
         uri: String,
@@ -117,7 +121,7 @@ pub enum SourceError {
         detail: String,
     },
     /// The origin did not deliver this time; another try may.
-    #[error("{uri} did not deliver after {received_bytes} bytes of this try: {detail}")]
+    #[error("{uri} did not deliver after {received_bytes} bytes of this try: {detail}; see whether its server works")]
     SourceUnavailable {
         /// The source.
         uri: String,
@@ -127,7 +131,7 @@ pub enum SourceError {
         received_bytes: u64,
     },
     /// Broken or unsupported archive.
-    #[error("{uri} cannot be unpacked: {detail}")]
+    #[error("{uri} cannot be unpacked: {detail}; pack it anew, or set spec.unpack: None to publish it as one file")]
     ArchiveInvalid {
         /// The source.
         uri: String,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use peerdist_core::distribution::{SourceDigest, SourceUri};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +92,20 @@ impl Downloader {
     /// # Errors
     /// [`SourceError`], of which [`SourceError::is_final`] says whether another try can help.
     pub async fn fetch(&self, download: &Download<'_>) -> Result<(), SourceError> {
-        let mut received_bytes = 0;
-        let client = self.client().map_err(|error| download.unavailable(root_cause(&error), 0))?;
+        let bytes_before = download.partial.load().flushed_bytes;
+        let result = self.try_fetch(download).await;
+        match result {
+            // What starts over and breaks off at the same place gets nowhere, however much arrives.
+            Err(SourceError::SourceUnavailable { uri, detail, .. }) => {
+                let received_bytes = download.partial.load().flushed_bytes.saturating_sub(bytes_before);
+                Err(SourceError::SourceUnavailable { uri, detail, received_bytes })
+            }
+            result => result,
+        }
+    }
+
+    async fn try_fetch(&self, download: &Download<'_>) -> Result<(), SourceError> {
+        let client = self.client().map_err(|error| download.unavailable(root_cause(&error)))?;
         for _ in 0..REQUESTS_A_TRY {
             let pinned = download.partial.load();
             if pinned.complete {
@@ -102,7 +114,7 @@ impl Downloader {
             let pinned = if download.can_resume(&pinned) { pinned } else { Pinned::default() };
             let response = tokio::select! {
                 response = request(&client, download.url, &pinned) => {
-                    response.map_err(|error| download.failed(&error, received_bytes, self.stall_timeout))?
+                    response.map_err(|error| download.failed(&error, self.stall_timeout))?
                 }
                 () = download.cancel.cancelled() => return Err(SourceError::Cancelled),
             };
@@ -111,23 +123,17 @@ impl Downloader {
                 continue;
             };
             let resumed = pinned.flushed_bytes > 0;
-            match self.receive(download, response, pinned, &mut received_bytes).await {
+            match self.receive(download, response, pinned).await {
                 // The beginning was of other content than the rest, or damaged here.
                 Err(SourceError::DigestMismatch { .. }) if resumed => {}
                 result => return result,
             }
         }
-        Err(download.unavailable("its content changed while it was downloaded".into(), received_bytes))
+        Err(download.unavailable("its content changed while it was downloaded".into()))
     }
 
     /// Streams the body to disk. The writer has a thread of its own, and flushes what it has however this ends.
-    async fn receive(
-        &self,
-        download: &Download<'_>,
-        response: Response,
-        pinned: Pinned,
-        received_bytes: &mut u64,
-    ) -> Result<(), SourceError> {
+    async fn receive(&self, download: &Download<'_>, response: Response, pinned: Pinned) -> Result<(), SourceError> {
         let left_bytes = pinned.total_bytes.map(|total| total.saturating_sub(pinned.flushed_bytes));
         download.progress.enter(Phase::Downloading, left_bytes.unwrap_or(0));
         let (sender, receiver) = mpsc::channel(QUEUED_PIECES_MAX);
@@ -139,7 +145,7 @@ impl Downloader {
             progress: Arc::clone(download.progress),
         };
         let writer = tokio::task::spawn_blocking(move || writer.run(pinned, left_bytes, receiver));
-        let pumped = self.pump(download, response, sender, received_bytes).await;
+        let pumped = self.pump(download, response, sender).await;
         let written = writer
             .await
             .unwrap_or_else(|error| Err(SourceError::library(download.partial.data())(io::Error::other(error))));
@@ -149,7 +155,7 @@ impl Downloader {
             (Ok(()), Written::Part { bytes }) => {
                 let expected = left_bytes.unwrap_or_default();
                 let detail = format!("it ended after {bytes} bytes, {expected} were announced");
-                Err(download.unavailable(detail, *received_bytes))
+                Err(download.unavailable(detail))
             }
         }
     }
@@ -160,7 +166,6 @@ impl Downloader {
         download: &Download<'_>,
         mut response: Response,
         sender: mpsc::Sender<Piece>,
-        received_bytes: &mut u64,
     ) -> Result<(), SourceError> {
         loop {
             let begin = Instant::now();
@@ -170,9 +175,8 @@ impl Downloader {
                 // A writer that is gone has an error to tell.
                 () = sender.closed() => return Ok(()),
             };
-            let piece = piece.map_err(|error| download.failed(&error, *received_bytes, self.stall_timeout))?;
+            let piece = piece.map_err(|error| download.failed(&error, self.stall_timeout))?;
             let bytes = piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            *received_bytes += bytes;
             download.progress.add_source(bytes, begin.elapsed());
             let is_end = piece.is_none();
             let sent = sender.send(piece.map_or(Piece::End, Piece::Bytes)).await;
@@ -222,14 +226,14 @@ impl Download<'_> {
                 SourceError::SourceMissing { uri: self.uri(), detail: format!(" (status {})", status.as_u16()) }
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                self.unavailable(format!("status {}", status.as_u16()), 0)
+                self.unavailable(format!("status {}", status.as_u16()))
             }
-            status if status.is_server_error() => self.unavailable(format!("status {}", status.as_u16()), 0),
+            status if status.is_server_error() => self.unavailable(format!("status {}", status.as_u16())),
             status => SourceError::SourceRefused { uri: self.uri(), status: status.as_u16() },
         }
     }
 
-    fn failed(&self, error: &reqwest::Error, received_bytes: u64, stall_timeout: Duration) -> SourceError {
+    fn failed(&self, error: &reqwest::Error, stall_timeout: Duration) -> SourceError {
         let uri = self.uri();
         if error.is_redirect() {
             let detail = find::<RedirectRefusal>(error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -242,13 +246,14 @@ impl Download<'_> {
             return SourceError::ServerUntrusted { uri, detail: fault.to_string() };
         }
         if error.is_timeout() && !error.is_connect() {
-            return self.unavailable(format!("no byte for {} s", stall_timeout.as_secs()), received_bytes);
+            return self.unavailable(format!("no byte for {} s", stall_timeout.as_secs()));
         }
-        self.unavailable(root_cause(error), received_bytes)
+        self.unavailable(root_cause(error))
     }
 
-    fn unavailable(&self, detail: String, received_bytes: u64) -> SourceError {
-        SourceError::SourceUnavailable { uri: self.uri(), detail, received_bytes }
+    /// How far it got is filled in when the try has ended.
+    fn unavailable(&self, detail: String) -> SourceError {
+        SourceError::SourceUnavailable { uri: self.uri(), detail, received_bytes: 0 }
     }
 }
 
@@ -321,6 +326,14 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+}
+
+/// Whether headers with these values allow an unfinished download to go on.
+pub(crate) fn is_resumable(range: &[u8], etag: &[u8]) -> bool {
+    let value = |bytes| HeaderValue::from_bytes(bytes).ok();
+    let pairs = [(CONTENT_RANGE, value(range)), (ETAG, value(etag))];
+    let headers: HeaderMap = pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    content_range(&headers).is_some() && validator(&headers).is_some()
 }
 
 /// A redirect that is not followed.

@@ -179,8 +179,11 @@ fn space_words(need_bytes: u64, have_bytes: u64, limit_bytes: Option<u64>) -> St
     if need_bytes == 0 {
         return "no space left on the disk: free some".to_owned();
     }
-    let limit = limit_bytes.map_or_else(String::new, |limit| format!(" (storage limit {limit} bytes)"));
-    format!("not enough space: need {need_bytes} bytes, have {have_bytes}{limit}")
+    let words = format!("not enough space: need {need_bytes} bytes, have {have_bytes}");
+    match limit_bytes {
+        Some(limit) => format!("{words} (storage limit {limit} bytes): raise spec.storage.limit, or make room"),
+        None => format!("{words}: make room on the disk"),
+    }
 }
 
 impl StoreError {

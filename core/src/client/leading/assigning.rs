@@ -66,7 +66,11 @@ impl Client {
 
     /// A member was not served: its assignment is void, and the holder is left out for a while.
     pub(in crate::client) fn account_unserved(&mut self, now: Instant, member: &NodeRef, unserved: Unserved) {
+        let is_me = *member == self.config.me;
         let Some(leading) = &mut self.leading else { return };
+        if let (UnservedReason::Corrupt, Some(holder), true) = (&unserved.reason, &unserved.holder, is_me) {
+            leading.view.distrust(holder, now + AVOID_CORRUPT);
+        }
         let avoid_until = match unserved.reason {
             UnservedReason::Unreachable | UnservedReason::Refused => Some(now + AVOID_UNREACHABLE),
             UnservedReason::Corrupt => Some(now + AVOID_CORRUPT),

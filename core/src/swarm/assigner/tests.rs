@@ -1,5 +1,7 @@
 //! Who is told to fetch what from whom.
 
+use std::time::Duration;
+
 use super::*;
 use crate::chunk_set::ChunkRun;
 
@@ -71,6 +73,20 @@ fn second_copies_of_chunks_that_come_one_by_one_are_spread_over_the_members() {
     }
     assert_eq!(second_holders.len(), 4, "{second_holders:?}");
     assert!(second_holders.values().all(|&chunks| chunks <= 64 / 2), "{second_holders:?}");
+}
+
+#[test]
+fn claims_of_a_member_that_sent_rubbish_do_not_keep_chunks_from_coming() {
+    let now = Instant::now();
+    let mut view = view(now, 3, 8);
+    let job = job(8, true);
+    let (liar, all) = (node("n3").name, [ChunkRun { first: 0, count: 8 }]);
+    view.package(&liar, job.digest, 8).unwrap().gain(&all);
+    view.distrust(&liar, now + Duration::from_secs(60));
+    let orders = assign(&mut view, now, &job);
+    let holders: Vec<&Holder> =
+        orders.iter().flat_map(|(_, assignments)| assignments).map(|order| &order.holder).collect();
+    assert!(!holders.is_empty() && holders.iter().all(|&holder| *holder == Holder::Server), "{holders:?}");
 }
 
 #[test]

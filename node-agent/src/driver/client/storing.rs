@@ -16,37 +16,45 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Flushes when enough was written, when a package is whole, and once a second.
 pub(super) async fn flush_when_due(context: Context, stop: CancellationToken) {
+    let mut failure = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             () = context.flush.notified() => {}
             () = tokio::time::sleep(FLUSH_INTERVAL) => {}
         }
-        flush(&context).await;
+        let failed = flush(&context).await;
+        // A disk that stays full is said once.
+        if let Some(message) = failed.as_ref().filter(|_| failed != failure) {
+            tracing::error!(node = %context.settings.node, %message, "written chunks cannot be brought to the disk");
+        }
+        failure = failed;
     }
     // The node has stopped listening: what is written is journalled, and nobody needs to know in this run.
     let store = context.store.clone();
     drop(tokio::task::spawn_blocking(move || store.flush()).await);
 }
 
-async fn flush(context: &Context) {
+/// Why it failed, if it did.
+async fn flush(context: &Context) -> Option<String> {
     let store = context.store.clone();
     match tokio::task::spawn_blocking(move || store.flush()).await {
         Ok(Ok(flushed)) => {
             for (digest, runs) in flushed {
                 context.tell(Event::Flushed { digest, runs }).await;
             }
+            None
         }
         Ok(Err(error)) => {
             let (reason, message) = (error.source.reason().to_owned(), error.source.to_string());
-            tracing::error!(node = %context.settings.node, %message, "written chunks cannot be brought to the disk");
             for (digest, runs) in error.lost {
                 context.tell(Event::ChunksLost { digest, runs }).await;
                 let (reason, message) = (reason.clone(), message.clone());
                 context.tell(Event::StoreFailed { digest, reason, message }).await;
             }
+            Some(message)
         }
-        Err(_) => {}
+        Err(_) => None,
     }
 }
 

@@ -141,8 +141,12 @@ impl IngestOverview {
         progress
     }
 
-    fn end(&self, key: &PackageKey, failure: Option<IngestFailure>) {
+    /// What was cancelled in favour of another try of the same package says nothing about it.
+    fn end(&self, key: &PackageKey, progress: &Arc<Progress>, failure: Option<IngestFailure>) {
         let mut state = self.lock();
+        if !state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, progress)) {
+            return;
+        }
         if let Some(progress) = state.running.remove(key) {
             let done = progress.snapshot();
             self.0.origin_bytes.fetch_add(done.bytes_read, Ordering::Relaxed);
@@ -246,11 +250,11 @@ impl Tools {
     /// is distributed, whatever became of its source.
     async fn check(self, distribution: Distribution, progress: Arc<Progress>, cancelled: CancellationToken) {
         let key = distribution.package();
-        let failure = match self.try_once(&distribution, progress, cancelled).await {
+        let failure = match self.try_once(&distribution, progress.clone(), cancelled).await {
             Err(error @ IngestError::Source(SourceError::VersionReused { .. })) => Some(failure_of(&key, &error, true)),
             _ => None,
         };
-        self.overview.end(&key, failure);
+        self.overview.end(&key, &progress, failure);
     }
 
     /// Tries until it is in, or given up, or cancelled.
@@ -261,30 +265,23 @@ impl Tools {
             let progress = self.overview.begin(&key);
             let outcome = self.try_once(&distribution, progress.clone(), cancelled.clone()).await;
             if cancelled.is_cancelled() {
-                self.overview.end(&key, None);
+                self.overview.end(&key, &progress, None);
                 return;
             }
             let error = match outcome {
                 Ok(package) => {
-                    self.overview.end(&key, None);
+                    self.overview.end(&key, &progress, None);
                     drop(self.events.send(ServerEvent::Ingested(package)).await);
                     return;
                 }
                 Err(error) => error,
             };
             let pause = retry.delay_after(error.failed_try(), Instant::now(), &mut rand::rng());
-            self.overview.end(&key, Some(failure_of(&key, &error, pause.is_none())));
-            match pause {
-                Some(pause) => {
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = cancelled.cancelled() => return,
-                    }
-                }
-                None => {
-                    drop(self.events.send(ServerEvent::IngestFailed { key }).await);
-                    return;
-                }
+            self.overview.end(&key, &progress, Some(failure_of(&key, &error, pause.is_none())));
+            let Some(pause) = pause else { return };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancelled.cancelled() => return,
             }
         }
     }

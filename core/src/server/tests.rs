@@ -1,0 +1,74 @@
+//! What the server orders to be brought in, over objects that come and change.
+
+use super::*;
+use crate::distribution::{OfficeSelector, Priority, SourceUri};
+use crate::names::{Namespace, PackageName};
+use crate::office::Office;
+
+fn distribution(name: &str, path: &str) -> Distribution {
+    Distribution {
+        key: DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new(name).unwrap() },
+        version: Version::new("1").unwrap(),
+        source: PackageSource { uri: SourceUri::File(path.into()), digest: None },
+        unpack: Unpack::None,
+        offices: OfficeSelector::default(),
+        priority: Priority::Normal,
+        not_before: None,
+        paused: false,
+        retention_versions: 1,
+        generation: 1,
+    }
+}
+
+fn central() -> OfficeTree {
+    let name = OfficeName::new("central").unwrap();
+    let labels = BTreeMap::new();
+    let office = Office {
+        name,
+        parent: None,
+        office_type: OfficeType::Wired,
+        labels,
+        storage_limit_bytes: None,
+        background_bits_per_second_max: None,
+    };
+    OfficeTree::new([office]).unwrap()
+}
+
+fn ingested(distribution: &Distribution) -> ServerEvent {
+    let [body, signature, key] = [(); 3].map(|()| bytes::Bytes::new());
+    let (digest, root) = (Digest::of(b"root"), SignedBytes { body, signature, key });
+    let key = distribution.package();
+    ServerEvent::Ingested(IngestedPackage { key, digest, root, lengths: [1].into_iter().collect(), bytes: 1 })
+}
+
+/// Tells the server, and lists by name what it orders.
+fn orders(server: &mut Server, event: ServerEvent) -> Vec<String> {
+    server.handle(Instant::now(), Timestamp::UNIX_EPOCH, event);
+    let outputs = std::iter::from_fn(|| server.poll());
+    outputs
+        .filter_map(|output| match output {
+            ServerOutput::Ingest { distribution } => Some(distribution.key.name.to_string()),
+            ServerOutput::CancelIngest { key } => Some(format!("no {}", key.distribution.name)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn desired(distributions: &[&Distribution]) -> ServerEvent {
+    let distributions = distributions.iter().map(|&one| (one.key.clone(), one.clone())).collect();
+    ServerEvent::Desired { tree: central(), distributions }
+}
+
+#[test]
+fn source_is_ordered_once_until_the_object_names_another() {
+    let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+    let mut server = Server::new(Instant::now(), config);
+    let (app, broken) = (distribution("app", "/app"), distribution("broken", "/nowhere"));
+    assert_eq!(orders(&mut server, desired(&[&app, &broken])), ["app", "broken"]);
+    assert!(orders(&mut server, ingested(&app)).is_empty(), "the other one is not asked for again");
+    let calmer = Distribution { priority: Priority::Low, ..broken.clone() };
+    assert!(orders(&mut server, desired(&[&app, &calmer])).is_empty(), "its source is the same");
+    let corrected = distribution("broken", "/somewhere");
+    assert_eq!(orders(&mut server, desired(&[&app, &corrected])), ["broken"]);
+    assert_eq!(orders(&mut server, desired(&[&app])), ["no broken"]);
+}
