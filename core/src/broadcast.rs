@@ -78,13 +78,17 @@ pub fn seal(key: &OfficeKey, broadcast: &proto::Broadcast) -> Result<[u8; BROADC
     if message.len() > BROADCAST_MESSAGE_BYTES_MAX {
         return Err(SealError::TooLarge { bytes: message.len() });
     }
+    Ok(authenticate(key, &[&(message.len() as u16).to_be_bytes()[..], &message].concat()))
+}
+
+/// The datagram around what is authenticated: length and message. What does not fit is left out.
+pub(crate) fn authenticate(key: &OfficeKey, authenticated: &[u8]) -> [u8; BROADCAST_DATAGRAM_BYTES] {
     let mut datagram = [0; BROADCAST_DATAGRAM_BYTES];
     datagram[..MAGIC.len()].copy_from_slice(&MAGIC);
-    datagram[MAC_END..HEADER_BYTES].copy_from_slice(&(message.len() as u16).to_be_bytes());
-    datagram[HEADER_BYTES..HEADER_BYTES + message.len()].copy_from_slice(&message);
+    datagram[MAC_END..].iter_mut().zip(authenticated).for_each(|(place, &byte)| *place = byte);
     let mac = blake3::keyed_hash(&key.0, &datagram[MAC_END..]);
     datagram[MAGIC.len()..MAC_END].copy_from_slice(mac.as_bytes());
-    Ok(datagram)
+    datagram
 }
 
 /// Checks and decodes a datagram.

@@ -6,12 +6,14 @@
 //! say to each other; [`office`] is the tree of offices and [`distribution`] what should reach them; [`rollout`]
 //! decides what each office holds and when, [`plan`] is what an office is told, and [`signature`] why it is believed. [`message`] holds the validated
 //! messages between [`peer`]s. [`client`] and [`server`] are the machines, composed of [`rendezvous`] and [`swarm`].
+//! [`decoders`] is for tests only.
 
 pub mod background;
 pub mod broadcast;
 pub mod chunk_set;
 pub mod chunking;
 pub mod client;
+pub mod decoders;
 pub mod digest;
 pub mod distribution;
 pub mod manifest;

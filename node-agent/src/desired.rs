@@ -15,6 +15,7 @@ mod source_uri;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use peerdist_core::distribution::Distribution;
@@ -46,6 +47,13 @@ pub struct DesiredUpdate {
     /// Everything that is wrong now: of the set if there is no state, of single packages otherwise. A package named
     /// here is in the state as it last was good, or not at all.
     pub errors: Vec<ObjectError>,
+}
+
+/// Whether a manifest file with these bytes would be a usable set of its own.
+pub(crate) fn is_usable(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let documents = document::split("manifest.yaml", text);
+    documents.is_ok_and(|documents| objects::read(&documents, Path::new("/manifests"), &|_: &str| None).state.is_some())
 }
 
 /// Where desired state comes from.

@@ -6,10 +6,12 @@
 //! catalogue; [`source`] brings packages in; [`store`] keeps content on disk; [`database`] keeps the server's
 //! metadata; [`desired`] reads the objects; [`metrics`], [`http`] and [`telemetry`] let people watch;
 //! [`status`] and [`report`] are what they see;
-//! [`firewall`] renders rules; [`port_holder`] says who has a port; `private_file` replaces small files whole.
+//! [`firewall`] renders rules; [`port_holder`] says who has a port; `private_file` replaces small files whole;
+//! [`decoders`] is for tests only.
 
 pub mod cli;
 pub mod database;
+pub mod decoders;
 pub mod desired;
 pub mod driver;
 pub mod embedded;

@@ -17,7 +17,7 @@ mod beneath;
 mod error;
 mod flush;
 mod ingest;
-mod journal;
+pub(crate) mod journal;
 mod local_copy;
 mod lru;
 mod node_store;

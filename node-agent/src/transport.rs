@@ -37,6 +37,7 @@ pub mod bulk;
 pub mod certificate;
 mod connections;
 mod datagram;
+pub(crate) mod decoders;
 pub mod enrolment;
 mod framing;
 pub mod identity;

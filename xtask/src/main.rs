@@ -3,12 +3,13 @@
 //!
 //! In reading order: [`step`] runs and times one step; [`checks`] is the list behind `cargo xtask test`; [`deny`] and
 //! [`debian`] bring the tools that some steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the
-//! comparison with the disk.
+//! comparison with the disk; [`fuzz`] feeds the decoders.
 
 mod bench;
 mod checks;
 mod debian;
 mod deny;
+mod fuzz;
 mod step;
 mod tidy;
 mod tree;
@@ -34,6 +35,12 @@ enum Command {
     Deny,
     /// Distributes 1 GiB to five nodes in two offices, interleaved with six parallel `dd conv=fsync`.
     Bench,
+    /// Feeds every decoder with tampered input for a while; needs the nightly compiler.
+    Fuzz {
+        /// How long each of them
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -43,6 +50,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::check(&root),
         Command::Deny => deny::check(&root),
         Command::Bench => bench::run(&root),
+        Command::Fuzz { seconds } => fuzz::run(&root, seconds),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

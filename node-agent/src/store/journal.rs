@@ -124,6 +124,14 @@ impl Journal {
     }
 }
 
+/// Whether rows of the journal with these bytes would be a package: its signed root, its record and one row of chunks.
+pub(crate) fn is_package(root: &[u8], record: &[u8], held: &[u8]) -> bool {
+    let digest = proto::Signed::decode(root).map(|signed| Digest::of(&signed.body)).unwrap_or(Digest::of(root));
+    let held = vec![(u32::from(held.first().copied().unwrap_or(0)), held.to_vec())];
+    let (key, record, root) = (digest.as_bytes().to_vec(), record.to_vec(), Some(root.to_vec()));
+    PackageRows { key, record, root, held }.parse().is_ok()
+}
+
 struct PackageRows {
     key: Vec<u8>,
     record: Vec<u8>,

@@ -5,7 +5,7 @@ use noq::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use prost::Message;
 
 /// Length of a message, big endian.
-const PREFIX_BYTES: usize = 4;
+pub(super) const PREFIX_BYTES: usize = 4;
 
 /// A message that could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +43,13 @@ pub(super) async fn read_length(stream: &mut RecvStream, maximum: usize) -> Resu
         Err(ReadExactError::FinishedEarly(_)) => return Err(FrameError::Truncated),
         Err(ReadExactError::ReadError(error)) => return Err(error.into()),
     }
+    length(prefix, maximum).map(Some)
+}
+
+/// The length that a prefix announces.
+pub(super) fn length(prefix: [u8; PREFIX_BYTES], maximum: usize) -> Result<usize, FrameError> {
     let bytes = u32::from_be_bytes(prefix) as usize;
-    if bytes > maximum { Err(FrameError::TooLarge { bytes, maximum }) } else { Ok(Some(bytes)) }
+    if bytes > maximum { Err(FrameError::TooLarge { bytes, maximum }) } else { Ok(bytes) }
 }
 
 /// Reads the next message; `None` when the stream ended before it.

@@ -30,7 +30,7 @@ use super::framing::{self, FrameError};
 pub(super) const INCOMING_TRANSFERS_MAX: usize = 64;
 /// A holder that opens a transfer says at once which.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-const CHUNK_HEADER_BYTES: usize = 8;
+pub(super) const CHUNK_HEADER_BYTES: usize = 8;
 
 /// Transfers over the content ports of one node.
 pub(super) struct StreamBulk {
@@ -238,8 +238,7 @@ impl ChunkReceiver for StreamChunkReceiver {
                 Err(ReadExactError::FinishedEarly(_)) => return Err(frame_error(peer, FrameError::Truncated)),
                 Err(ReadExactError::ReadError(error)) => return Err(frame_error(peer, error.into())),
             }
-            let [i0, i1, i2, i3, l0, l1, l2, l3] = header;
-            let (index, length) = (u32::from_be_bytes([i0, i1, i2, i3]), u32::from_be_bytes([l0, l1, l2, l3]) as usize);
+            let (index, length) = chunk_header(header);
             if length > bytes_max {
                 return Err(too_large(peer, length, bytes_max));
             }
@@ -288,6 +287,12 @@ impl ControlReceiver for StreamControlReceiver {
         }
         .boxed()
     }
+}
+
+/// Index and length of the chunk that follows.
+pub(super) fn chunk_header(header: [u8; CHUNK_HEADER_BYTES]) -> (u32, usize) {
+    let [i0, i1, i2, i3, length @ ..] = header;
+    (u32::from_be_bytes([i0, i1, i2, i3]), u32::from_be_bytes(length) as usize)
 }
 
 fn too_large(with: IpAddr, bytes: usize, maximum: usize) -> BulkError {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::tree;
 
 /// Folders of a crate in which every file directly inside is a target of its own.
-const TARGET_FOLDERS: [&str; 4] = ["tests", "benches", "examples", "src/bin"];
+const TARGET_FOLDERS: [&str; 5] = ["tests", "benches", "examples", "src/bin", "fuzz_targets"];
 
 /// One complaint for each file that is not reachable from a crate's root files.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {

@@ -1,0 +1,8 @@
+//! Feeds the decoder of what a holder sends on a content stream.
+#![no_main]
+
+use peerdist_node_agent::decoders;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    decoders::transfer_frames(bytes);
+});
