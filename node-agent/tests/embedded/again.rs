@@ -1,0 +1,71 @@
+//! Running again: after an interrupt only what is missing is fetched, and when all is done nothing is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::objects::{content, package, two_offices};
+use crate::place::{DONE, Place};
+
+const BYTES: u64 = 64 << 20;
+const FILES: u64 = 8;
+/// What a process that ends may have received and not journalled, for each of the three nodes.
+const IN_FLIGHT_BYTES: u64 = 3 * (8 << 20);
+const STORE: u8 = 2;
+
+#[test]
+fn interrupted_run_resumes_and_a_run_after_the_last_moves_and_writes_nothing() {
+    let place = Place::new(105);
+    for file in 0..FILES {
+        let name = format!("file-{file}");
+        place.write(&format!("app/{name}"), &content(&name, (BYTES / FILES) as usize));
+    }
+    place.objects(&(two_offices() + &package("app", "1", &place.uri("app"), "")));
+
+    let mut run = place.start();
+    run.until("a tenth has arrived", || {
+        place.counter(STORE, 1, "peerdist_content_bytes_total", "parent")
+            + place.counter(STORE, 2, "peerdist_content_bytes_total", "parent")
+            > BYTES / 10
+    });
+    let interrupted = run.interrupt();
+    assert_eq!(interrupted.code, Some(DONE), "{}", interrupted.said);
+    let complete = place.current("store-1", "app").exists();
+    assert!(!complete, "the interrupt came too late to show anything");
+
+    let resumed = place.once();
+    assert_eq!(resumed.code, Some(DONE), "{}", resumed.said);
+    resumed.assert_complete("app", "store", 2);
+    let received = |office| interrupted.received("app", office) + resumed.received("app", office);
+    let (central, store) = (received("central"), received("store"));
+    assert!(central <= BYTES + IN_FLIGHT_BYTES, "{central} bytes to the one node of the Central Office");
+    assert!(store <= 2 * BYTES + IN_FLIGHT_BYTES, "{store} bytes to the two nodes of the store");
+    assert!(resumed.received("app", "store") < 2 * BYTES, "what had arrived was used");
+
+    let before = stamps(&place);
+    assert!(before.len() as u64 > 4 * FILES);
+    let idle = place.once();
+    assert_eq!(idle.code, Some(DONE), "{}", idle.said);
+    idle.assert_complete("app", "store", 2);
+    assert_eq!(idle.content_bytes(), 0);
+    assert_eq!(idle.received("app", "central") + idle.received("app", "store"), 0);
+    assert_eq!(stamps(&place), before, "published trees are left alone");
+}
+
+/// What changes when anything is written below the published trees of the library and every node: inode and times.
+fn stamps(place: &Place) -> BTreeMap<PathBuf, (u64, i64, i64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    let roots = ["central-1", "store-1", "store-2"].map(|node| place.node(node)).into_iter().chain([place.server()]);
+    roots.for_each(|root| collect(&root.join("packages"), &mut found));
+    found
+}
+
+fn collect(path: &Path, found: &mut BTreeMap<PathBuf, (u64, i64, i64, i64, i64)>) {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+    found.insert(path.to_owned(), (metadata.ino(), times.0, times.1, times.2, times.3));
+    if metadata.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), found));
+    }
+}

@@ -1,0 +1,125 @@
+//! Everything that can be wrong with one package, in one run: each is said with object, field and what to do, the exit
+//! code is 3, and the packages that are right arrive on every node.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::objects::{content, office, package, two_offices};
+use crate::origin::{Answer, origin};
+use crate::place::{Ended, PACKAGE_FAILED, Place, Run};
+
+/// More than a node of the small office may store, beside the right package.
+const BIG_BYTES: usize = 4 << 20;
+const DATA_BYTES: usize = 1 << 20;
+
+#[test]
+fn each_bad_package_is_named_and_the_others_arrive() {
+    let place = Place::new(103);
+    let web = origin(|asked| match asked.path.as_str() {
+        "/forbidden" => Answer::status(403),
+        _ => Answer::status(404),
+    });
+    make_sources(&place);
+    place.objects(&objects(&place, &web));
+
+    let ended = without_privileges(&place).wait();
+    assert_eq!(ended.code, Some(PACKAGE_FAILED), "{}", ended.said);
+    assert_errors(&place, &web, &ended);
+    for (office, nodes) in [("central", 1), ("store", 2), ("small", 1)] {
+        ended.assert_complete("right", office, nodes);
+    }
+    for (office, nodes) in [("central", 1), ("store", 2)] {
+        ended.assert_complete("big", office, nodes);
+    }
+    for node in ["central-1", "store-1", "store-2", "small-1"] {
+        place.assert_file(node, "right", "data", &content("data", DATA_BYTES));
+        assert_only(
+            &place.node(node).join("packages/demo"),
+            if node == "small-1" { &["right"] } else { &["big", "right"] },
+        );
+    }
+}
+
+fn make_sources(place: &Place) {
+    place.write("right/data", &content("data", DATA_BYTES));
+    place.write("big/data", &content("big", BIG_BYTES));
+    place.write("secret/readable", b"readable");
+    let secret = place.write("secret/key", b"secret");
+    fs::set_permissions(secret, Permissions::from_mode(0o000)).unwrap();
+    place.write("pipes/file", b"file");
+    let pipe = place.path("pipes/pipe");
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    place.write("broken.tar.gz", &[b"\x1f\x8b\x08\0", &content("no archive at all", 1000)[..]].concat());
+}
+
+fn objects(place: &Place, web: &str) -> String {
+    let zeros = format!("source: {{uri: \"{}\", digest: \"sha256:{}\"}}", place.uri("broken.tar.gz"), "0".repeat(64));
+    let nobody_listens = "http://127.103.200.200:9/app";
+    [
+        two_offices(),
+        office("small", Some("central"), 1, "type: Wired, storage: {limit: 3Mi}"),
+        package("right", "1", &place.uri("right"), ""),
+        package("big", "1", &place.uri("big"), ""),
+        package("gone", "1", &place.uri("gone"), ""),
+        package("other-bytes", "1", "", &zeros),
+        package("secret", "1", &place.uri("secret"), ""),
+        package("pipes", "1", &place.uri("pipes"), ""),
+        package("broken", "1", &place.uri("broken.tar.gz"), "unpack: Auto"),
+        package("for-nobody", "1", &place.uri("right"), "offices: {matchLabels: {office: mars}}"),
+        package("strange", "1", "gopher://host/app", ""),
+        package("no-page", "1", &format!("{web}/missing"), ""),
+        package("forbidden", "1", &format!("{web}/forbidden"), ""),
+        package("no-server", "1", nobody_listens, ""),
+    ]
+    .concat()
+}
+
+fn assert_errors(place: &Place, web: &str, ended: &Ended) {
+    let of = |name: &str, field: &str, reason: &str, words: &[&str]| {
+        ended.assert_error(&format!("PackageDistribution demo/{name}"), field, reason, words);
+    };
+    let uri = "spec.source.uri";
+    let path = |name: &str| place.path(name).display().to_string();
+    of("gone", uri, "SourceMissing", &[&path("gone"), "does not exist", "correct spec.source.uri"]);
+    let digest = ["has the digest sha256:", "expected sha256:000", "correct spec.source.digest"];
+    of("other-bytes", "spec.source.digest", "DigestMismatch", &digest);
+    of(
+        "secret",
+        uri,
+        "SourceUnreadable",
+        &[&path("secret/key"), "Permission denied", "let the user of the server read"],
+    );
+    of("pipes", uri, "EntryRefused", &["named pipe", "pipe", "remove it"]);
+    of("broken", uri, "ArchiveInvalid", &["cannot be unpacked", "broken.tar.gz", "spec.unpack: None"]);
+    let labels = "spec.offices.matchLabels";
+    of("for-nobody", labels, "NoOfficeSelected", &["no office has the labels office=mars", "correct the labels"]);
+    of("strange", uri, "UnsupportedScheme", &["gopher", "expected file://", "change the URI"]);
+    of("no-page", uri, "SourceMissing", &[&format!("{web}/missing does not exist"), "status 404"]);
+    of("forbidden", uri, "SourceRefused", &["status 403", web]);
+    of("no-server", uri, "ConnectionRefused", &["connection refused", "127.103.200.200:9", "start it"]);
+    let need = ["not enough space: need", "have", "node small-1", "demo/big 1", "raise spec.storage.limit"];
+    ended.assert_error("Office small", "spec.storage", "DiskFull", &need);
+    assert_eq!(ended.errors().len(), 11, "{:#?}", ended.errors());
+}
+
+/// Root reads every file: without its capabilities it is a user like any other.
+fn without_privileges(place: &Place) -> Run {
+    if !rustix::process::geteuid().is_root() {
+        let mut command = place.command();
+        command.arg("--once");
+        return Run::start(command);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", env!("CARGO_BIN_EXE_peerdist")]);
+    command.args(place.arguments()).arg("--once");
+    Run::start(command)
+}
+
+fn assert_only(folder: &Path, expected: &[&str]) {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, expected, "{}", folder.display());
+}

@@ -1,0 +1,74 @@
+//! Edits of the objects while `peerdist up` runs: a bad one is printed and changes nothing, good ones take effect, and
+//! bytes that are there are kept.
+
+use crate::objects::{content, office, package, two_offices};
+use crate::place::{DONE, Place};
+
+const BYTES: usize = 4 << 20;
+
+/// The second version: the same but for its end.
+fn second() -> Vec<u8> {
+    let mut bytes = content("app", BYTES);
+    bytes[BYTES - 1000..].fill(7);
+    bytes
+}
+
+#[test]
+fn edits_take_effect_and_keep_the_bytes_that_are_there() {
+    let place = Place::new(106);
+    place.write("app-1/data", &content("app", BYTES));
+    place.write("app-2/data", &second());
+    place.write("old/data", &content("old", 100_000));
+    place.write("rest/data", &content("rest", 100_000));
+    place.write("late/data", &content("late", 100_000));
+    let app = |version: &str, more: &str| package("app", version, &place.uri(&format!("app-{version}")), more);
+    let old = package("old", "1", &place.uri("old"), "");
+    let rest = |paused: bool| package("rest", "1", &place.uri("rest"), &format!("rollout: {{paused: {paused}}}"));
+    let late = |when: &str| package("late", "1", &place.uri("late"), &format!("schedule: {{notBefore: \"{when}\"}}"));
+    let waiting = [rest(true), late("2999-01-01T00:00:00Z")].concat();
+    place.objects(&[two_offices(), app("1", ""), old.clone(), waiting.clone()].concat());
+    let nodes = ["central-1", "store-1", "store-2"];
+    let have = |package: &'static str| {
+        let current = nodes.map(|node| place.current(node, package).join("data"));
+        move || current.iter().all(|path| path.exists())
+    };
+
+    let mut run = place.start();
+    run.until("the first version and the old package are everywhere", || have("app")() && have("old")());
+    assert!(!have("rest")() && !have("late")());
+
+    place.objects(&[two_offices().replace("type: Wired", "typo: Wired"), app("1", "")].concat());
+    run.until_said("spec.typo");
+    assert!(run.said().contains("UnknownField"), "{}", run.said());
+    assert!(have("app")() && have("old")(), "the last good objects stay in force");
+
+    // A package goes, an office comes, a version follows with a higher priority, and one version is enough.
+    let kiosk = office("kiosk", Some("store"), 1, "type: WiFi");
+    let newer = app("2", "priority: High, retention: {versions: 1}");
+    place.objects(&[two_offices(), kiosk.clone(), newer.clone(), waiting].concat());
+    let link = |node: &str| std::fs::read_link(place.current(node, "app")).unwrap_or_default();
+    run.until("the second version is current everywhere", || {
+        ["central-1", "store-1", "store-2", "kiosk-1"].iter().all(|node| link(node).ends_with("2"))
+    });
+    run.until("the removed package is gone", || {
+        nodes.iter().all(|node| !place.node(node).join("packages/demo/old").exists())
+    });
+    assert!(!have("rest")() && !have("late")());
+    assert!(!place.current("kiosk-1", "old").exists());
+
+    place.objects(&[two_offices(), kiosk, newer, rest(false), late("2001-01-01T00:00:00Z")].concat());
+    run.until("what waited is everywhere", || have("rest")() && have("late")());
+
+    let ended = run.interrupt();
+    assert_eq!(ended.code, Some(DONE), "{}", ended.said);
+    assert_eq!(ended.report["packages"].as_array().unwrap().len(), 3, "{:#}", ended.report["packages"]);
+    ended.assert_complete("app", "kiosk", 1);
+    for node in nodes {
+        place.assert_file(node, "app", "data", &second());
+    }
+    // The end of the file is new, at most a few chunks of 64 KiB; the rest is copied from the version before.
+    let fetched = ended.received("app", "central");
+    assert!(fetched > 0 && fetched < (BYTES / 8) as u64, "{fetched} bytes of the second version were fetched");
+    let whole = ended.received("app", "kiosk");
+    assert!(whole >= BYTES as u64 && whole < (BYTES + BYTES / 8) as u64, "{whole} bytes to the new office");
+}
