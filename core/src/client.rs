@@ -44,6 +44,10 @@ use receiving::Incoming;
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 /// A change is reported and acted upon at once, unless that was done just before: then changes are gathered this long.
 pub const GATHER: Duration = Duration::from_millis(4);
+/// A rendezvous point gathers longer, by this much a member,
+const GATHER_PER_MEMBER: Duration = Duration::from_millis(1);
+/// and at most this long.
+const GATHER_MAX: Duration = Duration::from_millis(50);
 /// Old versions are looked at this often at least, for those whose time is over.
 pub const PRUNE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How often a client greets the server.
@@ -102,6 +106,8 @@ pub struct Client {
     hello_at: Instant,
     report_at: Instant,
     inventory_due: bool,
+    /// When the report was sent whose answer has not come: the next one waits for it and says more at once.
+    report_sent_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -134,6 +140,7 @@ impl Client {
             hello_at: now,
             report_at: now,
             inventory_due: false,
+            report_sent_at: None,
             outputs: VecDeque::new(),
             config,
         }
@@ -272,8 +279,14 @@ impl Client {
 
     /// Something changed that should be reported or acted upon soon.
     fn hurry(&mut self, now: Instant) {
-        let soon = self.acted_at.map_or(now, |at| now.max(at + GATHER));
+        let soon = self.acted_at.map_or(now, |at| now.max(at + self.gather()));
         self.urgent_at = Some(self.urgent_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Every round of a rendezvous point costs up to one order a member: large offices get fewer rounds.
+    fn gather(&self) -> Duration {
+        let members = self.leading.as_ref().map_or(0, |leading| leading.view.members().count());
+        (GATHER_PER_MEMBER * members.try_into().unwrap_or(u32::MAX)).clamp(GATHER, GATHER_MAX)
     }
 
     /// Something may be done at that moment and not before.

@@ -32,21 +32,25 @@ impl Client {
     pub(super) fn begin_following(&mut self, now: Instant) {
         // A transit copy stays here and is served from here: a change of the rendezvous point moves no content.
         self.leading = None;
+        self.report_sent_at = None;
         self.inventory_due = true;
         self.hurry(now);
         self.retry_packages(now);
     }
 
     pub(super) fn delivered(&mut self, now: Instant, to: &Peer) {
+        self.report_sent_at = None;
         if to.node().is_some() && to.node() == self.election.leader() {
             self.election.handle(now, rendezvous::Event::ReportDelivered, &mut self.rng);
         }
+        self.hurry(now);
     }
 
     pub(super) fn undelivered(&mut self, now: Instant, to: &Peer, message: Message, refused: Option<String>) {
         let to_leader = to.node().is_some() && to.node() == self.election.leader();
         match message {
             Message::MemberReport(report) => {
+                self.report_sent_at = None;
                 self.unreport(report.packages);
                 match refused.as_deref() {
                     Some(INVENTORY_NEEDED) => {
@@ -101,6 +105,9 @@ impl Client {
             self.report_at = now + REPORT_INTERVAL;
             return;
         }
+        if self.report_sent_at.is_some_and(|at| now < at + REPORT_INTERVAL) {
+            return;
+        }
         let mut report = self.empty_report();
         let mut runs_left = RUNS_MAX;
         for package in
@@ -121,6 +128,7 @@ impl Client {
             return;
         }
         self.report_at = now + REPORT_INTERVAL;
+        self.report_sent_at = Some(now);
         self.send_small(&leader, Message::MemberReport(report));
     }
 
