@@ -1,9 +1,9 @@
 //! The client of one node: everything it decides, as one machine.
 //!
 //! It is composed of the election ([`crate::rendezvous`]), the life of each package ([`package`]), incoming transfers
-//! ([`receiving`]) and their pace ([`steering`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is
-//! the rendezvous point, its office's coordination ([`leading`]). The driver feeds [`Event`]s and acts on [`Output`]s;
-//! it verifies and stores chunks before it says that they are stored.
+//! ([`receiving`]) and their pace ([`steering`]), what it serves to others ([`serving`]), its reports as a member
+//! ([`membership`]) and, while it is the rendezvous point, its office's coordination ([`leading`]). The driver feeds
+//! [`Event`]s and acts on [`Output`]s; it verifies and stores chunks before it says that they are stored.
 
 mod answering;
 mod event;
@@ -285,7 +285,7 @@ impl Client {
 
     /// Every round of a rendezvous point costs up to one order a member: large offices get fewer rounds.
     fn gather(&self) -> Duration {
-        let members = self.leading.as_ref().map_or(0, |leading| leading.view.members().count());
+        let members = self.leading.as_ref().map_or(0, |leading| leading.view.member_count());
         (GATHER_PER_MEMBER * members.try_into().unwrap_or(u32::MAX)).clamp(GATHER, GATHER_MAX)
     }
 

@@ -205,6 +205,11 @@ impl OfficeView {
         self.members.values()
     }
 
+    /// How many there are, silent ones included.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Every member, to change.
     pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.values_mut()
