@@ -178,17 +178,16 @@ impl Node {
         }
     }
 
-    /// Puts a plan into force unless a newer one is.
+    /// Hands a plan to the machine. Only one that it puts into force counts here: an older one and one of another office,
+    /// however well signed, change nothing.
     fn take_plan(&mut self, signed: SignedBytes, plan: Plan) {
-        let revision = plan.revision;
-        if self.machine.plan().is_some_and(|known| known.revision >= revision) {
-            return;
-        }
+        let before = self.machine.plan().map(|plan| plan.revision);
+        self.machine.handle(Instant::now(), Event::Plan { signed: signed.clone(), plan });
+        let Some(plan) = self.machine.plan().filter(|plan| Some(plan.revision) != before) else { return };
         let limit_bytes = (plan.storage_limit_bytes > 0).then_some(plan.storage_limit_bytes);
         self.context.store.set_limits(StoreLimits { limit_bytes });
         self.readiness.set(CHECK_PLAN, Ok(()));
-        self.kept_plan.keep(revision, &signed);
-        self.machine.handle(Instant::now(), Event::Plan { signed, plan });
+        self.kept_plan.keep(plan.revision, &signed);
     }
 
     fn take_broadcast(&mut self, broadcast: proto::Broadcast) {
