@@ -9,6 +9,7 @@ mod answering;
 mod event;
 #[cfg(test)]
 mod fixture;
+mod gathering;
 mod leading;
 mod membership;
 mod package;
@@ -36,18 +37,13 @@ pub use event::{
     BUSY, BroadcastRequest, ControlSignal, Event, INVENTORY_NEEDED, MISSING, NOT_GRANTED, NOT_READY,
     NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
 };
+use gathering::Gathering;
 use leading::Leading;
 use package::Package;
 use receiving::Incoming;
 
 /// Regular look at deadlines, retries and silent transfers.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
-/// A change is reported and acted upon at once, unless that was done just before: then changes are gathered this long.
-pub const GATHER: Duration = Duration::from_millis(4);
-/// A rendezvous point gathers longer, by this much a member,
-const GATHER_PER_MEMBER: Duration = Duration::from_millis(1);
-/// and at most this long.
-const GATHER_MAX: Duration = Duration::from_millis(50);
 /// Old versions are looked at this often at least, for those whose time is over.
 pub const PRUNE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How often a client greets the server.
@@ -98,16 +94,16 @@ pub struct Client {
     parent_claim: Option<(Term, NodeRef)>,
     parent_turn: usize,
     housekeeping_at: Instant,
-    acted_at: Option<Instant>,
+    gathering: Gathering,
     /// Deadlines of whatever waits: earlier ones win, and everything is looked at.
     wake_at: Option<Instant>,
-    urgent_at: Option<Instant>,
     prune_at: Instant,
     hello_at: Instant,
     report_at: Instant,
     inventory_due: bool,
     /// When the report was sent whose answer has not come: the next one waits for it and says more at once.
     report_sent_at: Option<Instant>,
+    report_waits: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -133,14 +129,14 @@ impl Client {
             parent_claim: None,
             parent_turn: 0,
             housekeeping_at: now,
-            acted_at: None,
+            gathering: Gathering::default(),
             wake_at: None,
-            urgent_at: None,
             prune_at: now,
             hello_at: now,
             report_at: now,
             inventory_due: false,
             report_sent_at: None,
+            report_waits: false,
             outputs: VecDeque::new(),
             config,
         }
@@ -204,7 +200,7 @@ impl Client {
             self.retry_packages(now);
             self.hurry(now);
         }
-        if self.urgent_at.is_some_and(|at| at <= now) {
+        if self.gathering.due().is_some_and(|at| at <= now) {
             self.act(now);
         }
         if self.housekeeping_at <= now {
@@ -226,7 +222,7 @@ impl Client {
 
     /// When [`Client::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Instant {
-        let deadlines = [self.election.poll_timeout(), self.urgent_at, self.wake_at, self.answer_at()];
+        let deadlines = [self.election.poll_timeout(), self.gathering.due(), self.wake_at, self.answer_at()];
         deadlines.into_iter().flatten().fold(self.housekeeping_at, Instant::min)
     }
 
@@ -279,14 +275,17 @@ impl Client {
 
     /// Something changed that should be reported or acted upon soon.
     fn hurry(&mut self, now: Instant) {
-        let soon = self.acted_at.map_or(now, |at| now.max(at + self.gather()));
-        self.urgent_at = Some(self.urgent_at.map_or(soon, |at| at.min(soon)));
+        self.gathering.hurry(now, self.members_led());
     }
 
-    /// Every round of a rendezvous point costs up to one order a member: large offices get fewer rounds.
-    fn gather(&self) -> Duration {
-        let members = self.leading.as_ref().map_or(0, |leading| leading.view.member_count());
-        (GATHER_PER_MEMBER * members.try_into().unwrap_or(u32::MAX)).clamp(GATHER, GATHER_MAX)
+    /// Chunks arrived, here or at a member.
+    fn gained(&mut self, now: Instant, bytes: u64) {
+        self.gathering.gained(now, bytes, self.members_led());
+    }
+
+    /// Members whose rendezvous point this is.
+    fn members_led(&self) -> usize {
+        self.leading.as_ref().map_or(0, |leading| leading.view.member_count())
     }
 
     /// Something may be done at that moment and not before.
@@ -295,7 +294,7 @@ impl Client {
     }
 
     fn act(&mut self, now: Instant) {
-        (self.urgent_at, self.acted_at) = (None, Some(now));
+        self.gathering.acted(now);
         if self.leading.is_some() {
             self.lead(now);
         } else {

@@ -43,7 +43,9 @@ impl Client {
         if to.node().is_some() && to.node() == self.election.leader() {
             self.election.handle(now, rendezvous::Event::ReportDelivered, &mut self.rng);
         }
-        self.hurry(now);
+        if std::mem::take(&mut self.report_waits) {
+            self.hurry(now);
+        }
     }
 
     pub(super) fn undelivered(&mut self, now: Instant, to: &Peer, message: Message, refused: Option<String>) {
@@ -106,6 +108,7 @@ impl Client {
             return;
         }
         if self.report_sent_at.is_some_and(|at| now < at + REPORT_INTERVAL) {
+            self.report_waits = true;
             return;
         }
         let mut report = self.empty_report();

@@ -163,8 +163,13 @@ impl Client {
             self.pace_due = true;
             self.outputs.push_back(Output::Flush);
             self.publish_if_whole(digest);
+            self.hurry(now);
         }
-        self.hurry(now);
+        if class == ContentClass::Background || from_server {
+            self.gathering.gained_from_outside(now, bytes, self.members_led());
+        } else {
+            self.gained(now, bytes);
+        }
     }
 
     pub(super) fn chunk_rejected(&mut self, now: Instant, transfer: TransferId, bytes: u64) {

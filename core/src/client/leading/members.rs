@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::chunk_set::ChunkSet;
+use crate::chunk_set::{ChunkRun, ChunkSet, indices_of};
 use crate::client::event::{BUSY, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT, Refusal};
 use crate::client::{Client, Package};
 use crate::digest::Digest;
@@ -26,17 +26,20 @@ impl Client {
             return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
         };
         let unknown = leading.view.heard(now, from, report.boot_id, report.plan_revision);
-        let news = unknown == Some(false) && !report.packages.is_empty();
         if unknown == Some(false) {
             for delta in report.packages {
+                let gained_only = delta.lost.is_empty() && delta.state.error.is_none() && !delta.state.complete;
+                let bytes = self.bytes_of_runs(delta.digest, &delta.available);
                 self.learn(now, from, delta);
+                if gained_only {
+                    self.gained(now, bytes);
+                } else {
+                    self.hurry(now);
+                }
             }
         }
         if report.plan_revision < revision {
             self.send_plan(now, from);
-        }
-        if news {
-            self.hurry(now);
         }
         match unknown {
             Some(false) => Ok(()),
@@ -86,6 +89,12 @@ impl Client {
             leading.office_report_at = leading.office_report_at.min(now + REPORT_COMPLETION);
         }
         leading.view.learn(&from.name, delta, capacity);
+    }
+
+    /// Length of chunks as the manifest has it; chunks that it does not have count nothing.
+    fn bytes_of_runs(&self, digest: Digest, runs: &[ChunkRun]) -> u64 {
+        let Some(package) = self.packages.get(&digest) else { return 0 };
+        indices_of(runs, package.capacity()).map(|index| package.bytes_of(index)).sum()
     }
 
     /// Number of chunks, once the manifest is here.
