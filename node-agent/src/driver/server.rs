@@ -1,12 +1,14 @@
 //! The server role: library, plans, enrolment, and the first holder of every package.
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
-//! issues certificates, `ingest` brings packages in, `recording` writes the database, `snapshot` says how things
-//! stand, `revisions` numbers the plans.
+//! issues certificates, `ingest` brings packages in and `overview` says how that goes, `library` is what earlier runs
+//! brought in, `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
 
 mod enrolment;
 mod ingest;
+mod library;
 mod node;
+mod overview;
 mod recording;
 mod revisions;
 mod snapshot;
@@ -35,7 +37,8 @@ use crate::transport::authority::AuthorityError;
 use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
 
-pub use ingest::{IngestFailure, IngestOverview, RetryPolicy};
+pub use crate::source::RetryPolicy;
+pub use overview::{IngestFailure, IngestOverview};
 
 /// Readiness: the objects were read.
 const CHECK_OBJECTS: &str = "objects";

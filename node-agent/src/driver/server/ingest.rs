@@ -1,10 +1,8 @@
-//! Bringing packages into the library: one task a package, tried again as the policy says, and what the library has
-//! from earlier runs.
+//! Bringing packages into the library: one task a package, tried again as the policy says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use peerdist_core::distribution::Distribution;
 use peerdist_core::names::{DistributionKey, PackageKey};
@@ -13,26 +11,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
-use crate::desired::{DesiredState, ObjectError};
-use crate::driver::client::storing;
 use crate::metrics::{ContentSource, Metrics};
-pub use crate::source::RetryPolicy;
-use crate::source::{FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, SourceError};
+use crate::source::{FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SourceError};
 use crate::store::NodeStore;
 use crate::transport::Authority;
 
-/// Why a package is not in the library.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IngestFailure {
-    /// Field of the object.
-    pub field: String,
-    /// A stable word.
-    pub reason: String,
-    /// A sentence.
-    pub message: String,
-    /// Whether it is not tried again in this run.
-    pub is_final: bool,
-}
+use super::library::described;
+use super::overview::{IngestFailure, IngestOverview};
 
 /// Why one try failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,106 +51,6 @@ impl IngestError {
             Self::Source(error) => FailedTry::from(error),
             Self::Database(_) | Self::Vanished => FailedTry { is_final: false, may_heal: true, made_progress: false },
         }
-    }
-}
-
-/// What ingest does and what failed, for whoever shows it.
-#[derive(Debug, Clone, Default)]
-pub struct IngestOverview(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    origin_bytes: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    running: BTreeMap<PackageKey, Arc<Progress>>,
-    failures: BTreeMap<PackageKey, IngestFailure>,
-    object_errors: Vec<ObjectError>,
-    spent: TimeSpent,
-}
-
-/// Time that finished ingests spent.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TimeSpent {
-    /// Waiting for sources.
-    pub source: Duration,
-    /// Chunking and hashing.
-    pub hash: Duration,
-    /// Writing.
-    pub disk: Duration,
-}
-
-impl IngestOverview {
-    /// Why the package is not in the library.
-    pub fn failure(&self, key: &PackageKey) -> Option<IngestFailure> {
-        self.lock().failures.get(key).cloned()
-    }
-
-    /// Every failure.
-    pub fn failures(&self) -> BTreeMap<PackageKey, IngestFailure> {
-        self.lock().failures.clone()
-    }
-
-    /// Errors of single objects, as last read.
-    pub fn object_errors(&self) -> Vec<ObjectError> {
-        self.lock().object_errors.clone()
-    }
-
-    /// Bytes handled and in all, of an ingest under way.
-    pub fn running(&self, key: &PackageKey) -> Option<(u64, u64)> {
-        let progress = self.lock().running.get(key)?.snapshot();
-        Some((progress.bytes_done, progress.bytes_total))
-    }
-
-    /// Bytes read from sources in this run.
-    pub fn origin_bytes(&self) -> u64 {
-        let running: u64 = self.lock().running.values().map(|progress| progress.snapshot().bytes_read).sum();
-        running + self.0.origin_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Time that finished ingests spent.
-    pub fn time_spent(&self) -> TimeSpent {
-        self.lock().spent
-    }
-
-    pub(super) fn set_object_errors(&self, errors: Vec<ObjectError>) {
-        self.lock().object_errors = errors;
-    }
-
-    fn begin(&self, key: &PackageKey) -> Arc<Progress> {
-        let progress = Arc::new(Progress::default());
-        self.lock().running.insert(key.clone(), progress.clone());
-        progress
-    }
-
-    /// What was cancelled in favour of another try of the same package says nothing about it.
-    fn end(&self, key: &PackageKey, progress: &Arc<Progress>, failure: Option<IngestFailure>) {
-        let mut state = self.lock();
-        if !state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, progress)) {
-            return;
-        }
-        if let Some(progress) = state.running.remove(key) {
-            let done = progress.snapshot();
-            self.0.origin_bytes.fetch_add(done.bytes_read, Ordering::Relaxed);
-            state.spent.source += done.source;
-            state.spent.hash += done.hash;
-            state.spent.disk += done.disk;
-        }
-        match failure {
-            Some(failure) => state.failures.insert(key.clone(), failure),
-            None => state.failures.remove(key),
-        };
-    }
-
-    fn forget(&self, keep: impl Fn(&PackageKey) -> bool) {
-        self.lock().failures.retain(|key, _| keep(key));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -329,71 +214,4 @@ fn failure_of(key: &PackageKey, error: &IngestError, is_final: bool) -> IngestFa
     let (field, reason, message) = (error.field().to_owned(), error.reason().to_owned(), error.to_string());
     tracing::error!(object = %format!("PackageDistribution {}", key.distribution), %field, %reason, "{message}");
     IngestFailure { field, reason, message, is_final }
-}
-
-/// A package of the library as the machine wants it.
-fn described(store: &NodeStore, digest: peerdist_core::digest::Digest) -> Option<IngestedPackage> {
-    let root = store.manifest_root(digest).ok()?;
-    let table = store.chunk_table(digest).ok()?;
-    Some(IngestedPackage {
-        key: root.package().clone(),
-        digest,
-        root: root.signed().clone().into(),
-        lengths: (0..table.len()).map(|index| table.length(index).unwrap_or(0)).collect(),
-        bytes: root.total_bytes(),
-    })
-}
-
-/// What earlier runs brought in, oldest first.
-pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteStore) -> Vec<IngestedPackage> {
-    let known = match database.packages().await {
-        Ok(rows) => rows,
-        Err(error) => {
-            tracing::error!(%error, "the packages of the library cannot be read; they are brought in again");
-            return Vec::new();
-        }
-    };
-    let store = store.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let held = store.inventory();
-        let rows = known.into_iter().filter(|row| row.state == IngestState::Ready);
-        rows.filter_map(|row| row.digest)
-            .filter(|digest| held.iter().any(|package| package.digest == *digest && package.published))
-            .filter_map(|digest| described(&store, digest))
-            .collect()
-    });
-    read.await.unwrap_or_default()
-}
-
-/// Deletes from the library what no object names and what retention gives up.
-pub(super) async fn prune_library(
-    store: Arc<NodeStore>,
-    database: SqliteStore,
-    desired: Arc<DesiredState>,
-    retention_seconds: u64,
-) {
-    let pruned = tokio::task::spawn_blocking(move || {
-        let before = store.inventory();
-        for package in &before {
-            if !desired.distributions.contains_key(&package.key.distribution)
-                && let Err(error) = store.delete(package.digest)
-            {
-                tracing::warn!(package = %package.key, %error, "package cannot be deleted from the library");
-            }
-        }
-        for (key, distribution) in &desired.distributions {
-            storing::prune(&store, key, distribution.retention_versions, retention_seconds);
-        }
-        let after = store.inventory();
-        before
-            .into_iter()
-            .filter(|package| !after.iter().any(|kept| kept.digest == package.digest))
-            .map(|package| package.key)
-            .collect::<Vec<PackageKey>>()
-    });
-    for key in pruned.await.unwrap_or_default() {
-        if let Err(error) = database.remove_package(&key).await {
-            tracing::warn!(package = %key, %error, "package cannot be removed from the database");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use tracing::{Instrument, Span};
 
 use super::ingest::Ingests;
 use super::recording::Recorder;
-use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, ingest, snapshot};
+use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, library, snapshot};
 use crate::database::{MetadataStore, SqliteStore};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate};
 use crate::driver::client::manifests;
@@ -133,7 +133,7 @@ impl Node {
 
     /// What earlier runs left: packages of the library and nodes that enrolled.
     async fn restore(&mut self) {
-        for package in ingest::stored_packages(&self.parts.store, &self.parts.database).await {
+        for package in library::stored_packages(&self.parts.store, &self.parts.database).await {
             self.handle(ServerEvent::Ingested(package));
         }
         match self.parts.database.nodes().await {
@@ -278,7 +278,7 @@ impl Node {
         if let Some(desired) = &self.desired {
             let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
             let desired = desired.clone();
-            tokio::spawn(ingest::prune_library(store, database, desired, RETENTION_SECONDS));
+            tokio::spawn(library::prune_library(store, database, desired, RETENTION_SECONDS));
         }
     }
 }

@@ -1,0 +1,79 @@
+//! The library: packages that earlier runs brought in, and what retention takes out.
+
+use std::sync::Arc;
+
+use peerdist_core::digest::Digest;
+use peerdist_core::names::PackageKey;
+use peerdist_core::server::IngestedPackage;
+
+use crate::database::{IngestState, MetadataStore, SqliteStore};
+use crate::desired::DesiredState;
+use crate::driver::client::storing;
+use crate::store::NodeStore;
+
+/// A package of the library as the machine wants it.
+pub(super) fn described(store: &NodeStore, digest: Digest) -> Option<IngestedPackage> {
+    let root = store.manifest_root(digest).ok()?;
+    let table = store.chunk_table(digest).ok()?;
+    Some(IngestedPackage {
+        key: root.package().clone(),
+        digest,
+        root: root.signed().clone().into(),
+        lengths: (0..table.len()).map(|index| table.length(index).unwrap_or(0)).collect(),
+        bytes: root.total_bytes(),
+    })
+}
+
+/// What earlier runs brought in, oldest first.
+pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteStore) -> Vec<IngestedPackage> {
+    let known = match database.packages().await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::error!(%error, "the packages of the library cannot be read; they are brought in again");
+            return Vec::new();
+        }
+    };
+    let store = store.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let held = store.inventory();
+        let rows = known.into_iter().filter(|row| row.state == IngestState::Ready);
+        rows.filter_map(|row| row.digest)
+            .filter(|digest| held.iter().any(|package| package.digest == *digest && package.published))
+            .filter_map(|digest| described(&store, digest))
+            .collect()
+    });
+    read.await.unwrap_or_default()
+}
+
+/// Deletes from the library what no object names and what retention gives up.
+pub(super) async fn prune_library(
+    store: Arc<NodeStore>,
+    database: SqliteStore,
+    desired: Arc<DesiredState>,
+    retention_seconds: u64,
+) {
+    let pruned = tokio::task::spawn_blocking(move || {
+        let before = store.inventory();
+        for package in &before {
+            if !desired.distributions.contains_key(&package.key.distribution)
+                && let Err(error) = store.delete(package.digest)
+            {
+                tracing::warn!(package = %package.key, %error, "package cannot be deleted from the library");
+            }
+        }
+        for (key, distribution) in &desired.distributions {
+            storing::prune(&store, key, distribution.retention_versions, retention_seconds);
+        }
+        let after = store.inventory();
+        before
+            .into_iter()
+            .filter(|package| !after.iter().any(|kept| kept.digest == package.digest))
+            .map(|package| package.key)
+            .collect::<Vec<PackageKey>>()
+    });
+    for key in pruned.await.unwrap_or_default() {
+        if let Err(error) = database.remove_package(&key).await {
+            tracing::warn!(package = %key, %error, "package cannot be removed from the database");
+        }
+    }
+}
