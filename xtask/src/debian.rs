@@ -1,4 +1,4 @@
-//! The programs that the network scenarios call, and the Debian packages that bring them. A machine without them and
+//! The programs that tests call, and the Debian packages that bring them. A machine without them and
 //! without apt-get fails the step: a test that could not run is no success.
 
 use std::ffi::OsStr;
@@ -11,8 +11,15 @@ use anyhow::{Context, Result, bail};
 use crate::step;
 
 /// Program and the package that holds it.
-const NEEDED: [(&str, &str); 5] =
-    [("nft", "nftables"), ("ip", "iproute2"), ("tc", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux")];
+const NEEDED: [(&str, &str); 7] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mkfs.ext2", "e2fsprogs"),
+];
 
 /// Folders with programs of the administrator, which a short `PATH` may leave out.
 const ADMINISTRATOR: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -31,7 +38,7 @@ pub(crate) fn install_missing() -> Result<()> {
         return Ok(());
     }
     if !is_installed("apt-get") {
-        bail!("the network scenarios need the packages {}: install them", packages.join(", "));
+        bail!("the tests need the packages {}: install them", packages.join(", "));
     }
     let anywhere = Path::new("/");
     step::run(anywhere, "apt-get", &["update", "--quiet"])?;

@@ -48,12 +48,14 @@ fn iptables_script_is_valid_shell() {
 }
 
 /// `nft -c` needs a network namespace of its own: from `unshare`, which also works without root where the kernel
-/// allows user namespaces. Without either there is nothing to check with.
+/// allows user namespaces. Only people without root may go without.
 fn check_with_nft(name: &str, rules: &str) {
     let nft = "/usr/sbin/nft";
     let has_namespace = Command::new("unshare").args(["-rn", "true"]).status().is_ok_and(|status| status.success());
     if !Path::new(nft).exists() || !has_namespace {
-        assert!(std::env::var_os("CI").is_none(), "CI needs nft and unshare");
+        let must_run = rustix::process::geteuid().is_root() || std::env::var_os("CI").is_some();
+        assert!(!must_run, "nft and unshare are needed: `cargo xtask test` installs them as root");
+        eprintln!("NOT RUN: {name} is not checked without nft and unshare");
         return;
     }
     let output = feed(Command::new("unshare").args(["-rn", nft, "-c", "-f", "-"]), rules).unwrap();
