@@ -3,6 +3,7 @@
 //! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers,
 //! `manifests` brings manifests and makes room on disk, `storing` flushes and publishes, `kept_plan` survives restarts.
 
+mod arriving;
 mod kept_plan;
 pub(super) mod manifests;
 mod node;

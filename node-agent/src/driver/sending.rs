@@ -76,22 +76,25 @@ pub(super) async fn send_chunks(
         batch.unread.into_iter().rev().for_each(|index| pace.queue.push_front(index));
         // The next batch is read while this one is sent.
         reading = read_next(store, sending.digest, &mut pace.queue);
+        let mut whole = Vec::with_capacity(batch.read.len());
         for (index, read) in batch.read {
-            if !pace.obey_between_chunks().await {
-                return Ok(damaged);
-            }
             match read {
-                Ok(bytes) => {
-                    let (began, length) = (Instant::now(), bytes.len() as u64);
-                    chunks.send_chunk(index, bytes).await?;
-                    pace.sent(began, length);
-                }
+                Ok(bytes) => whole.push((index, bytes)),
                 Err(ReadError::Missing { .. }) => {}
                 Err(ReadError::Corrupt { .. }) => damaged.push(ChunkRun { first: index, count: 1 }),
                 Err(ReadError::Store(error)) => {
                     tracing::warn!(%error, index, digest = %sending.digest, "chunk cannot be read");
                 }
             }
+        }
+        while !whole.is_empty() {
+            if !pace.obey_between_chunks().await {
+                return Ok(damaged);
+            }
+            let rest = whole.split_off(pace.chunks_at_once().min(whole.len()));
+            let (began, bytes) = (Instant::now(), whole.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+            chunks.send_chunks(std::mem::replace(&mut whole, rest)).await?;
+            pace.sent(began, bytes);
         }
     }
     chunks.finish().await?;
@@ -146,7 +149,7 @@ struct Pace {
     listening: bool,
 }
 
-/// The chunk that was sent last.
+/// What was sent last.
 #[derive(Clone, Copy)]
 struct Sent {
     began: Instant,
@@ -197,6 +200,11 @@ impl Pace {
         }
     }
 
+    /// A transfer that has to rest rests after each chunk.
+    fn chunks_at_once(&self) -> usize {
+        if self.background || self.rate_bytes_per_second.is_some() { 1 } else { BATCH_CHUNKS_MAX }
+    }
+
     /// `None`: the receiver has nothing more to say.
     fn hear(&mut self, heard: Option<proto::Control>) -> bool {
         self.listening = heard.is_some();
@@ -224,7 +232,7 @@ impl Pace {
         true
     }
 
-    /// Accounts for a chunk.
+    /// Accounts for what was sent.
     fn sent(&mut self, began: Instant, bytes: u64) {
         self.last = Some(Sent { began, took: began.elapsed(), bytes });
     }

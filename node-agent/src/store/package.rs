@@ -55,6 +55,9 @@ pub(super) struct PackageState {
     pub(super) held: ChunkSet,
     /// Written or verified in this run.
     pub(super) available: ChunkSet,
+    /// Of those, what this run verified on its way into a tree that nobody else could change since: see
+    /// [`PackageState::is_proven`].
+    pub(super) proven: ChunkSet,
     pub(super) unflushed: Unflushed,
     /// Top directory of the tree, opened once.
     pub(super) tree: Option<Arc<OwnedFd>>,
@@ -118,6 +121,7 @@ impl Package {
             superseded_at_seconds: record.superseded_at_seconds,
             sparse: record.sparse,
             available: held.clone(),
+            proven: ChunkSet::new(held.capacity()),
             held,
             unflushed: Unflushed::default(),
             tree: None,
@@ -140,6 +144,12 @@ impl Package {
 }
 
 impl PackageState {
+    /// Whether the chunk may be served without another look: its tree is still private to this process, which verified
+    /// the chunk when it wrote it.
+    pub(super) fn is_proven(&self, index: ChunkIndex) -> bool {
+        self.stage == Stage::Staged && self.proven.contains(index)
+    }
+
     /// What the journal should say about it.
     pub(super) fn record(&self, stage: RecordedStage) -> Record {
         Record { stage, superseded_at_seconds: self.superseded_at_seconds, sparse: self.sparse }

@@ -108,6 +108,7 @@ impl NodeStore {
         }
         state.unflushed.add_files(touched);
         let new = state.available.insert(index);
+        state.proven.insert(index);
         if new {
             state.unflushed.chunks.push(index);
             state.unflushed.bytes += u64::from(length);

@@ -103,8 +103,8 @@ pub struct BulkReceive {
 
 /// Sends the chunks of one transfer. Dropped before `finish`, the receiver learns that the rest will not come.
 pub trait ChunkSender: Send {
-    /// Sends one chunk. Waits while the receiver does not read.
-    fn send_chunk(&mut self, index: u32, bytes: Bytes) -> BoxFuture<'_, Result<(), BulkError>>;
+    /// Sends chunks in this order. Waits while the receiver does not read.
+    fn send_chunks(&mut self, chunks: Vec<(u32, Bytes)>) -> BoxFuture<'_, Result<(), BulkError>>;
 
     /// Says that nothing more comes, and waits until everything has arrived.
     fn finish(&mut self) -> BoxFuture<'_, Result<(), BulkError>>;

@@ -153,7 +153,7 @@ impl Liar {
         let digest = Bytes::copy_from_slice(want.digest.as_bytes());
         let start = proto::TransferStart { transfer: want.transfer, digest, traceparent: String::new() };
         if let Ok(mut stream) = self.transport.bulk().open(to, ContentClass::Foreground, start).await {
-            drop(stream.chunks.send_chunk(index, bytes).await);
+            drop(stream.chunks.send_chunks(vec![(index, bytes)]).await);
             drop(stream.chunks.finish().await);
         }
     }

@@ -32,6 +32,8 @@ use crate::transport::{IncomingMessage, Transport};
 
 /// Most events of tasks that wait for the machine; tasks wait when it is full.
 const EVENTS_MAX: usize = 1024;
+/// Events that the machine takes in before the node looks at anything else.
+const EVENTS_AT_ONCE: usize = 64;
 /// How often progress is shown to the process and the metrics.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the certificate's age is looked at.
@@ -120,6 +122,7 @@ impl Node {
         let transport = self.context.transport.clone();
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let mut renewal = tokio::time::interval(RENEWAL_CHECK_INTERVAL);
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
             let mut span = Span::none();
@@ -130,7 +133,9 @@ impl Node {
                     self.take_message(message);
                 }
                 (_, broadcast) = next_broadcast(&transport) => self.take_broadcast(broadcast),
-                Some(event) = self.received.recv() => self.machine.handle(Instant::now(), event),
+                1.. = self.received.recv_many(&mut events, EVENTS_AT_ONCE) => {
+                    events.drain(..).for_each(|event| self.machine.handle(Instant::now(), event));
+                }
                 () = tokio::time::sleep_until(deadline) => self.machine.handle_timeout(Instant::now()),
                 _ = show.tick() => self.show(),
                 _ = renewal.tick() => self.renew_certificate(),

@@ -1,14 +1,13 @@
-//! Incoming transfers: only what was asked for is taken, every chunk is verified before it counts, and the holder is
-//! steered while it sends.
+//! Incoming transfers: only those that were asked for, and the holder is steered while it sends. What becomes of their
+//! chunks is in `arriving`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use peerdist_core::chunk_set::{ChunkIndex, ChunkRun};
 use peerdist_core::client::{ControlSignal, Event};
 use peerdist_core::digest::Digest;
-use peerdist_core::message::{TransferId, UnservedReason};
+use peerdist_core::message::TransferId;
 use peerdist_core::peer::{ContentClass, Peer};
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
@@ -16,16 +15,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::arriving::Arriving;
 use super::node::Context;
 use crate::driver::messages;
-use crate::metrics::{ChunkRejection, ContentLink, ContentSource};
-use crate::store::{ChunkFault, StoreError};
 use crate::telemetry::with_parent;
-use crate::transport::bulk::{ChunkReceiver, ControlSender};
+use crate::transport::bulk::ControlSender;
 use crate::transport::{self, BulkReceive};
 
-/// Largest chunk that a node takes in.
-const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// Most control signals that wait for a holder.
 const SIGNALS_MAX: usize = 64;
 
@@ -105,7 +101,7 @@ impl Expected {
     }
 
     /// Strikes the chunk out. False when it was not asked for.
-    fn take(&self, transfer: TransferId, index: ChunkIndex) -> bool {
+    pub(super) fn take(&self, transfer: TransferId, index: ChunkIndex) -> bool {
         self.lock().get_mut(&transfer).is_some_and(|expected| expected.wanted.remove(&index))
     }
 
@@ -154,102 +150,15 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
     let transfer = stream.start.transfer;
     context.tell(Event::TransferStarted { transfer }).await;
     let steering = tokio::spawn(steer(stream.control, signals));
-    let receiver = Receiver { context: &context, expected: &expected, transfer, digest, class, from };
+    let arriving = Arriving { context: &context, expected: &expected, transfer, digest, class, from };
     let ended = tokio::select! {
         () = cancelled.cancelled() => None,
-        ended = receiver.receive_all(stream.chunks) => ended,
+        ended = arriving.take_all(stream.chunks) => ended,
     };
     steering.abort();
     expected.end(transfer);
     if let Some(failure) = ended {
         context.tell(Event::TransferEnded { transfer, failure }).await;
-    }
-}
-
-struct Receiver<'a> {
-    context: &'a Context,
-    expected: &'a Expected,
-    transfer: TransferId,
-    digest: Digest,
-    class: ContentClass,
-    from: Peer,
-}
-
-impl Receiver<'_> {
-    /// Takes in chunks until the end. `None` when the machine has been told already.
-    async fn receive_all(&self, mut chunks: Box<dyn ChunkReceiver>) -> Option<Option<UnservedReason>> {
-        loop {
-            let began = Instant::now();
-            let next = chunks.next_chunk(CHUNK_BYTES_MAX).await;
-            self.context.progress.waited(began.elapsed());
-            match next {
-                Ok(Some((index, bytes))) => {
-                    if !self.take_chunk(index, bytes).await {
-                        return None;
-                    }
-                }
-                Ok(None) => return Some(None),
-                Err(error) => {
-                    tracing::debug!(from = %self.from, %error, "transfer broke off");
-                    return Some(Some(UnservedReason::Unreachable));
-                }
-            }
-        }
-    }
-
-    /// Verifies and stores one chunk. False when the transfer is over.
-    async fn take_chunk(&self, index: ChunkIndex, bytes: bytes::Bytes) -> bool {
-        let length = bytes.len() as u64;
-        let link = match self.class {
-            ContentClass::Foreground => ContentLink::Lan,
-            ContentClass::Background => ContentLink::Wan,
-        };
-        let (context, transfer) = (self.context, self.transfer);
-        context.metrics.content_payload_received(link).inc_by(length);
-        if !self.expected.take(transfer, index) {
-            return self.reject(ChunkRejection::NotRequested, length).await;
-        }
-        let (store, digest) = (context.store.clone(), self.digest);
-        let began = Instant::now();
-        let written = tokio::task::spawn_blocking(move || store.write_chunk(digest, index, &bytes)).await;
-        context.progress.wrote(began.elapsed());
-        match written {
-            Ok(Ok(outcome)) => {
-                if outcome.needs_flush {
-                    context.flush.notify_one();
-                }
-                let source = match (&self.from, self.class) {
-                    (Peer::Server, _) => ContentSource::Origin,
-                    (_, ContentClass::Background) => ContentSource::Parent,
-                    (_, ContentClass::Foreground) => ContentSource::Office,
-                };
-                context.metrics.content_bytes(source).inc_by(length);
-                context.tell(Event::ChunkStored { transfer, index }).await;
-                true
-            }
-            Ok(Err(StoreError::ChunkRefused { fault, .. })) => {
-                let reason = match fault {
-                    ChunkFault::Digest => ChunkRejection::DigestMismatch,
-                    ChunkFault::Length => ChunkRejection::WrongLength,
-                    ChunkFault::UnknownIndex => ChunkRejection::NotRequested,
-                };
-                self.reject(reason, length).await
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(node = %context.settings.node, %error, "chunk cannot be stored");
-                let (reason, message) = (error.reason().to_owned(), error.to_string());
-                context.tell(Event::StoreFailed { digest, reason, message }).await;
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    async fn reject(&self, reason: ChunkRejection, bytes: u64) -> bool {
-        tracing::warn!(node = %self.context.settings.node, from = %self.from, %reason, "chunk refused, peer dropped");
-        self.context.metrics.chunks_rejected(reason).inc();
-        self.context.tell(Event::ChunkRejected { transfer: self.transfer, bytes }).await;
-        false
     }
 }
 

@@ -46,7 +46,7 @@ async fn content_arrives(from: &TestNode, to: &TestNode, class: ContentClass) {
     let BulkReceive { chunks: mut arriving, control: mut steering, .. } = receive;
     let sending = async {
         for index in 0..CHUNKS {
-            chunks.send_chunk(index, chunk(index)).await.unwrap();
+            chunks.send_chunks(vec![(index, chunk(index))]).await.unwrap();
         }
         chunks.finish().await.unwrap();
     };
@@ -120,7 +120,7 @@ async fn receiver_that_does_not_read_stops_the_holder_and_nothing_is_lost() {
         let (mut send, mut receive) = open(&from, &to, class).await;
         let sender = tokio::spawn(async move {
             for index in 0..CHUNKS {
-                send.chunks.send_chunk(index, chunk(index)).await.unwrap();
+                send.chunks.send_chunks(vec![(index, chunk(index))]).await.unwrap();
             }
             send.chunks.finish().await.unwrap();
         });
@@ -139,13 +139,13 @@ async fn unread_transfer_does_not_stop_another_one_of_the_same_holder() {
     let (from, to) = (site.client("127.77.46.1", "store"), site.client("127.77.46.2", "store"));
     let (mut stuck, unread) = open(&from, &to, ContentClass::Foreground).await;
     let filling = tokio::spawn(async move {
-        while stuck.chunks.send_chunk(0, chunk(0)).await.is_ok() {}
+        while stuck.chunks.send_chunks(vec![(0, chunk(0))]).await.is_ok() {}
         stuck
     });
     let (mut send, mut receive) = open(&from, &to, ContentClass::Foreground).await;
     let sending = async {
         for index in 0..20 {
-            send.chunks.send_chunk(index, chunk(index)).await.unwrap();
+            send.chunks.send_chunks(vec![(index, chunk(index))]).await.unwrap();
         }
         send.chunks.finish().await.unwrap();
     };
@@ -161,7 +161,7 @@ async fn transfer_that_the_holder_drops_is_an_error_for_the_receiver() {
     let site = Site::new();
     let (from, to) = (site.client("127.77.47.1", "store"), site.client("127.77.47.2", "store"));
     let (mut send, mut receive) = open(&from, &to, ContentClass::Foreground).await;
-    send.chunks.send_chunk(0, chunk(0)).await.unwrap();
+    send.chunks.send_chunks(vec![(0, chunk(0))]).await.unwrap();
     assert!(receive.chunks.next_chunk(CHUNK_BYTES_MAX).await.unwrap().is_some());
     drop(send);
     let ended = receive.chunks.next_chunk(CHUNK_BYTES_MAX).await;
@@ -173,7 +173,7 @@ async fn chunk_larger_than_allowed_is_refused_before_it_is_read() {
     let site = Site::new();
     let (from, to) = (site.client("127.77.48.1", "store"), site.client("127.77.48.2", "store"));
     let (mut send, mut receive) = open(&from, &to, ContentClass::Foreground).await;
-    send.chunks.send_chunk(0, chunk(0)).await.unwrap();
+    send.chunks.send_chunks(vec![(0, chunk(0))]).await.unwrap();
     let refused = receive.chunks.next_chunk(CHUNK_BYTES - 1).await;
     assert!(matches!(refused, Err(BulkError::Protocol { .. })), "{refused:?}");
 }

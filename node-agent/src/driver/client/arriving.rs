@@ -1,0 +1,179 @@
+//! The chunks of one incoming transfer: verified and written in batches, while the next ones arrive.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use peerdist_core::chunk_set::ChunkIndex;
+use peerdist_core::client::Event;
+use peerdist_core::digest::Digest;
+use peerdist_core::message::{TransferId, UnservedReason};
+use peerdist_core::peer::{ContentClass, Peer};
+use tokio::task::JoinHandle;
+
+use super::node::Context;
+use super::receiving::Expected;
+use crate::driver::progress::NodeProgress;
+use crate::metrics::{ChunkRejection, ContentLink, ContentSource};
+use crate::store::{ChunkFault, ChunkOutcome, NodeStore, StoreError};
+use crate::transport::bulk::{BulkError, ChunkReceiver};
+
+/// Largest chunk that a node takes in.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
+/// Chunks wait for the write before them until they are so many bytes; then the transfer waits.
+const WAITING_BYTES_MAX: usize = 512 << 10;
+
+/// One transfer on its way in.
+pub(super) struct Arriving<'a> {
+    pub(super) context: &'a Context,
+    pub(super) expected: &'a Expected,
+    pub(super) transfer: TransferId,
+    pub(super) digest: Digest,
+    pub(super) class: ContentClass,
+    pub(super) from: Peer,
+}
+
+/// The transfer is over, and the machine knows why.
+struct Over;
+
+/// A chunk and what became of it.
+type Written = (ChunkIndex, u64, Result<ChunkOutcome, StoreError>);
+
+impl Arriving<'_> {
+    /// Takes in chunks until the end. `None` when the machine has been told already.
+    pub(super) async fn take_all(&self, chunks: Box<dyn ChunkReceiver>) -> Option<Option<UnservedReason>> {
+        let mut chunks = waited_for(chunks, self.context.progress.clone());
+        let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
+        let mut writing: Option<JoinHandle<Vec<Written>>> = None;
+        let mut ended = None;
+        loop {
+            if writing.is_none() && !waiting.is_empty() {
+                waiting_bytes = 0;
+                writing = Some(self.write(std::mem::take(&mut waiting)));
+            }
+            if writing.is_none() && ended.is_some() {
+                return ended;
+            }
+            tokio::select! {
+                written = async { writing.as_mut().expect("asked only while something is written").await }, if writing.is_some() => {
+                    writing = None;
+                    if self.account(written.ok()?).await.is_err() {
+                        return None;
+                    }
+                }
+                arrived = chunks.next(), if ended.is_none() && waiting_bytes < WAITING_BYTES_MAX => match arrived {
+                    Some(Ok((index, bytes))) => {
+                        if self.admit(index, bytes.len() as u64).await.is_err() {
+                            return None;
+                        }
+                        waiting_bytes += bytes.len();
+                        waiting.push((index, bytes));
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(from = %self.from, %error, "transfer broke off");
+                        ended = Some(Some(UnservedReason::Unreachable));
+                    }
+                    None => ended = Some(None),
+                },
+            }
+        }
+    }
+
+    /// Only what was asked for is taken.
+    async fn admit(&self, index: ChunkIndex, bytes: u64) -> Result<(), Over> {
+        let link = match self.class {
+            ContentClass::Foreground => ContentLink::Lan,
+            ContentClass::Background => ContentLink::Wan,
+        };
+        self.context.metrics.content_payload_received(link).inc_by(bytes);
+        if self.expected.take(self.transfer, index) {
+            Ok(())
+        } else {
+            Err(self.reject(ChunkRejection::NotRequested, bytes).await)
+        }
+    }
+
+    /// Verifies and writes on a thread that may wait; handing over each small chunk would cost more than writing it.
+    fn write(&self, chunks: Vec<(ChunkIndex, Bytes)>) -> JoinHandle<Vec<Written>> {
+        let (store, digest, progress) = (self.context.store.clone(), self.digest, self.context.progress.clone());
+        tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let written = write_until_one_fails(&store, digest, chunks);
+            progress.wrote(began.elapsed());
+            written
+        })
+    }
+
+    async fn account(&self, written: Vec<Written>) -> Result<(), Over> {
+        for (index, bytes, outcome) in written {
+            match outcome {
+                Ok(outcome) => self.stored(index, bytes, outcome).await,
+                Err(error) => return Err(self.refused(error, bytes).await),
+            }
+        }
+        Ok(())
+    }
+
+    async fn stored(&self, index: ChunkIndex, bytes: u64, outcome: ChunkOutcome) {
+        if outcome.needs_flush {
+            self.context.flush.notify_one();
+        }
+        let source = match (&self.from, self.class) {
+            (Peer::Server, _) => ContentSource::Origin,
+            (_, ContentClass::Background) => ContentSource::Parent,
+            (_, ContentClass::Foreground) => ContentSource::Office,
+        };
+        self.context.metrics.content_bytes(source).inc_by(bytes);
+        self.context.tell(Event::ChunkStored { transfer: self.transfer, index }).await;
+    }
+
+    async fn refused(&self, error: StoreError, bytes: u64) -> Over {
+        if let StoreError::ChunkRefused { fault, .. } = error {
+            let reason = match fault {
+                ChunkFault::Digest => ChunkRejection::DigestMismatch,
+                ChunkFault::Length => ChunkRejection::WrongLength,
+                ChunkFault::UnknownIndex => ChunkRejection::NotRequested,
+            };
+            return self.reject(reason, bytes).await;
+        }
+        tracing::warn!(node = %self.context.settings.node, %error, "chunk cannot be stored");
+        let (reason, message) = (error.reason().to_owned(), error.to_string());
+        self.context.tell(Event::StoreFailed { digest: self.digest, reason, message }).await;
+        Over
+    }
+
+    async fn reject(&self, reason: ChunkRejection, bytes: u64) -> Over {
+        tracing::warn!(node = %self.context.settings.node, from = %self.from, %reason, "chunk refused, peer dropped");
+        self.context.metrics.chunks_rejected(reason).inc();
+        self.context.tell(Event::ChunkRejected { transfer: self.transfer, bytes }).await;
+        Over
+    }
+}
+
+/// The chunks as a stream, which keeps a chunk that has arrived in part while others are written.
+fn waited_for(
+    chunks: Box<dyn ChunkReceiver>,
+    progress: NodeProgress,
+) -> BoxStream<'static, Result<(ChunkIndex, Bytes), BulkError>> {
+    stream::unfold((chunks, progress), |(mut chunks, progress)| async move {
+        let began = Instant::now();
+        let next = chunks.next_chunk(CHUNK_BYTES_MAX).await;
+        progress.waited(began.elapsed());
+        Some((next.transpose()?, (chunks, progress)))
+    })
+    .boxed()
+}
+
+fn write_until_one_fails(store: &NodeStore, digest: Digest, chunks: Vec<(ChunkIndex, Bytes)>) -> Vec<Written> {
+    let mut written = Vec::with_capacity(chunks.len());
+    for (index, bytes) in chunks {
+        let outcome = store.write_chunk(digest, index, &bytes);
+        let failed = outcome.is_err();
+        written.push((index, bytes.len() as u64, outcome));
+        if failed {
+            break;
+        }
+    }
+    written
+}
