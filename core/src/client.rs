@@ -34,7 +34,7 @@ use crate::rendezvous::{self, Rendezvous};
 
 use answering::PendingAnswer;
 pub use event::{
-    BUSY, BroadcastRequest, ControlSignal, Event, INVENTORY_NEEDED, MISSING, NOT_GRANTED, NOT_READY,
+    BUSY, BroadcastRequest, ControlSignal, Event, INVENTORY_NEEDED, MISSING, NOT_FOLLOWING, NOT_GRANTED, NOT_READY,
     NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
 };
 use gathering::Gathering;
@@ -247,9 +247,14 @@ impl Client {
     }
 
     /// Whether a peer may read the manifest of a package: members of the office, and child offices with a grant.
-    pub fn may_read_manifest(&self, peer: &NodeRef, digest: &Digest) -> bool {
-        let Some(package) = self.packages.get(digest) else { return false };
-        peer.office == self.config.me.office || package.planned.granted_children.contains(&peer.office)
+    /// That a child asks is noted.
+    pub fn may_read_manifest(&mut self, now: Instant, peer: &NodeRef, digest: Digest) -> bool {
+        let Some(package) = self.packages.get(&digest) else { return false };
+        let to_child = package.planned.granted_children.contains(&peer.office);
+        if to_child {
+            self.child_asks(now, digest);
+        }
+        to_child || peer.office == self.config.me.office
     }
 
     /// Progress of every planned package on this node.
@@ -332,6 +337,7 @@ impl Client {
             Message::MemberReport(report) if same_office => self.take_member_report(now, &from, report),
             Message::Inventory(inventory) if same_office => self.take_member_inventory(now, &from, inventory),
             Message::Inventory(inventory) => self.take_child_inventory(&from, inventory),
+            Message::Handover { term } if same_office => self.take_handover(now, &from, term),
             Message::Assign(assign) if same_office => self.take_assignments(now, &from, assign),
             Message::Unserved(unserved) if same_office => self.take_member_unserved(now, &from, unserved),
             Message::Unserved(unserved) => self.take_child_unserved(now, &from, unserved),

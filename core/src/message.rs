@@ -51,6 +51,11 @@ pub enum Message {
         /// The term of the lost rendezvous point.
         term: Term,
     },
+    /// The rendezvous point to a member: lead in its place, because it cannot take a package that the member can.
+    Handover {
+        /// The term of the rendezvous point; the member's is higher.
+        term: Term,
+    },
     /// A member to its rendezvous point.
     MemberReport(MemberReport),
     /// Everything a node or a child office holds.

@@ -47,6 +47,11 @@ pub enum Event {
     ReportUndelivered,
     /// The rendezvous point answered that it is none.
     Denied,
+    /// The rendezvous point of this term, which this node follows, wants this node to lead in its place.
+    HandedOver {
+        /// Its term.
+        term: Term,
+    },
 }
 
 /// What the election wants done.
@@ -65,7 +70,7 @@ pub enum Output {
         /// Its term.
         term: Term,
     },
-    /// The rendezvous point of this term is lost and the server appoints the next (WiFi).
+    /// The rendezvous point of this term is lost or gives the role away: the server appoints the next (WiFi).
     ReportLost(Term),
 }
 
@@ -122,6 +127,7 @@ impl Rendezvous {
                 }
             }
             Event::ReportUndelivered | Event::Denied => self.suspect(now),
+            Event::HandedOver { term } => self.take_over(now, term),
         }
     }
 
@@ -227,6 +233,19 @@ impl Rendezvous {
             // The beacon's absence decides; a denial only makes it sooner.
             OfficeType::Wired => self.deadline = self.deadline.map(|deadline| deadline.min(now)),
             OfficeType::Vpn => {}
+        }
+    }
+
+    /// The next term is this node's: by a claim of its own, or, without broadcast, by the server's appointment.
+    fn take_over(&mut self, now: Instant, term: Term) {
+        if !matches!(self.state, State::Following { .. }) || term != self.term {
+            return;
+        }
+        if self.office_type == OfficeType::WiFi {
+            self.outputs.push_back(Output::ReportLost(self.term));
+        } else {
+            self.term += 1;
+            self.lead(now);
         }
     }
 
@@ -337,6 +356,24 @@ mod tests {
         assert_eq!(drain(&mut machine), [Output::ReportLost(3)]);
         machine.handle(now, Event::ServerSays { term: 4, rendezvous_point: Some(node("store-1")) }, &mut rng);
         assert_eq!(drain(&mut machine), [Output::Lead(4)]);
+    }
+
+    #[test]
+    fn role_that_is_handed_over_has_the_next_term() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        for (office_type, expected) in [
+            (OfficeType::Wired, vec![Output::Lead(3), Output::Beacon(3)]),
+            (OfficeType::WiFi, vec![Output::ReportLost(2)]),
+        ] {
+            let mut machine = Rendezvous::new(now, node("store-1"), office_type, 0, &mut rng);
+            machine.handle(now, Event::HandedOver { term: 0 }, &mut rng);
+            machine.handle(now, Event::Beacon { from: node("store-2"), term: 2 }, &mut rng);
+            machine.handle(now, Event::HandedOver { term: 1 }, &mut rng);
+            drain(&mut machine);
+            machine.handle(now, Event::HandedOver { term: 2 }, &mut rng);
+            assert_eq!(drain(&mut machine), expected);
+        }
     }
 
     #[test]

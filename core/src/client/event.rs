@@ -279,6 +279,8 @@ impl Refusal {
 
 /// Reason word: the receiver of the message is not the rendezvous point.
 pub const NOT_RENDEZVOUS_POINT: &str = "not-rendezvous-point";
+/// Reason word: the receiver of the message follows another rendezvous point.
+pub const NOT_FOLLOWING: &str = "not-following";
 /// Reason word: the rendezvous point needs the sender's inventory first.
 pub const INVENTORY_NEEDED: &str = "inventory-needed";
 /// Reason word: the package's manifest is not here yet.

@@ -1,15 +1,15 @@
 //! A client with packages, for the tests of its parts. The plans are made by hand; signatures are the driver's business.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Client, ClientConfig, ControlSignal, Event, Output, PreparedPackage};
 use crate::chunk_set::{ChunkRun, ChunkSet};
 use crate::digest::Digest;
 use crate::distribution::Priority;
-use crate::message::{Holder, SignedBytes, TransferId};
+use crate::message::{Holder, Inventory, Message, NodeState, PackageInventory, SignedBytes, TransferId};
 use crate::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
 use crate::office::OfficeType;
-use crate::peer::{ContentClass, NodeRef};
+use crate::peer::{ContentClass, NodeRef, Peer};
 use crate::plan::{Plan, PlannedPackage};
 
 /// Chunks of every package here.
@@ -107,6 +107,27 @@ pub(super) fn start(
     client.start(now, Holder::Node(holder), class, digest, &runs, Vec::new());
     client.steer_paces();
     transfer
+}
+
+/// Nobody else claims to be the rendezvous point, so the client does. Returns the moment after it was listening.
+pub(super) fn lead(client: &mut Client, now: Instant) -> Instant {
+    let later = now + Duration::from_secs(5);
+    client.handle_timeout(later);
+    assert!(client.is_rendezvous_point());
+    later
+}
+
+/// A member of the office says everything about these packages, of which it has no chunk.
+pub(super) fn report(client: &mut Client, now: Instant, member: &str, packages: &[(Digest, NodeState)]) {
+    let inventory_of = |(digest, state): &(Digest, NodeState)| PackageInventory {
+        digest: *digest,
+        available: bytes::Bytes::new(),
+        state: state.clone(),
+    };
+    let inventory =
+        Inventory { boot_id: 2, term: client.term(), packages: packages.iter().map(inventory_of).collect() };
+    let from = Peer::Node(node("store", member));
+    client.message(now, from, Message::Inventory(inventory)).expect("the client leads");
 }
 
 /// Everything that the client wants done.

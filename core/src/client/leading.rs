@@ -5,12 +5,14 @@
 mod assigning;
 mod fetching;
 mod granting;
+mod handover;
 mod members;
 mod reporting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use self::handover::Handover;
 use super::event::{BroadcastRequest, Output};
 use super::{Client, OFFICE_REPORT_INTERVAL};
 use crate::chunk_set::ChunkSet;
@@ -49,6 +51,7 @@ pub(super) struct Leading {
     /// First receivers of the server's ledger that it may disregard.
     excused: BTreeMap<Digest, BTreeSet<NodeName>>,
     plan_sent: BTreeMap<NodeName, (u64, Instant)>,
+    handover: Handover,
     since: Instant,
     office_report_at: Instant,
 }
@@ -64,6 +67,7 @@ impl Client {
             avoided_for_children: BTreeMap::new(),
             excused: BTreeMap::new(),
             plan_sent: BTreeMap::new(),
+            handover: Handover::new(now),
             since: now,
             office_report_at: now + OFFICE_REPORT_INTERVAL,
         });
@@ -132,6 +136,7 @@ impl Client {
         }
         self.grant_waiting(now);
         self.report_office(now);
+        self.hand_over_if_unable(now);
     }
 
     /// Planned packages in the plan's order, which is by urgency.

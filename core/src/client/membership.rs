@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT, Refusal};
+use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_FOLLOWING, NOT_RENDEZVOUS_POINT, Refusal};
 use super::{Client, HELLO_INTERVAL, REPORT_INTERVAL};
 use crate::message::{
     Hello, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, PlanChanged, RUNS_MAX, Term,
@@ -36,6 +36,15 @@ impl Client {
         self.inventory_due = true;
         self.hurry(now);
         self.retry_packages(now);
+    }
+
+    /// The rendezvous point cannot take a package that this node can: the role is this node's.
+    pub(super) fn take_handover(&mut self, now: Instant, from: &NodeRef, term: Term) -> Result<(), Refusal> {
+        if self.election.leader() != Some(from) || self.election.term() != term {
+            return Err(Refusal::new(NOT_FOLLOWING, "this node follows another rendezvous point"));
+        }
+        self.election.handle(now, rendezvous::Event::HandedOver { term }, &mut self.rng);
+        Ok(())
     }
 
     pub(super) fn delivered(&mut self, now: Instant, to: &Peer) {
@@ -72,6 +81,7 @@ impl Client {
             Message::Want(want) => self.want_failed(now, want.transfer, refused),
             Message::Fetch(fetch) => self.fetch_failed(now, to, &fetch, refused.as_deref()),
             Message::Assign(assign) => self.assign_failed(to, assign),
+            Message::Handover { .. } => self.handover_declined(now, to),
             Message::Complete { digest, .. } => {
                 if let Some(package) = self.packages.get_mut(&digest) {
                     package.completion_due = true;
@@ -113,9 +123,7 @@ impl Client {
         }
         let mut report = self.empty_report();
         let mut runs_left = RUNS_MAX;
-        for package in
-            self.packages.values_mut().filter(|package| package.is_prepared() || package.state.error.is_some())
-        {
+        for package in self.packages.values_mut().filter(|package| package.is_reported()) {
             if report.packages.len() >= PACKAGES_MAX || runs_left == 0 {
                 break;
             }
@@ -139,7 +147,7 @@ impl Client {
         let packages = self
             .packages
             .values()
-            .filter(|package| package.is_prepared())
+            .filter(|package| package.is_reported())
             .take(PACKAGES_MAX)
             .map(|package| PackageInventory {
                 digest: package.planned.digest,

@@ -101,6 +101,16 @@ impl Package {
         !matches!(self.phase, Phase::Planned(_) | Phase::Preparing)
     }
 
+    /// Whether there is something to say of it to the rendezvous point.
+    pub(super) fn is_reported(&self) -> bool {
+        self.is_prepared() || self.state.error.is_some()
+    }
+
+    /// Whether this node cannot take it, for want of space or another failure that does not go away by itself.
+    pub(super) fn is_refused_by_store(&self) -> bool {
+        !self.is_prepared() && self.state.error.is_some()
+    }
+
     pub(super) fn capacity(&self) -> u32 {
         self.lengths.len() as u32
     }
@@ -219,8 +229,9 @@ impl Client {
             self.election.leader().cloned().map(Peer::Node)
         };
         let Some(package) = self.packages.get_mut(&digest) else { return };
-        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it.
-        if !package.planned.target && !leading && !package.on_disk {
+        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and whoever
+        // gave the role away for want of space finds out whether it has the space now.
+        if !package.planned.target && !leading && !package.on_disk && package.state.error.is_none() {
             return;
         }
         let Some(from) = from else { return };

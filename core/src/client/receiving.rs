@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Client;
-use super::event::{ControlSignal, NOT_READY, Output, Refusal};
+use super::event::{ControlSignal, NOT_FOLLOWING, NOT_READY, Output, Refusal};
 use super::steering::Pace;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
@@ -38,7 +38,7 @@ impl Client {
     /// The rendezvous point says what to fetch from whom.
     pub(super) fn take_assignments(&mut self, now: Instant, from: &NodeRef, assign: Assign) -> Result<(), Refusal> {
         if self.election.leader() != Some(from) {
-            return Err(Refusal::new("not-following", "this node follows another rendezvous point"));
+            return Err(Refusal::new(NOT_FOLLOWING, "this node follows another rendezvous point"));
         }
         if !self.packages.get(&assign.digest).is_some_and(|package| package.is_prepared() && !package.planned.paused) {
             return Err(Refusal::new(NOT_READY, "this node is not ready for the package"));

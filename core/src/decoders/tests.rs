@@ -79,6 +79,7 @@ fn messages() -> Vec<Sent> {
             packages: vec![OfficePackage { digest, available: bitmap, nodes: vec![(name(), state)] }],
         }),
         Sent::Plan(signed(b"plan")),
+        Sent::Handover { term: 3 },
     ]
 }
 

@@ -70,6 +70,7 @@ pub fn decode_envelope(envelope: proto::Envelope) -> Result<Message> {
             Message::RendezvousClaim { term: claim.term, plan_revision: claim.plan_revision }
         }
         Wire::RendezvousLost(lost) => Message::RendezvousLost { term: lost.term },
+        Wire::Handover(handover) => Message::Handover { term: handover.term },
         Wire::MemberReport(report) => Message::MemberReport(MemberReport {
             boot_id: report.boot_id,
             plan_revision: report.plan_revision,

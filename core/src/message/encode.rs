@@ -51,6 +51,7 @@ fn encode_message(message: &Message) -> Wire {
             Wire::RendezvousClaim(proto::RendezvousClaim { term, plan_revision })
         }
         &Message::RendezvousLost { term } => Wire::RendezvousLost(proto::RendezvousLost { term }),
+        &Message::Handover { term } => Wire::Handover(proto::Handover { term }),
         Message::MemberReport(report) => Wire::MemberReport(proto::MemberReport {
             boot_id: report.boot_id,
             plan_revision: report.plan_revision,

@@ -210,6 +210,13 @@ impl OfficeView {
         self.members.len()
     }
 
+    /// What a member says of a package on its disk, also while the manifest is not here.
+    pub fn state_on(&self, member: &NodeName, digest: Digest) -> Option<&NodeState> {
+        let member = self.members.get(member)?;
+        let known = member.packages.get(&digest).map(|package| &package.state);
+        known.or_else(|| member.early.get(&digest).map(|early| &early.state))
+    }
+
     /// Every member, to change.
     pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.members.values_mut()

@@ -146,7 +146,7 @@ fn tree_faults(world: &World) -> Vec<String> {
                 Some(_) if !targeted(world, simulated, distribution) && package.published => {
                     Some("is published in an office that is no target")
                 }
-                Some(wanted) if wanted.version != package.key.version && package.current => {
+                Some(wanted) if wanted.version != package.key.version && package.current && !site.store.is_full() => {
                     Some("is current although another version is wanted")
                 }
                 _ => None,
@@ -162,7 +162,8 @@ fn tree_faults(world: &World) -> Vec<String> {
                 .filter(|(_, package)| package.published && package.key.distribution == *key)
                 .map(|(&digest, _)| digest)
                 .collect();
-            if published.len() > wanted.retention_versions as usize {
+            // Without space for the wanted version the last good ones stay.
+            if published.len() > wanted.retention_versions as usize && !site.store.is_full() {
                 let count = published.len();
                 faults.push(format!(
                     "{count} versions of {key} on {}, retention keeps {}",

@@ -255,12 +255,12 @@ impl World {
     pub(crate) fn ask_for_manifest(&mut self, asker: NodeName, life: u64, planned: &PlannedPackage, from: &Peer) {
         let Some(me) = self.clients.get(&asker).map(|site| site.me.clone()) else { return };
         let delay = self.delay_between(&me.office, from);
-        let digest = planned.digest;
+        let (digest, now) = (planned.digest, self.instant());
         let allowed = match from {
             Peer::Server => self.server.machine.as_ref().map(|server| server.may_read_manifest(&me, &digest)),
-            Peer::Node(holder) => self.clients.get(&holder.name).and_then(|site| {
-                let machine = site.machine()?;
-                Some(machine.may_read_manifest(&me, &digest) && site.store.has_manifest(digest))
+            Peer::Node(holder) => self.clients.get_mut(&holder.name).and_then(|site| {
+                let machine = &mut site.process.as_mut()?.machine;
+                Some(machine.may_read_manifest(now, &me, digest) && site.store.has_manifest(digest))
             }),
         };
         if allowed == Some(true) {
@@ -275,6 +275,12 @@ impl World {
     pub(crate) fn place(&mut self, node: &NodeName, life: u64, digest: Digest) {
         let Some(content) = self.catalog.get(digest).cloned() else { return };
         let Some(site) = self.clients.get_mut(node).filter(|site| site.life == life) else { return };
+        let is_there = site.store.package(digest).is_some_and(|package| package.written.is_full());
+        if site.store.is_full() && !is_there {
+            let (reason, message) = disk_full();
+            let failed = Event::PrepareFailed { digest, reason, message, is_final: true };
+            return self.tell(node, life, failed);
+        }
         site.store.put_manifest(digest);
         let bytes_from_local = site.store.prepare(&content, &self.catalog);
         let Some(on_disk) = site.store.package(digest) else { return };
@@ -328,4 +334,9 @@ impl World {
         };
         self.tell(node, life, event);
     }
+}
+
+/// What a store says that has no space.
+pub(crate) fn disk_full() -> (String, String) {
+    ("DiskFull".to_owned(), "the disk is full: make room".to_owned())
 }

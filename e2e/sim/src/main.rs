@@ -18,6 +18,9 @@ struct Options {
     /// How many seeds, counted up from the first.
     #[arg(long, default_value_t = 1)]
     runs: u64,
+    /// Let disks fill up in the random runs.
+    #[arg(long)]
+    full_disks: bool,
     /// Print what the scenario is.
     #[arg(long)]
     show: bool,
@@ -34,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     }
     let mut failed = Vec::new();
     for seed in options.seed..options.seed + options.runs {
-        let scenario = Scenario::random(seed);
+        let scenario = if options.full_disks { Scenario::random_with_full_disks(seed) } else { Scenario::random(seed) };
         if options.show {
             show(&scenario);
         }

@@ -50,6 +50,21 @@ impl World {
                 self.kill_server();
                 self.after(pause, Action::StartServer);
             }
+            Operation::FillRendezvousPoint(office, pause) => {
+                if let Some(node) = self.rendezvous_point(&office) {
+                    self.fill_disk(node, pause);
+                }
+            }
+            Operation::FillNode(number, pause) => {
+                if let Some(node) = self.clients.keys().nth(number).cloned() {
+                    self.fill_disk(node, pause);
+                }
+            }
+            Operation::FreeDisk(node) => {
+                if let Some(site) = self.clients.get_mut(&node) {
+                    site.store.set_full(false);
+                }
+            }
             Operation::Edit(distribution) => {
                 self.distributions.insert(distribution.key.clone(), distribution);
                 self.show_objects();
@@ -74,10 +89,26 @@ impl World {
             .next()
     }
 
+    /// The highest election term that a node of an office knows.
+    pub fn term(&self, office: &OfficeName) -> Option<u64> {
+        let of_office = self.clients.values().filter(|site| site.me.office == *office);
+        of_office.filter_map(|site| Some(site.machine()?.term())).max()
+    }
+
     fn kill_and_restart(&mut self, node: &NodeName, pause: Duration) {
         self.kill_client(node);
         let life = self.clients.get(node).map_or(0, |site| site.life);
         self.after(pause, Action::Start(node.clone(), life));
+    }
+
+    fn fill_disk(&mut self, node: NodeName, pause: Option<Duration>) {
+        if let Some(site) = self.clients.get_mut(&node) {
+            site.store.set_full(true);
+        }
+        if let Some(pause) = pause {
+            self.operations_left += 1;
+            self.after(pause, Action::Operate(Box::new(Operation::FreeDisk(node))));
+        }
     }
 
     /// Whether every node has what its office is to publish, and nothing is going to be done to the fleet.
@@ -86,7 +117,7 @@ impl World {
         everyone && self.server.machine.is_some() && self.operations_left == 0 && self.incomplete().is_empty()
     }
 
-    /// Nodes that lack something, as words.
+    /// Nodes that lack something although they have the space, as words.
     pub fn incomplete(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for distribution in self.distributions.values().filter(|distribution| !distribution.paused) {
@@ -100,7 +131,7 @@ impl World {
                     .store
                     .package(content.digest)
                     .is_some_and(|package| package.published && package.current && package.held.is_full());
-                if targeted && !published {
+                if targeted && !published && !site.store.is_full() {
                     let written = site.store.package(content.digest).map_or(0, |package| package.written.len());
                     let phase = site.machine().map(|machine| {
                         let packages: Vec<_> = machine

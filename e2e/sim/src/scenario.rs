@@ -1,10 +1,11 @@
 //! What a run is about: the tree, the packages, the networks, and what happens to them and when. Made by hand, or at
 //! random from a seed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use peerdist_core::distribution::{Distribution, OfficeSelector, PackageSource, Priority, SourceUri, Unpack};
-use peerdist_core::names::{DistributionKey, Namespace, OfficeName, PackageKey, PackageName, Version};
+use peerdist_core::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
 use peerdist_core::office::{Office, OfficeType};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -35,6 +36,12 @@ pub enum Operation {
     KillServer(Duration),
     /// Kill everything; it comes back after the pause.
     KillAll(Duration),
+    /// Fill the disk of whoever is the rendezvous point of the office; it is freed after the pause, if there is one.
+    FillRendezvousPoint(OfficeName, Option<Duration>),
+    /// Fill the disk of the node with this number, counted over all; it is freed after the pause, if there is one.
+    FillNode(usize, Option<Duration>),
+    /// Free the disk of a node.
+    FreeDisk(NodeName),
     /// Change a distribution.
     Edit(Distribution),
     /// Delete a distribution.
@@ -44,9 +51,9 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether processes die.
+    /// Whether a process dies, or gives up what it was doing because its disk is full.
     pub fn is_kill(&self) -> bool {
-        !matches!(self, Self::Edit(_) | Self::Remove(_) | Self::AddOffice(_))
+        !matches!(self, Self::Edit(_) | Self::Remove(_) | Self::AddOffice(_) | Self::FreeDisk(_))
     }
 }
 
@@ -119,7 +126,7 @@ impl Scenario {
         self.then(at, Operation::Edit(edited))
     }
 
-    /// How many processes die in the run, all together.
+    /// How many processes die or give up in the run, all together.
     pub fn kills(&self) -> u64 {
         let nodes: usize = self.offices.iter().map(|office| office.nodes).sum();
         let of = |operation: &Operation| match operation {
@@ -127,6 +134,14 @@ impl Scenario {
             operation => u64::from(operation.is_kill()),
         };
         self.operations.iter().map(|(_, operation)| of(operation)).sum()
+    }
+
+    /// The random run of the same seed, and disks that fill up in it.
+    pub fn random_with_full_disks(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0xd15c);
+        let scenario = Self::random(seed);
+        let operations = random_full_disks(&scenario, &mut rng);
+        operations.into_iter().fold(scenario, |scenario, (at, operation)| scenario.then(at, operation))
     }
 
     /// A run at random: one to four levels, offices of every type, small packages, and some trouble.
@@ -154,6 +169,27 @@ impl Scenario {
         }
         scenario
     }
+}
+
+/// Disks that fill up for a while, or for good where another node of the office has the space.
+fn random_full_disks(scenario: &Scenario, rng: &mut StdRng) -> Vec<(Duration, Operation)> {
+    let nodes: usize = scenario.offices.iter().map(|office| office.nodes).sum();
+    let mut full_for_good = BTreeSet::new();
+    let mut operations = Vec::new();
+    for _ in 0..rng.random_range(1..=3) {
+        let at = Duration::from_millis(rng.random_range(500..20_000));
+        let pause = Duration::from_millis(rng.random_range(1_000..60_000));
+        let office = &scenario.offices[rng.random_range(0..scenario.offices.len())];
+        let name = office.office.name.clone();
+        operations.push(match rng.random_range(0..3) {
+            0 => (at, Operation::FillNode(rng.random_range(0..nodes), Some(pause))),
+            1 if office.nodes > 1 && full_for_good.insert(name.clone()) => {
+                (at, Operation::FillRendezvousPoint(name, None))
+            }
+            _ => (at, Operation::FillRendezvousPoint(name, Some(pause))),
+        });
+    }
+    operations
 }
 
 /// An office by its words.

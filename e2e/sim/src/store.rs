@@ -37,9 +37,20 @@ pub struct Store {
     packages: BTreeMap<Digest, OnDisk>,
     manifests: BTreeSet<Digest>,
     unflushed_bytes: u64,
+    full: bool,
 }
 
 impl Store {
+    /// Somebody else fills the disk, or frees it.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Whether nothing more can be written.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// What is on the disk.
     pub fn packages(&self) -> impl Iterator<Item = (&Digest, &OnDisk)> {
         self.packages.iter()

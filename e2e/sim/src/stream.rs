@@ -12,6 +12,7 @@ use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::peer::{ContentClass, NodeRef, Peer};
 use peerdist_core::server::ServerEvent;
 
+use crate::client_site::disk_full;
 use crate::world::{Action, Site, World};
 
 /// Number of a stream.
@@ -228,6 +229,14 @@ impl World {
         };
         if site.store.package(digest).is_none() {
             return;
+        }
+        if site.store.is_full() {
+            let (reason, message) = disk_full();
+            if let Some(process) = self.process(&receiver.name, life) {
+                process.expected.remove(&transfer);
+            }
+            self.drop_stream(id);
+            return self.tell(&receiver.name, life, Event::StoreFailed { digest, reason, message });
         }
         if site.store.write(content, index) {
             self.flush_soon(&receiver.name, life);

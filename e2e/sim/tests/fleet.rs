@@ -16,8 +16,12 @@ use rand::rngs::StdRng;
 const MIB: u64 = 1 << 20;
 /// Random runs in the regular tests.
 const RANDOM_RUNS: u64 = 240;
+/// Random runs of each further kind of trouble.
+const RANDOM_RUNS_WITH_TROUBLE: u64 = 80;
 /// Runs that failed once.
 const SEEDS_THAT_FAILED: [u64; 12] = [7, 8, 12, 13, 22, 43, 122, 179, 190, 224, 260, 312];
+/// Runs with full disks that failed once.
+const FULL_DISK_SEEDS_THAT_FAILED: [u64; 5] = [10_073, 10_115, 10_228, 10_362, 10_432];
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -59,10 +63,15 @@ fn with_transit(seed: u64) -> Scenario {
     scenario
 }
 
+fn base_seed() -> u64 {
+    let base = std::env::var("PEERDIST_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    println!("base seed {base}");
+    base
+}
+
 #[test]
 fn everything_holds_whatever_happens_to_the_fleet() {
-    let base: u64 = std::env::var("PEERDIST_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    println!("base seed {base}");
+    let base = base_seed();
     for seed in base..base + RANDOM_RUNS {
         holds(&Scenario::random(seed));
     }
@@ -73,6 +82,51 @@ fn runs_that_failed_once_hold() {
     for seed in SEEDS_THAT_FAILED {
         holds(&Scenario::random(seed));
     }
+    for seed in FULL_DISK_SEEDS_THAT_FAILED {
+        holds(&Scenario::random_with_full_disks(seed));
+    }
+}
+
+#[test]
+fn everything_holds_when_disks_fill_up() {
+    let base = base_seed();
+    for seed in base..base + RANDOM_RUNS_WITH_TROUBLE {
+        holds(&Scenario::random_with_full_disks(seed));
+    }
+}
+
+#[test]
+fn full_disk_of_a_rendezvous_point_keeps_nothing_from_its_office() {
+    for (seed, milliseconds) in [(1, 1_500), (2, 4_000), (3, 7_000)] {
+        for office in ["central", "store", "kiosk"] {
+            let full = Operation::FillRendezvousPoint(name(office), None);
+            let scenario = three_levels(seed).with_package("package", 64 * MIB, 64 << 10);
+            holds(&scenario.then(Duration::from_millis(milliseconds), full));
+        }
+    }
+}
+
+#[test]
+fn full_disk_of_a_transit_office_keeps_nothing_from_the_offices_below() {
+    for (seed, milliseconds) in [(1, 3_000), (2, 5_000)] {
+        let full = Operation::FillRendezvousPoint(name("between"), None);
+        holds(&with_transit(seed).then(Duration::from_millis(milliseconds), full));
+    }
+}
+
+#[test]
+fn office_whose_disks_are_all_full_keeps_its_rendezvous_point_and_goes_on_when_one_is_freed() {
+    let mut scenario = three_levels(1).with_package("package", 32 * MIB, 64 << 10);
+    // The nodes in the order of their names: 8 of the Central Office, 4 kiosks, 2 laptops, 3 of the store.
+    for number in 14..17 {
+        scenario = scenario.then(seconds(4), Operation::FillNode(number, (number < 16).then_some(seconds(120))));
+    }
+    let mut world = World::new(&scenario);
+    world.run_for(seconds(40));
+    let terms = world.term(&name("store"));
+    world.run_for(seconds(80));
+    assert_eq!(world.term(&name("store")), terms, "the role goes round although nobody has the space");
+    holds(&scenario);
 }
 
 #[test]

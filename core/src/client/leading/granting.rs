@@ -19,6 +19,7 @@ impl Client {
     /// A child office asks: grants what somebody here has and was not given over this link before.
     pub(in crate::client) fn take_fetch(&mut self, now: Instant, from: &NodeRef, fetch: Fetch) -> Result<(), Refusal> {
         let link = self.link(from, fetch.digest)?;
+        self.child_asks(now, fetch.digest);
         let (Some(leading), Some(package)) = (&mut self.leading, self.packages.get(&fetch.digest)) else {
             return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
         };

@@ -170,7 +170,7 @@ impl Node {
             Ok(Incoming::Manifest(request)) => {
                 let digest = Digest::try_from(&request.digest[..]);
                 let allowed = match (&from, &digest) {
-                    (Peer::Node(node), Ok(digest)) => self.machine.may_read_manifest(node, digest),
+                    (Peer::Node(node), &Ok(digest)) => self.machine.may_read_manifest(now, node, digest),
                     _ => false,
                 };
                 if !allowed {
