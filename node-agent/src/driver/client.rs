@@ -1,6 +1,6 @@
 //! The client role: one node of an office.
 //!
-//! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers,
+//! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers and `signals` steers them,
 //! `manifests` brings manifests and makes room on disk, `storing` flushes and publishes, `kept_plan` survives restarts.
 
 mod arriving;
@@ -8,6 +8,7 @@ mod kept_plan;
 pub(super) mod manifests;
 mod node;
 mod receiving;
+mod signals;
 pub(super) mod storing;
 
 use std::io;

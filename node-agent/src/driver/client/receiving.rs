@@ -11,19 +11,17 @@ use peerdist_core::message::TransferId;
 use peerdist_core::peer::{ContentClass, Peer};
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::arriving::Arriving;
 use super::node::Context;
+use super::signals::Signals;
 use crate::driver::messages;
 use crate::telemetry::with_parent;
 use crate::transport::bulk::ControlSender;
 use crate::transport::{self, BulkReceive};
 
-/// Most control signals that wait for a holder.
-const SIGNALS_MAX: usize = 64;
 
 /// The transfers that this node asked for.
 #[derive(Debug, Clone, Default)]
@@ -35,9 +33,9 @@ struct ExpectedTransfer {
     class: ContentClass,
     digest: Digest,
     wanted: std::collections::BTreeSet<ChunkIndex>,
-    /// Signals before the holder opened its stream wait here.
-    early: Vec<ControlSignal>,
-    signals: Option<mpsc::Sender<ControlSignal>>,
+    /// Signals from before the holder opened its stream wait here too.
+    signals: Arc<Signals>,
+    begun: bool,
     cancelled: CancellationToken,
 }
 
@@ -56,8 +54,8 @@ impl Expected {
             class,
             digest,
             wanted: std::collections::BTreeSet::new(),
-            early: Vec::new(),
-            signals: None,
+            signals: Arc::default(),
+            begun: false,
             cancelled: CancellationToken::new(),
         });
         expected.wanted.extend(runs.iter().flat_map(|run| run.range()));
@@ -69,13 +67,8 @@ impl Expected {
             if let Some(expected) = transfers.remove(&transfer) {
                 expected.cancelled.cancel();
             }
-            return;
-        }
-        let Some(expected) = transfers.get_mut(&transfer) else { return };
-        match &expected.signals {
-            Some(signals) => drop(signals.try_send(signal)),
-            None if expected.early.len() < SIGNALS_MAX => expected.early.push(signal),
-            None => {}
+        } else if let Some(expected) = transfers.get(&transfer) {
+            expected.signals.say(signal);
         }
     }
 
@@ -89,14 +82,13 @@ impl Expected {
         };
         let fits = expected.from == from
             && expected.class == class
-            && expected.signals.is_none()
+            && !expected.begun
             && Digest::try_from(&start.start.digest[..]) == Ok(expected.digest);
         if !fits {
             return None;
         }
-        let (sender, signals) = mpsc::channel(SIGNALS_MAX);
-        expected.early.drain(..).for_each(|signal| drop(sender.try_send(signal)));
-        expected.signals = Some(sender);
+        expected.begun = true;
+        let signals = expected.signals.clone();
         Some(Begun { digest: expected.digest, class, from, signals, cancelled: expected.cancelled.clone() })
     }
 
@@ -118,7 +110,7 @@ struct Begun {
     digest: Digest,
     class: ContentClass,
     from: Peer,
-    signals: mpsc::Receiver<ControlSignal>,
+    signals: Arc<Signals>,
     cancelled: CancellationToken,
 }
 
@@ -163,10 +155,12 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
 }
 
 /// Passes signals on to the holder while the transfer runs.
-async fn steer(mut control: Box<dyn ControlSender>, mut signals: mpsc::Receiver<ControlSignal>) {
-    while let Some(signal) = signals.recv().await {
-        if control.send_control(encode(signal)).await.is_err() {
-            return;
+async fn steer(mut control: Box<dyn ControlSender>, signals: Arc<Signals>) {
+    loop {
+        for signal in signals.next().await {
+            if control.send_control(encode(signal)).await.is_err() {
+                return;
+            }
         }
     }
 }
