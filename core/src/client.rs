@@ -13,6 +13,7 @@ mod gathering;
 mod leading;
 mod membership;
 mod package;
+mod parent;
 mod planning;
 mod receiving;
 mod serving;
@@ -40,6 +41,7 @@ pub use event::{
 use gathering::Gathering;
 use leading::Leading;
 use package::Package;
+use parent::Parent;
 use receiving::Incoming;
 
 /// Regular look at deadlines, retries and silent transfers.
@@ -90,9 +92,7 @@ pub struct Client {
     answers: BTreeMap<NodeName, PendingAnswer>,
     serving: BTreeSet<(NodeName, TransferId)>,
     next_transfer: TransferId,
-    /// Claims of the parent's rendezvous point, and the turn among the nodes that the plan names.
-    parent_claim: Option<(Term, NodeRef)>,
-    parent_turn: usize,
+    parent: Parent,
     housekeeping_at: Instant,
     gathering: Gathering,
     /// Deadlines of whatever waits: earlier ones win, and everything is looked at.
@@ -126,8 +126,7 @@ impl Client {
             answers: BTreeMap::new(),
             serving: BTreeSet::new(),
             next_transfer: first_transfer,
-            parent_claim: None,
-            parent_turn: 0,
+            parent: Parent::default(),
             housekeeping_at: now,
             gathering: Gathering::default(),
             wake_at: None,

@@ -25,6 +25,9 @@ pub const ASSIGNMENTS_MAX: usize = 256;
 /// Longest reason or message text in bytes that is kept; the rest is cut.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// The background class in numbers of the wire.
+const CLASS_BACKGROUND: u32 = 2;
+
 /// Election term of an office: rises with every change of its rendezvous point; the lower term steps down.
 pub type Term = u64;
 /// Revision of an office's plan.
@@ -135,6 +138,8 @@ pub struct NodeState {
     pub complete: bool,
     /// Why it does not go on: reason and message.
     pub error: Option<(String, String)>,
+    /// Why nothing comes although nothing failed here: reason and message.
+    pub waits: Option<(String, String)>,
     /// Chunk payload that arrived on 34750 in this run, duplicates and rejects included.
     pub wan_bytes_received: u64,
     /// Chunk payload that arrived on 34760 in this run, duplicates and rejects included.
@@ -230,6 +235,15 @@ pub struct Assign {
     pub assignments: Vec<Assignment>,
 }
 
+/// How fast a holder may send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransferPace {
+    /// Most bits a second; 0 is no limit.
+    pub bits_per_second: u64,
+    /// Inside an office: at the pace of the background class, because a more urgent package is on its way.
+    pub makes_way: bool,
+}
+
 /// See [`Message::Want`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
@@ -241,6 +255,8 @@ pub struct Want {
     pub runs: Vec<ChunkRun>,
     /// See [`Assignment::lost_holders`].
     pub lost_holders: Vec<NodeName>,
+    /// Pace from the first byte on; control signals change it.
+    pub pace: TransferPace,
 }
 
 /// Why a holder did not deliver.

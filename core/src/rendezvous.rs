@@ -142,7 +142,7 @@ impl Rendezvous {
                 self.deadline = (self.office_type == OfficeType::Wired).then_some(now + BEACON_INTERVAL);
             }
             State::Listening | State::Following { .. } => {
-                self.term += 1;
+                self.term = self.term.saturating_add(1);
                 self.lead(now);
             }
         }
@@ -207,7 +207,7 @@ impl Rendezvous {
         }
         if self.office_type == OfficeType::Wired && self.state == State::Leading && term == self.term {
             // It knows a smaller name of the same term that this node never heard: one of the two has to go higher.
-            self.term += 1;
+            self.term = self.term.saturating_add(1);
             self.lead(now);
             return;
         }
@@ -244,7 +244,7 @@ impl Rendezvous {
         if self.office_type == OfficeType::WiFi {
             self.outputs.push_back(Output::ReportLost(self.term));
         } else {
-            self.term += 1;
+            self.term = self.term.saturating_add(1);
             self.lead(now);
         }
     }

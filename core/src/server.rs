@@ -298,6 +298,7 @@ impl Server {
                 transfer: want.transfer,
                 digest: want.digest,
                 runs: runs_of(answer.open),
+                pace: want.pace,
             });
         }
         if !answer.given_before.is_empty() {

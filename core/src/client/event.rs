@@ -2,7 +2,7 @@
 
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet};
 use crate::digest::Digest;
-use crate::message::{Message, SignedBytes, Term, TransferId, UnservedReason};
+use crate::message::{Message, SignedBytes, Term, TransferId, TransferPace, UnservedReason};
 use crate::names::{DistributionKey, NodeName};
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
 use crate::plan::{Plan, PlannedPackage};
@@ -232,6 +232,8 @@ pub enum Output {
         digest: Digest,
         /// The chunks.
         runs: Vec<ChunkRun>,
+        /// Pace from the first byte on.
+        pace: TransferPace,
     },
     /// Flush and journal now: every chunk of the package is there.
     Flush,

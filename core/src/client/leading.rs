@@ -21,6 +21,8 @@ use crate::message::Message;
 use crate::names::{NodeName, OfficeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
+use crate::plan::PlannedPackage;
+use crate::swarm::avoidance::Avoided;
 use crate::swarm::ledger::Ledger;
 use crate::swarm::office_view::OfficeView;
 
@@ -29,10 +31,10 @@ use crate::swarm::office_view::OfficeView;
 const LISTEN_BEFORE_FETCHING: Duration = Duration::from_millis(1_000);
 /// A first receiver that was not heard for so long since this node leads is lost.
 const LOST_AFTER: Duration = Duration::from_secs(4);
-/// A holder that did not serve a member is left out for it this long.
-const AVOID_UNREACHABLE: Duration = Duration::from_secs(5);
-/// A holder that sent rubbish is left out for it this long.
-const AVOID_CORRUPT: Duration = Duration::from_secs(3_600);
+/// What a member says it has counts for the office until it failed somebody once,
+const FAILURES_TO_BRING_IN: u32 = 1;
+/// and until it failed so often in a row where a mistake costs bytes over a link a second time.
+const FAILURES_TO_BRING_IN_AGAIN: u32 = 3;
 /// Most packages asked for in one broadcast question.
 const QUESTION_PACKAGES_MAX: usize = 16;
 
@@ -46,8 +48,8 @@ pub(super) struct Leading {
     links: BTreeMap<Link, Ledger>,
     /// What a child waits for because nobody here has it yet.
     waiting: BTreeMap<(Link, Digest), (NodeRef, ChunkSet)>,
-    /// Nodes of this office that did not serve a child, until then.
-    avoided_for_children: BTreeMap<NodeName, Instant>,
+    /// Nodes of this office that did not serve a child, by the child's word, which counts for that child alone.
+    avoided_for_children: Avoided<(Link, NodeName)>,
     /// First receivers of the server's ledger that it may disregard.
     excused: BTreeMap<Digest, BTreeSet<NodeName>>,
     plan_sent: BTreeMap<NodeName, (u64, Instant)>,
@@ -64,7 +66,7 @@ impl Client {
             view,
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            avoided_for_children: BTreeMap::new(),
+            avoided_for_children: Avoided::default(),
             excused: BTreeMap::new(),
             plan_sent: BTreeMap::new(),
             handover: Handover::new(now),
@@ -114,7 +116,7 @@ impl Client {
             own.available = package.available.clone();
             own.assigned.clear();
         }
-        leading.view.take_early(digest, package.capacity());
+        leading.view.take_early(now, digest, package.capacity());
         self.wake_at(now + LISTEN_BEFORE_FETCHING);
     }
 
@@ -159,5 +161,19 @@ impl Client {
         let heard_all = package.planned.target && members.all(|member| member.packages.contains_key(&digest));
         let listened = |since: Instant| since + LISTEN_BEFORE_FETCHING <= now;
         listened(leading.since) && (heard_all || package.prepared_at.is_some_and(listened))
+    }
+}
+
+impl Leading {
+    /// Members whose claims do not keep chunks of a package from being brought in, because they failed so often in a row.
+    /// Of a package that this node has no use for itself it learns from its children who does not deliver: should they
+    /// lie, it brings in once what the office has already.
+    fn doubted(&self, now: Instant, me: &NodeName, planned: &PlannedPackage, failures_min: u32) -> BTreeSet<NodeName> {
+        let mut doubted = self.view.doubted(now, me, planned.digest, failures_min);
+        if !planned.target {
+            let by_children = self.avoided_for_children.iter(now).filter(|(_, failures)| *failures >= failures_min);
+            doubted.extend(by_children.map(|((_, holder), _)| holder).filter(|holder| *holder != me).cloned());
+        }
+        doubted
     }
 }

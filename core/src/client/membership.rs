@@ -33,6 +33,7 @@ impl Client {
         // A transit copy stays here and is served from here: a change of the rendezvous point moves no content.
         self.leading = None;
         self.report_sent_at = None;
+        self.packages.values_mut().for_each(|package| package.waits(None));
         self.inventory_due = true;
         self.hurry(now);
         self.retry_packages(now);
@@ -121,6 +122,7 @@ impl Client {
             self.report_waits = true;
             return;
         }
+        self.packages.values_mut().for_each(|package| package.say_what_it_lacks(now));
         let mut report = self.empty_report();
         let mut runs_left = RUNS_MAX;
         for package in self.packages.values_mut().filter(|package| package.is_reported()) {
@@ -174,24 +176,5 @@ impl Client {
             }
             BroadcastRequest::WhoHas { question, digests } => self.answer_later(now, from, question, digests),
         }
-    }
-
-    /// The rendezvous point of the parent office made itself known.
-    pub(super) fn hear_parent_claim(&mut self, now: Instant, term: Term, from: NodeRef) -> Result<(), Refusal> {
-        let parent = self.plan.as_ref().and_then(|plan| plan.parent.as_ref());
-        if parent != Some(&from.office) {
-            return Err(Refusal::unexpected());
-        }
-        let known = self.parent_claim.as_ref();
-        if known.is_none_or(|(known_term, node)| term > *known_term || (term == *known_term && *node == from)) {
-            let is_new = known.is_none_or(|(known_term, node)| *node != from || *known_term != term);
-            self.parent_claim = Some((term, from.clone()));
-            if is_new && self.election.is_leading() {
-                self.tell_parent_what_came(&from);
-                self.packages.values_mut().for_each(|package| package.upstream.ask_again());
-                self.hurry(now);
-            }
-        }
-        Ok(())
     }
 }

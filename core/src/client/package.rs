@@ -18,6 +18,8 @@ const PREPARE_RETRY_MIN: Duration = Duration::from_millis(40);
 const PREPARE_RETRY_MAX: Duration = Duration::from_millis(1_280);
 /// Pause after a failure that will not go away by itself (disk full, foreign directory).
 const FINAL_RETRY: Duration = Duration::from_secs(30);
+/// A member to which nothing comes says this often what it lacks.
+const LACKS_AGAIN_INTERVAL: Duration = Duration::from_secs(30);
 /// Pause before publishing is tried again.
 const PUBLISH_RETRY: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,8 @@ pub(super) struct Package {
     /// The store had some of it when the process started.
     pub(super) on_disk: bool,
     prepare_failures: u32,
+    /// When it says again what it lacks, while nothing comes.
+    lacks_again_at: Option<Instant>,
 }
 
 impl Package {
@@ -93,6 +97,7 @@ impl Package {
             prepared_at: None,
             on_disk: false,
             prepare_failures: 0,
+            lacks_again_at: None,
         }
     }
 
@@ -135,6 +140,20 @@ impl Package {
         PREPARE_RETRY_MIN.saturating_mul(1 << self.prepare_failures.min(8)).min(PREPARE_RETRY_MAX)
     }
 
+    /// Manifests that did not come, or places that could not be made, in a row.
+    pub(super) fn prepare_failures(&self) -> u32 {
+        self.prepare_failures
+    }
+
+    /// Why nothing comes, for the status.
+    pub(super) fn waits(&mut self, why: Option<(&str, String)>) {
+        let why = why.map(|(reason, message)| (reason.to_owned(), message));
+        if self.state.waits != why {
+            self.state.waits = why;
+            self.touch();
+        }
+    }
+
     pub(super) fn touch(&mut self) {
         self.state_changed = true;
     }
@@ -148,6 +167,18 @@ impl Package {
         let lost = take_runs(&mut self.unreported_lost);
         self.state_changed = false;
         Some(PackageDelta { digest: self.planned.digest, available, lost, state: self.state.clone() })
+    }
+
+    /// Messages overtake each other, so the rendezvous point may believe that this node has what it lacks, and would never
+    /// have it fetched. While nothing comes, the node says again what it lacks.
+    pub(super) fn say_what_it_lacks(&mut self, now: Instant) {
+        let wanted = self.phase == Phase::Fetching && self.planned.target && !self.planned.paused;
+        if !wanted || !self.in_flight.is_empty() || self.available.is_full() {
+            self.lacks_again_at = None;
+        } else if *self.lacks_again_at.get_or_insert(now + LACKS_AGAIN_INTERVAL) <= now {
+            self.unreported_lost = self.available.complement();
+            self.lacks_again_at = Some(now + LACKS_AGAIN_INTERVAL);
+        }
     }
 
     /// The node is its own rendezvous point: it needs no reports.
@@ -178,7 +209,7 @@ impl Package {
         self.available = prepared.available;
         self.held = prepared.held;
         self.upstream = Upstream::default();
-        self.state.error = None;
+        (self.state.error, self.state.waits) = (None, None);
         self.state.bytes_held = self.held.iter().map(|index| self.bytes_of(index)).sum();
         self.state.bytes_from_local += prepared.bytes_from_local;
         self.state_changed = true;
@@ -213,18 +244,18 @@ impl Client {
         for digest in due {
             match self.packages.get(&digest).map(|package| package.phase) {
                 Some(Phase::PublishFailed(_)) => self.publish_if_whole(digest),
-                _ => self.prepare(digest),
+                _ => self.prepare(now, digest),
             }
         }
     }
 
     /// Asks for the manifest, if somebody is known who has it and this node is to hold the package.
-    pub(super) fn prepare(&mut self, digest: Digest) {
+    pub(super) fn prepare(&mut self, now: Instant, digest: Digest) {
         let leading = self.election.is_leading();
         let from = if self.config.central {
             Some(Peer::Server)
         } else if leading {
-            self.parent().map(Peer::Node)
+            self.parent_node(now).map(Peer::Node)
         } else {
             self.election.leader().cloned().map(Peer::Node)
         };
@@ -271,18 +302,18 @@ impl Client {
         message: String,
         is_final: bool,
     ) {
-        if !self.config.central && self.election.is_leading() {
-            self.parent_turn += 1;
-        }
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let pause = if is_final { FINAL_RETRY } else { package.prepare_pause() };
         package.phase = Phase::Planned(Some(now + pause));
         package.prepare_failures = package.prepare_failures.saturating_add(1);
         if is_final {
-            package.state.error = Some((reason, message));
+            package.state.error = Some((reason, message.clone()));
             package.touch();
         }
         self.wake_at(now + pause);
+        if !is_final && !self.config.central && self.election.is_leading() {
+            self.manifest_did_not_come(now, digest, message);
+        }
     }
 
     pub(super) fn flushed(&mut self, now: Instant, digest: Digest, runs: &[ChunkRun]) {

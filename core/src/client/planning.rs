@@ -36,7 +36,7 @@ impl Client {
         self.plan = Some(plan);
         self.signed_plan = Some(signed);
         self.pace_due = true;
-        self.parent_turn = 0;
+        self.parent.begin_anew();
         self.prune_at = now;
         self.retry_packages(now);
         self.hand_on_plan(now);

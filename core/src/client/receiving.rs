@@ -16,9 +16,15 @@ use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
 const SILENCE_IN_OFFICE: Duration = Duration::from_secs(5);
 /// A holder of the parent office has so long to open its stream.
 const SILENCE_BEFORE_START: Duration = Duration::from_secs(10);
-/// A transfer over a thin link may bring its next chunk as late as this: a large chunk takes minutes at a few kbit/s.
-/// A dead holder is noticed sooner, by its connection.
-const SILENCE_OVER_LINK: Duration = Duration::from_secs(600);
+/// A transfer over a link may be silent for so long, and for as long as a chunk takes at [`SLOWEST_BITS_PER_SECOND`],
+/// twice as long after every failure in a row, so that a chunk comes over a slower link too,
+const SILENCE_OVER_LINK_MIN: Duration = Duration::from_secs(30);
+/// and this long at most. A dead holder is noticed sooner, by its connection.
+const SILENCE_OVER_LINK_MAX: Duration = Duration::from_secs(600);
+/// The patience doubles at most so often.
+const FAILURES_MAX: u32 = 5;
+/// A transfer that runs slower than this over a link may be given up and asked for again.
+const SLOWEST_BITS_PER_SECOND: u64 = 64_000;
 
 /// A transfer that this node asked for.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(super) struct Incoming {
     pub(super) class: ContentClass,
     remaining: ChunkSet,
     started: bool,
+    /// Whether it brought a chunk.
+    brought: bool,
     pub(super) pace: Pace,
     pub(super) last_progress: Instant,
     /// What the holder sent was rubbish.
@@ -112,14 +120,16 @@ impl Client {
             class,
             remaining: remaining.clone(),
             started: false,
+            brought: false,
             pace: Pace::default(),
             last_progress: now,
             corrupt: false,
         };
         self.transfers.insert(transfer, incoming);
         self.pace_due = true;
+        let pace = self.begin_at_pace(transfer);
         self.outputs.push_back(Output::Expect { transfer, from: from.clone(), class, digest, runs: runs.clone() });
-        self.send(from, MessageClass::Small, Message::Want(Want { transfer, digest, runs, lost_holders }));
+        self.send(from, MessageClass::Small, Message::Want(Want { transfer, digest, runs, lost_holders, pace }));
         remaining
     }
 
@@ -134,12 +144,15 @@ impl Client {
         let me = self.config.me.name.clone();
         let Some(incoming) = self.transfers.get_mut(&transfer) else { return };
         incoming.remaining.remove(index);
-        incoming.last_progress = now;
+        (incoming.brought, incoming.last_progress) = (true, now);
         let (digest, class) = (incoming.digest, incoming.class);
         let from_server = incoming.holder == Holder::Server;
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let bytes = package.bytes_of(index);
         package.in_flight.remove(index);
+        if let (ContentClass::Background, Holder::Node(holder)) = (class, &incoming.holder) {
+            package.upstream.delivered(now, &holder.name);
+        }
         if !package.available.contains(index) {
             match class {
                 ContentClass::Background => package.state.bytes_from_parent += bytes,
@@ -157,7 +170,7 @@ impl Client {
         if let Some(leading) = &mut self.leading
             && let Some(own) = leading.view.package(&me, digest, capacity)
         {
-            own.gain(&[ChunkRun { first: index, count: 1 }]);
+            own.gain(now, &[ChunkRun { first: index, count: 1 }]);
         }
         if whole {
             self.pace_due = true;
@@ -188,7 +201,9 @@ impl Client {
     pub(super) fn transfer_ended(&mut self, now: Instant, transfer: TransferId, failure: Option<UnservedReason>) {
         let Some(incoming) = self.transfers.remove(&transfer) else { return };
         self.pace_due = true;
-        let reason = if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(UnservedReason::Ended) };
+        // A holder that ends in good order and brought nothing has nothing, whatever it said.
+        let end = if incoming.brought { UnservedReason::Ended } else { UnservedReason::Missing };
+        let reason = if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(end) };
         if let Some(package) = self.packages.get_mut(&incoming.digest) {
             package.in_flight.subtract(&incoming.remaining);
         }
@@ -212,9 +227,12 @@ impl Client {
         let holder = holder.node_name().cloned();
         if class == ContentClass::Background {
             if let Some(package) = self.packages.get_mut(&digest) {
-                package.upstream.release(&runs);
+                match &holder {
+                    Some(holder) => package.upstream.not_served(now, holder, &reason, &runs),
+                    None => package.upstream.release(&runs),
+                }
             }
-            if let Some(parent) = self.parent() {
+            if let Some(parent) = self.parent_node(now) {
                 self.send_unserved(&parent, Unserved { digest, holder, runs, reason });
             }
         } else if self.leading.is_some() {
@@ -226,7 +244,7 @@ impl Client {
         self.hurry(now);
     }
 
-    fn send_unserved(&mut self, to: &NodeRef, unserved: Unserved) {
+    pub(super) fn send_unserved(&mut self, to: &NodeRef, unserved: Unserved) {
         for runs in unserved.runs.chunks(crate::message::RUNS_MAX) {
             let part = Unserved { runs: runs.to_vec(), ..unserved.clone() };
             self.send_small(to, Message::Unserved(part));
@@ -293,19 +311,29 @@ impl Client {
             .transfers
             .iter()
             .filter(|(_, incoming)| !incoming.pace.paused)
-            .filter(|(_, incoming)| {
-                let patience = match (incoming.class, incoming.started) {
-                    (ContentClass::Foreground, _) => SILENCE_IN_OFFICE,
-                    (ContentClass::Background, false) => SILENCE_BEFORE_START,
-                    (ContentClass::Background, true) => SILENCE_OVER_LINK,
-                };
-                incoming.last_progress + patience <= now
-            })
+            .filter(|(_, incoming)| incoming.last_progress + self.patience(incoming) <= now)
             .map(|(&transfer, _)| transfer)
             .collect();
         for transfer in silent {
             self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
             self.transfer_ended(now, transfer, Some(UnservedReason::Unreachable));
+        }
+    }
+
+    /// How long a transfer may bring nothing.
+    fn patience(&self, incoming: &Incoming) -> Duration {
+        match (incoming.class, incoming.started) {
+            (ContentClass::Foreground, _) => SILENCE_IN_OFFICE,
+            (ContentClass::Background, false) => SILENCE_BEFORE_START,
+            (ContentClass::Background, true) => {
+                let package = self.packages.get(&incoming.digest);
+                let largest = package.and_then(|package| incoming.remaining.iter().map(|i| package.bytes_of(i)).max());
+                let rate = incoming.pace.slowest(SLOWEST_BITS_PER_SECOND);
+                let for_chunk = Duration::from_secs(largest.unwrap_or(0) * 8 / rate);
+                let failures = package.map_or(0, |package| package.upstream.failures());
+                let patience = (SILENCE_OVER_LINK_MIN + for_chunk).saturating_mul(1 << failures.min(FAILURES_MAX));
+                patience.min(SILENCE_OVER_LINK_MAX)
+            }
         }
     }
 

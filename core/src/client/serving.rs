@@ -40,6 +40,7 @@ impl Client {
             transfer: want.transfer,
             digest: want.digest,
             runs,
+            pace: want.pace,
         });
         Ok(())
     }

@@ -2,21 +2,52 @@
 //! office's ceiling for its uplink, and make way inside the office for a more urgent package. A holder is told only what
 //! it was not told before.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Client;
 use super::event::{ControlSignal, Output};
 use super::package::{Package, Phase};
+use super::receiving::Incoming;
 use crate::digest::Digest;
+use crate::distribution::Priority;
+use crate::message::{TransferId, TransferPace};
 use crate::peer::ContentClass;
 
-/// What the holder of a transfer was told last. Every transfer begins without a limit, at the pace of its own class.
+/// What the holder of a transfer was told last.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     pub(super) paused: bool,
-    /// 0 is no limit.
-    bits_per_second: u64,
-    makes_way: bool,
+    told: TransferPace,
+}
+
+impl Pace {
+    /// The rate below which something is wrong, in bits a second: this one, or less if the holder has to keep to less.
+    pub(super) fn slowest(&self, bits_per_second: u64) -> u64 {
+        let told = self.told.bits_per_second;
+        if told == 0 { bits_per_second } else { bits_per_second.min(told) }
+    }
+}
+
+/// What the paces of all transfers depend upon.
+struct Paces {
+    /// In bits a second; 0 is no limit.
+    background_share: u64,
+    /// Of the packages that are being fetched.
+    most_urgent: Option<Priority>,
+}
+
+impl Paces {
+    fn of(&self, incoming: &Incoming, packages: &BTreeMap<Digest, Package>) -> TransferPace {
+        match incoming.class {
+            ContentClass::Background => TransferPace { bits_per_second: self.background_share, makes_way: false },
+            ContentClass::Foreground => {
+                let priority = packages.get(&incoming.digest).map(|package| package.planned.priority);
+                let makes_way = priority.is_some_and(|priority| Some(priority) < self.most_urgent);
+                TransferPace { bits_per_second: 0, makes_way }
+            }
+        }
+    }
 }
 
 impl Client {
@@ -33,34 +64,39 @@ impl Client {
         self.pace_due = true;
     }
 
+    /// The pace that a transfer begins with: what asks for it carries it to the holder.
+    pub(super) fn begin_at_pace(&mut self, transfer: TransferId) -> TransferPace {
+        let paces = self.paces();
+        let Some(incoming) = self.transfers.get_mut(&transfer) else { return TransferPace::default() };
+        incoming.pace.told = paces.of(incoming, &self.packages);
+        incoming.pace.told
+    }
+
     /// Tells the holders of running transfers a new pace, if transfers or packages changed since.
     pub(super) fn steer_paces(&mut self) {
         if !std::mem::take(&mut self.pace_due) {
             return;
         }
-        let bits_per_second = self.background_share();
-        let urgency = self.packages.values().filter(|package| self.is_fetched(package));
-        let most_urgent = urgency.map(|package| package.planned.priority).max();
+        let paces = self.paces();
         for (&transfer, incoming) in self.transfers.iter_mut().filter(|(_, incoming)| !incoming.pace.paused) {
-            let pace = &mut incoming.pace;
-            let signal = match incoming.class {
-                ContentClass::Background if pace.bits_per_second != bits_per_second => {
-                    pace.bits_per_second = bits_per_second;
-                    ControlSignal::Rate(bits_per_second)
-                }
-                ContentClass::Foreground => {
-                    let package = self.packages.get(&incoming.digest);
-                    let makes_way = package.is_some_and(|package| Some(package.planned.priority) < most_urgent);
-                    if makes_way == pace.makes_way {
-                        continue;
-                    }
-                    pace.makes_way = makes_way;
-                    let class = if makes_way { ContentClass::Background } else { ContentClass::Foreground };
-                    ControlSignal::Class(class)
-                }
-                ContentClass::Background => continue,
-            };
-            self.outputs.push_back(Output::Steer { transfer, signal });
+            let pace = paces.of(incoming, &self.packages);
+            let told = std::mem::replace(&mut incoming.pace.told, pace);
+            if told.bits_per_second != pace.bits_per_second {
+                let signal = ControlSignal::Rate(pace.bits_per_second);
+                self.outputs.push_back(Output::Steer { transfer, signal });
+            }
+            if told.makes_way != pace.makes_way {
+                let class = if pace.makes_way { ContentClass::Background } else { ContentClass::Foreground };
+                self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Class(class) });
+            }
+        }
+    }
+
+    fn paces(&self) -> Paces {
+        let fetched = self.packages.values().filter(|package| self.is_fetched(package));
+        Paces {
+            background_share: self.background_share(),
+            most_urgent: fetched.map(|package| package.planned.priority).max(),
         }
     }
 

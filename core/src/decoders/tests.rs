@@ -9,8 +9,8 @@ use super::*;
 use crate::chunk_set::ChunkRun;
 use crate::message::{
     Assign, Assignment, Fetch, Grant, Hello, Holder, HoldersFound, Inventory, MemberReport, Message as Sent, NodeState,
-    OfficePackage, OfficeReport, PackageDelta, PackageInventory, PlanChanged, SignedBytes, Unserved, UnservedReason,
-    Want, encode_envelope,
+    OfficePackage, OfficeReport, PackageDelta, PackageInventory, PlanChanged, SignedBytes, TransferPace, Unserved,
+    UnservedReason, Want, encode_envelope,
 };
 use crate::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
 use crate::office::OfficeType;
@@ -50,6 +50,7 @@ fn messages() -> Vec<Sent> {
     let assignment = Assignment { holder: Holder::Node(node()), runs: runs.clone(), lost_holders: vec![name()] };
     let bitmap = Bytes::from_static(&[0xa5, 1]);
     let reason = UnservedReason::AlreadyGiven(name());
+    let pace = TransferPace { bits_per_second: 5_000_000, makes_way: true };
     vec![
         Sent::Hello(Hello { boot_id: 1, plan_revision: 2, term: 3 }),
         Sent::PlanChanged(PlanChanged { plan_revision: 2, term: 3, rendezvous_point: Some(node()) }),
@@ -62,7 +63,7 @@ fn messages() -> Vec<Sent> {
             packages: vec![PackageInventory { digest, available: bitmap.clone(), state: state.clone() }],
         }),
         Sent::Assign(Assign { term: 3, digest, assignments: vec![assignment.clone()] }),
-        Sent::Want(Want { transfer: 9, digest, runs: runs.clone(), lost_holders: vec![name()] }),
+        Sent::Want(Want { transfer: 9, digest, runs: runs.clone(), lost_holders: vec![name()], pace }),
         Sent::Unserved(Unserved { digest, holder: Some(name()), runs: runs.clone(), reason }),
         Sent::Fetch(Fetch { term: 3, digest, runs: runs.clone(), lost_holders: vec![name()] }),
         Sent::Grant(Grant {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::encode::cut;
 use super::{
-    ASSIGNMENTS_MAX, Assign, Assignment, Fetch, Grant, Hello, Holder, HoldersFound, Inventory, MemberReport, Message,
-    NODES_MAX, NodeState, OfficePackage, OfficeReport, PACKAGES_MAX, PackageDelta, PackageInventory, PlanChanged,
-    RUNS_MAX, SignedBytes, Unserved, UnservedReason, Want,
+    ASSIGNMENTS_MAX, Assign, Assignment, CLASS_BACKGROUND, Fetch, Grant, Hello, Holder, HoldersFound, Inventory,
+    MemberReport, Message, NODES_MAX, NodeState, OfficePackage, OfficeReport, PACKAGES_MAX, PackageDelta,
+    PackageInventory, PlanChanged, RUNS_MAX, SignedBytes, TransferPace, Unserved, UnservedReason, Want,
 };
 use crate::chunk_set::{CHUNKS_MAX, ChunkRun};
 use crate::digest::{Digest, DigestError};
@@ -92,6 +92,10 @@ pub fn decode_envelope(envelope: proto::Envelope) -> Result<Message> {
             digest: digest(&want.digest)?,
             runs: decode_runs(want.runs)?,
             lost_holders: list("lost_holders", want.lost_holders, NODES_MAX, name)?,
+            pace: TransferPace {
+                bits_per_second: want.rate_bits_per_second,
+                makes_way: want.class == CLASS_BACKGROUND,
+            },
         }),
         Wire::Unserved(unserved) => Message::Unserved(Unserved {
             digest: digest(&unserved.digest)?,
@@ -256,6 +260,7 @@ fn state(value: Option<proto::NodeState>) -> NodeState {
         bytes_from_local: value.bytes_from_local,
         complete: value.complete,
         error: (!value.error_reason.is_empty()).then(|| (cut(value.error_reason), cut(value.error_message))),
+        waits: (!value.waits_reason.is_empty()).then(|| (cut(value.waits_reason), cut(value.waits_message))),
         wan_bytes_received: value.wan_bytes_received,
         lan_bytes_received: value.lan_bytes_received,
     }

@@ -1,6 +1,8 @@
 //! Validated messages to protobuf.
 
-use super::{Assignment, Holder, Message, NodeState, PackageDelta, SignedBytes, TEXT_BYTES_MAX, UnservedReason};
+use super::{
+    Assignment, CLASS_BACKGROUND, Holder, Message, NodeState, PackageDelta, SignedBytes, TEXT_BYTES_MAX, UnservedReason,
+};
 use crate::chunk_set::ChunkRun;
 use crate::digest::Digest;
 use crate::names::{NodeName, PackageKey};
@@ -81,6 +83,8 @@ fn encode_message(message: &Message) -> Wire {
             digest: digest(want.digest),
             runs: runs(&want.runs),
             lost_holders: names(&want.lost_holders),
+            rate_bits_per_second: want.pace.bits_per_second,
+            class: if want.pace.makes_way { CLASS_BACKGROUND } else { 0 },
         }),
         Message::Unserved(unserved) => {
             let (reason, given_to) = unserved_reason(&unserved.reason);
@@ -183,6 +187,7 @@ fn unserved_reason(reason: &UnservedReason) -> (&'static str, String) {
 
 fn state(value: &NodeState) -> proto::NodeState {
     let (error_reason, error_message) = value.error.clone().unwrap_or_default();
+    let (waits_reason, waits_message) = value.waits.clone().unwrap_or_default();
     proto::NodeState {
         bytes_held: value.bytes_held,
         bytes_from_origin: value.bytes_from_origin,
@@ -192,6 +197,8 @@ fn state(value: &NodeState) -> proto::NodeState {
         complete: value.complete,
         error_reason: cut(error_reason),
         error_message: cut(error_message),
+        waits_reason: cut(waits_reason),
+        waits_message: cut(waits_message),
         wan_bytes_received: value.wan_bytes_received,
         lan_bytes_received: value.lan_bytes_received,
     }

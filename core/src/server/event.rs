@@ -6,7 +6,7 @@ use super::IngestedPackage;
 use crate::chunk_set::ChunkRun;
 use crate::digest::Digest;
 use crate::distribution::Distribution;
-use crate::message::{Message, OfficeReport, TransferId};
+use crate::message::{Message, OfficeReport, TransferId, TransferPace};
 use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 use crate::office::OfficeTree;
 use crate::peer::{MessageClass, NodeRef};
@@ -80,6 +80,8 @@ pub enum ServerOutput {
         digest: Digest,
         /// The chunks.
         runs: Vec<ChunkRun>,
+        /// Pace from the first byte on.
+        pace: TransferPace,
     },
     /// A node published a package: for the database.
     NodeCompleted {

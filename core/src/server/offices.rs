@@ -18,7 +18,7 @@ impl Server {
             // After the server's own restart the office may know its rendezvous point, which claims within a hello.
             let nobody_leads = hello.term == 0 || self.started + CLAIM_PATIENCE <= now;
             if nobody_leads {
-                self.appoint(from, hello.term + 1);
+                self.appoint(from, hello.term.saturating_add(1));
             }
         }
         let leads = self.rendezvous_points.get(&from.office).is_some_and(|point| point.node == *from);
@@ -59,7 +59,7 @@ impl Server {
         let (office_type, _) = self.office_of(from)?;
         let known = self.rendezvous_points.get(&from.office).map_or(0, |point| point.term);
         if office_type == OfficeType::WiFi && term >= known {
-            self.appoint(from, term + 1);
+            self.appoint(from, term.saturating_add(1));
         }
         self.answer(from);
         Ok(())

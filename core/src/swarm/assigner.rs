@@ -4,7 +4,7 @@
 //! A chunk that only one node has and that somebody fetches already is left out: it is about to have two holders.
 //! In the Central Office, chunks that nobody has or fetches come from the server, each through one member.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::office_view::{ChunkLengths, OfficeView};
@@ -37,6 +37,8 @@ pub struct Job {
     pub transit: Option<(NodeName, ChunkSet)>,
     /// Whether chunks that nobody here has come from the server.
     pub from_server: bool,
+    /// Members whose claims do not count.
+    pub doubted: BTreeSet<NodeName>,
     /// First receivers whom the server may disregard.
     pub lost_holders: Vec<NodeName>,
 }
@@ -52,7 +54,7 @@ pub fn assign(view: &mut OfficeView, now: Instant, job: &Job) -> Vec<(NodeRef, V
         return Vec::new();
     }
     let spoken = view.spoken_for(now, job.digest, capacity);
-    let (once, twice) = view.spread(now, job.digest, capacity);
+    let (once, twice) = view.spread(now, job.digest, capacity, &job.doubted);
     let members: Vec<NodeRef> = view
         .live(now)
         .filter(|member| job.transit.as_ref().is_none_or(|(only, _)| *only == member.node.name))
@@ -195,7 +197,7 @@ impl Round<'_> {
         let busy = |name: &NodeName| self.busy.get(&Some(name.clone())).copied().unwrap_or(0);
         let candidates = || {
             view.holders(self.now)
-                .filter(|other| other.node.name != member.name)
+                .filter(|other| other.node.name != member.name && !self.job.doubted.contains(&other.node.name))
                 .filter(|other| {
                     other.packages.get(&self.job.digest).is_some_and(|package| package.available.contains(index))
                 })

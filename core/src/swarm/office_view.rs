@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of};
+use super::avoidance::Avoided;
+use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
 use crate::message::{Holder, NodeState, PackageDelta, RUNS_MAX, Revision};
 use crate::names::NodeName;
@@ -15,6 +16,10 @@ use crate::peer::NodeRef;
 pub const MEMBER_SILENCE: Duration = Duration::from_millis(4_000);
 /// An assignment that was neither fulfilled nor reported as unserved is void after this time.
 pub const ASSIGNMENT_LIFETIME: Duration = Duration::from_secs(30);
+/// A member to which nothing comes for so long although it was told to fetch is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(10);
+/// So many members besides the rendezvous point have to doubt another one.
+const DOUBTERS_MIN: usize = 2;
 /// Most packages of a member of which reports are kept until their manifest is here.
 const EARLY_PACKAGES_MAX: usize = 256;
 /// Most members an office has.
@@ -50,7 +55,9 @@ pub struct MemberPackage {
     /// What it was told to fetch, from whom, and when.
     pub assigned: BTreeMap<ChunkIndex, (Option<NodeName>, Instant)>,
     /// Holders that did not serve this member, or served it rubbish.
-    pub avoided: BTreeMap<Option<NodeName>, Instant>,
+    pub avoided: Avoided<Option<NodeName>>,
+    /// When a chunk came last.
+    gained_at: Option<Instant>,
     /// Its own account of its progress.
     pub state: NodeState,
 }
@@ -60,17 +67,28 @@ impl MemberPackage {
         Self {
             available: ChunkSet::new(capacity),
             assigned: BTreeMap::new(),
-            avoided: BTreeMap::new(),
+            avoided: Avoided::default(),
+            gained_at: None,
             state: NodeState::default(),
         }
     }
 
-    /// Notes chunks that arrived or were there.
-    pub fn gain(&mut self, runs: &[ChunkRun]) {
+    /// Notes chunks that arrived or were there. What was assigned was delivered by its holder.
+    pub fn gain(&mut self, now: Instant, runs: &[ChunkRun]) {
         for index in indices_of(runs, self.available.capacity()) {
-            self.available.insert(index);
-            self.assigned.remove(&index);
+            if self.available.insert(index) {
+                self.gained_at = Some(now);
+            }
+            if let Some((holder, _)) = self.assigned.remove(&index) {
+                self.avoided.delivered(&holder);
+            }
         }
+    }
+
+    /// Whether it was told long ago to fetch something and nothing has come since: it is no use as a second holder.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let waits_since = self.assigned.values().map(|(_, since)| *since).min();
+        waits_since.is_some_and(|since| self.gained_at.map_or(since, |at| at.max(since)) + IDLE_AFTER <= now)
     }
 
     /// Notes chunks that are gone.
@@ -81,22 +99,20 @@ impl MemberPackage {
         }
     }
 
-    /// Voids assignments to that holder for these chunks and leaves it out for a while.
-    pub fn unserved(&mut self, holder: &Option<NodeName>, runs: &[ChunkRun], avoid_until: Option<Instant>) {
+    /// Voids assignments to that holder for these chunks. Returns those that there were.
+    pub fn unserved(&mut self, holder: &Option<NodeName>, runs: &[ChunkRun]) -> Vec<ChunkRun> {
         let capacity = self.available.capacity();
-        for index in indices_of(runs, capacity) {
-            if self.assigned.get(&index).is_some_and(|(assigned, _)| assigned == holder) {
-                self.assigned.remove(&index);
-            }
+        let assigned = |index: &ChunkIndex| self.assigned.get(index).is_some_and(|(assigned, _)| assigned == holder);
+        let voided: Vec<ChunkIndex> = indices_of(runs, capacity).filter(assigned).collect();
+        for index in &voided {
+            self.assigned.remove(index);
         }
-        if let Some(until) = avoid_until {
-            self.avoided.insert(holder.clone(), until);
-        }
+        runs_of(voided)
     }
 
     /// Whether the member may fetch from that holder now.
     pub fn may_use(&self, now: Instant, holder: &Option<NodeName>) -> bool {
-        self.avoided.get(holder).is_none_or(|&until| until <= now)
+        !self.avoided.contains(now, holder)
     }
 }
 
@@ -153,11 +169,11 @@ impl OfficeView {
 
     /// Takes in what a member says of a package. `capacity` is none while the manifest is not here: that is kept for
     /// [`OfficeView::take_early`], or the member has to say it again.
-    pub fn learn(&mut self, member: &NodeName, delta: PackageDelta, capacity: Option<u32>) {
+    pub fn learn(&mut self, now: Instant, member: &NodeName, delta: PackageDelta, capacity: Option<u32>) {
         let Some(member) = self.members.get_mut(member) else { return };
         if let Some(capacity) = capacity {
             let package = member.packages.entry(delta.digest).or_insert_with(|| MemberPackage::new(capacity));
-            package.gain(&delta.available);
+            package.gain(now, &delta.available);
             package.lose(&delta.lost);
             package.state = delta.state;
             return;
@@ -182,14 +198,14 @@ impl OfficeView {
     }
 
     /// The manifest of a package came: what members said of it before counts now.
-    pub fn take_early(&mut self, digest: Digest, capacity: u32) {
+    pub fn take_early(&mut self, now: Instant, digest: Digest, capacity: u32) {
         let early: Vec<(NodeName, PackageDelta)> = self
             .members
             .iter_mut()
             .filter_map(|(name, member)| Some((name.clone(), member.early.remove(&digest)?)))
             .collect();
         for (member, delta) in early {
-            self.learn(&member, delta, Some(capacity));
+            self.learn(now, &member, delta, Some(capacity));
         }
     }
 
@@ -249,10 +265,43 @@ impl OfficeView {
         self.live(now).filter(move |member| self.distrusted.get(&member.node.name).is_none_or(|&until| until <= now))
     }
 
-    /// Chunks that at least one live member has, and chunks that at least two have.
-    pub fn spread(&self, now: Instant, digest: Digest, capacity: u32) -> (ChunkSet, ChunkSet) {
+    /// A member said of this one that it does not have what it claims. It may be so or not: it says everything again.
+    pub fn ask_for_inventory(&mut self, member: &NodeName) {
+        if let Some(member) = self.members.get_mut(member) {
+            member.inventory_wanted = true;
+        }
+    }
+
+    /// Members whose word on what they have of a package does not count for what the office has: they failed `me` so
+    /// often in a row, or at least [`DOUBTERS_MIN`] others, and are left alone now. One member's word is not enough, or
+    /// a liar could smear others.
+    pub fn doubted(&self, now: Instant, me: &NodeName, digest: Digest, failures_min: u32) -> BTreeSet<NodeName> {
+        let mut doubters: BTreeMap<&NodeName, usize> = BTreeMap::new();
+        for member in self.live(now) {
+            let Some(package) = member.packages.get(&digest) else { continue };
+            let weight = if member.node.name == *me { DOUBTERS_MIN } else { 1 };
+            for (holder, failures) in package.avoided.iter(now) {
+                if let Some(holder) = holder.as_ref().filter(|holder| *holder != me && failures >= failures_min) {
+                    *doubters.entry(holder).or_default() += weight;
+                }
+            }
+        }
+        let doubted = doubters.into_iter().filter(|(_, count)| *count >= DOUBTERS_MIN).map(|(holder, _)| holder);
+        let distrusted = self.distrusted.iter().filter(|(_, until)| **until > now).map(|(holder, _)| holder);
+        doubted.chain(distrusted).cloned().collect()
+    }
+
+    /// Chunks that at least one live member has, and chunks that at least two have, leaving out some members.
+    pub fn spread(
+        &self,
+        now: Instant,
+        digest: Digest,
+        capacity: u32,
+        doubted: &BTreeSet<NodeName>,
+    ) -> (ChunkSet, ChunkSet) {
         let (mut once, mut twice) = (ChunkSet::new(capacity), ChunkSet::new(capacity));
-        for package in self.holders(now).filter_map(|member| member.packages.get(&digest)) {
+        let holders = self.holders(now).filter(|member| !doubted.contains(&member.node.name));
+        for package in holders.filter_map(|member| member.packages.get(&digest)) {
             let mut again = once.clone();
             again.intersect_with(&package.available);
             twice.union_with(&again);
@@ -301,3 +350,7 @@ impl OfficeView {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+mod tests;

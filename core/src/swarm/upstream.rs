@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::assigner::LINK_WINDOW_BYTES;
+use super::avoidance::{AVOID_UNREACHABLE, Avoided};
 use super::office_view::ChunkLengths;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, runs_of};
-use crate::message::RUNS_MAX;
+use crate::message::{RUNS_MAX, UnservedReason};
 use crate::names::NodeName;
 use crate::peer::NodeRef;
 
@@ -21,7 +22,11 @@ pub const WANT_BYTES_MIN: u64 = 256 << 10;
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A chunk that the parent does not have yet is asked for again after this time, should its promise be lost.
 pub const PROMISE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pause after a request that could not be delivered.
+/// Longest pause while transfers fail one after the other.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// The pause doubles at most so often.
+const FAILURES_MAX: u32 = 8;
+/// Pause after a request that could not be delivered, and after the first transfer that failed.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +47,12 @@ pub struct Upstream {
     asked: BTreeMap<ChunkIndex, Asked>,
     lost_holders: BTreeSet<NodeName>,
     quiet_until: Option<Instant>,
+    /// Holders that did not deliver, whomever the parent names.
+    avoided: Avoided<NodeName>,
+    /// Transfers that failed in a row.
+    failures: u32,
+    /// Since when nothing has come although something was asked for.
+    waits_since: Option<Instant>,
 }
 
 impl Upstream {
@@ -61,6 +72,13 @@ impl Upstream {
                     Asked::Granted(_) | Asked::Wanted => true,
                 }
         });
+        let mut absent = present.complement();
+        if let Some(demand) = demand {
+            absent.intersect_with(demand);
+        }
+        if absent.is_empty() {
+            self.waits_since = None;
+        }
         if self.quiet_until.is_some_and(|until| until > now) {
             return Vec::new();
         }
@@ -71,10 +89,6 @@ impl Upstream {
         }
         let mut room = ASKED_AHEAD_BYTES - ahead;
         let mut request = Vec::new();
-        let mut absent = present.complement();
-        if let Some(demand) = demand {
-            absent.intersect_with(demand);
-        }
         for index in absent.iter() {
             if room == 0 || request.len() >= RUNS_MAX {
                 break;
@@ -84,6 +98,9 @@ impl Upstream {
                 request.push(index);
                 room = room.saturating_sub(length_of(lengths, index));
             }
+        }
+        if !request.is_empty() {
+            self.waits_since.get_or_insert(now);
         }
         runs_of(request)
     }
@@ -123,11 +140,17 @@ impl Upstream {
         self.quiet_until = Some(now + RETRY_DELAY);
     }
 
-    /// The parent granted the chunk from this holder. Ignored when it was not asked for, or is on its way already.
-    pub fn granted(&mut self, index: ChunkIndex, holder: &NodeRef) {
-        if let Some(asked @ (Asked::Request(_) | Asked::Promised(_))) = self.asked.get_mut(&index) {
-            *asked = Asked::Granted(holder.clone());
+    /// The parent granted the chunk from this holder. Ignored when it was not asked for, or is on its way already. False
+    /// when this holder is left alone: the chunk is open again, and the parent has to name another one.
+    pub fn granted(&mut self, now: Instant, index: ChunkIndex, holder: &NodeRef) -> bool {
+        let Some(asked @ (Asked::Request(_) | Asked::Promised(_))) = self.asked.get_mut(&index) else { return true };
+        if self.avoided.contains(now, &holder.name) {
+            self.asked.remove(&index);
+            self.quiet_until = self.quiet_until.max(Some(now + RETRY_DELAY));
+            return false;
         }
+        *asked = Asked::Granted(holder.clone());
+        true
     }
 
     /// The parent does not have these yet and remembers that they are wanted.
@@ -147,6 +170,37 @@ impl Upstream {
         } else {
             self.quiet_until = Some(now + RETRY_DELAY);
         }
+    }
+
+    /// A holder did not deliver: the chunks are open again, and what else it was to send is not wanted of it for a while.
+    /// While every transfer fails, less and less is asked, so that rubbish costs the link less and less.
+    pub fn not_served(&mut self, now: Instant, holder: &NodeName, reason: &UnservedReason, runs: &[ChunkRun]) {
+        self.release(runs);
+        if *reason == UnservedReason::Ended {
+            return;
+        }
+        self.avoided.failed(now, holder, AVOID_UNREACHABLE);
+        self.asked.retain(|_, asked| !matches!(asked, Asked::Granted(node) if node.name == *holder));
+        if self.quiet_until.is_none_or(|until| until <= now) {
+            let pause = RETRY_DELAY.saturating_mul(1 << self.failures.min(FAILURES_MAX)).min(RETRY_DELAY_MAX);
+            (self.quiet_until, self.failures) = (Some(now + pause), self.failures.saturating_add(1));
+        }
+    }
+
+    /// How often in a row transfers have failed.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// A verified chunk came.
+    pub fn delivered(&mut self, now: Instant, holder: &NodeName) {
+        (self.failures, self.waits_since) = (0, Some(now));
+        self.avoided.delivered(holder);
+    }
+
+    /// Since when nothing has come although something is lacking.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
     }
 
     /// Chunks that did not come are open again.
@@ -217,7 +271,7 @@ mod tests {
     fn granted(chunks: usize) -> Upstream {
         let mut upstream = Upstream::default();
         upstream.next_request(Instant::now(), &ChunkSet::new(chunks as u32), None, &lengths(chunks));
-        (0..chunks as u32).for_each(|index| upstream.granted(index, &holder()));
+        (0..chunks as u32).for_each(|index| assert!(upstream.granted(Instant::now(), index, &holder())));
         upstream
     }
 
@@ -253,7 +307,7 @@ mod tests {
         let large: ChunkLengths = vec![6 << 20; 2].into();
         let mut upstream = Upstream::default();
         upstream.next_request(Instant::now(), &ChunkSet::new(2), None, &large);
-        (0..2).for_each(|index| upstream.granted(index, &holder()));
+        (0..2).for_each(|index| assert!(upstream.granted(Instant::now(), index, &holder())));
         assert!(upstream.next_wants(1, &large).is_empty());
         assert_eq!(chunks_of(&upstream.next_wants(0, &large)), 1);
         assert!(upstream.next_wants(0, &large).is_empty());
@@ -283,7 +337,40 @@ mod tests {
     fn chunk_is_wanted_once() {
         let mut upstream = granted(2);
         assert_eq!(chunks_of(&upstream.next_wants(0, &lengths(2))), 2);
-        upstream.granted(0, &holder());
+        upstream.granted(Instant::now(), 0, &holder());
         assert!(upstream.next_wants(0, &lengths(2)).is_empty());
+    }
+
+    #[test]
+    fn less_and_less_is_asked_while_every_transfer_fails() {
+        let (mut now, present, holder) = (Instant::now(), ChunkSet::new(2), holder().name);
+        let mut upstream = Upstream::default();
+        let mut pause = RETRY_DELAY;
+        for _ in 0..10 {
+            let runs = upstream.next_request(now, &present, None, &lengths(2));
+            assert!(!runs.is_empty());
+            upstream.not_served(now, &holder, &UnservedReason::Corrupt, &runs);
+            assert!(upstream.next_request(now + pause - RETRY_DELAY / 2, &present, None, &lengths(2)).is_empty());
+            now += pause;
+            pause = (pause * 2).min(RETRY_DELAY_MAX);
+        }
+        upstream.delivered(now, &holder);
+        let runs = upstream.next_request(now, &present, None, &lengths(2));
+        upstream.not_served(now, &holder, &UnservedReason::Corrupt, &runs);
+        assert!(!upstream.next_request(now + RETRY_DELAY, &present, None, &lengths(2)).is_empty());
+    }
+
+    #[test]
+    fn grant_of_a_holder_that_failed_is_declined_for_a_while() {
+        let (now, holder) = (Instant::now(), holder());
+        let mut upstream = granted(4);
+        upstream.not_served(now, &holder.name, &UnservedReason::Unreachable, &[ChunkRun { first: 0, count: 1 }]);
+        assert!(upstream.next_wants(0, &lengths(4)).is_empty(), "nothing more is wanted of it");
+        let later = now + RETRY_DELAY;
+        upstream.next_request(later, &ChunkSet::new(4), None, &lengths(4));
+        assert!(!upstream.granted(later, 1, &holder));
+        let later = now + AVOID_UNREACHABLE;
+        upstream.next_request(later, &ChunkSet::new(4), None, &lengths(4));
+        assert!(upstream.granted(later, 1, &holder));
     }
 }

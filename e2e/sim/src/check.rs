@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use peerdist_core::digest::Digest;
-use peerdist_core::names::DistributionKey;
+use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::OfficeType;
 
 use crate::content::Content;
@@ -77,7 +77,7 @@ fn link_faults(world: &World, scenario: &Scenario) -> Vec<String> {
     for content in world.catalog.all() {
         for simulated in world.offices.values() {
             let name = &simulated.office.name;
-            let alone = simulated.nodes == 1 || !targeted(world, simulated, &content.key.distribution);
+            let alone = honest_nodes(world, name) == 1 || !targeted(world, simulated, &content.key.distribution);
             let most = most_over_link(content, kills, alone) * times_in_force(scenario, content);
             let counts: Vec<u64> = if simulated.office.office_type == OfficeType::Vpn {
                 let nodes = world.clients.values().filter(|site| site.me.office == *name);
@@ -129,6 +129,10 @@ fn most_over_link(content: &Content, kills: u64, alone: bool) -> u64 {
     if kills == 0 { content.bytes() * WAN_MILLI_MAX / 1000 } else { content.bytes() + for_kills }
 }
 
+fn honest_nodes(world: &World, office: &OfficeName) -> usize {
+    world.clients.values().filter(|site| site.me.office == *office && site.lie.is_none()).count()
+}
+
 fn targeted(world: &World, simulated: &crate::scenario::SimulatedOffice, key: &DistributionKey) -> bool {
     world.distributions.get(key).is_some_and(|distribution| distribution.offices.matches(&simulated.office))
 }
@@ -136,7 +140,7 @@ fn targeted(world: &World, simulated: &crate::scenario::SimulatedOffice, key: &D
 /// Trees hold what the objects say, and old versions only as many as retention allows.
 fn tree_faults(world: &World) -> Vec<String> {
     let mut faults = Vec::new();
-    for site in world.clients.values() {
+    for site in world.clients.values().filter(|site| site.lie.is_none()) {
         let Some(simulated) = world.offices.get(&site.me.office) else { continue };
         for (digest, package) in site.store.packages() {
             let distribution = &package.key.distribution;

@@ -14,6 +14,7 @@ use peerdist_core::plan::{Plan, PlannedPackage};
 use peerdist_core::server::ServerEvent;
 use rand::Rng;
 
+use crate::hostile::Lie;
 use crate::server_site::trusted_keys;
 use crate::store::Store;
 use crate::stream::StreamId;
@@ -38,6 +39,8 @@ pub struct ClientSite {
     pub store: Store,
     enrolled: Option<(OfficeType, bool)>,
     pub(crate) process: Option<Process>,
+    /// What it lies about.
+    pub(crate) lie: Option<Lie>,
     /// Counts its processes, so that what was meant for an earlier one is dropped.
     pub(crate) life: u64,
 }
@@ -63,7 +66,7 @@ pub(crate) struct ExpectedTransfer {
 
 impl ClientSite {
     pub(crate) fn new(me: NodeRef) -> Self {
-        Self { me, store: Store::default(), enrolled: None, process: None, life: 0 }
+        Self { me, store: Store::default(), enrolled: None, process: None, lie: None, life: 0 }
     }
 
     /// The machine, while the process lives.
@@ -144,7 +147,12 @@ impl World {
     /// A message for a client. `None` when no process is there.
     pub(crate) fn client_hears(&mut self, node: &NodeName, from: Peer, message: Message) -> Option<Option<String>> {
         let now = self.instant();
-        let life = self.clients.get(node)?.life;
+        let site = self.clients.get(node)?;
+        let life = site.life;
+        site.process.as_ref()?;
+        if let Some(answer) = self.liar_hears(node, &from, &message) {
+            return Some(answer);
+        }
         let machine = &mut self.process(node, life)?.machine;
         let answer = match message {
             Message::Plan(signed) => match Plan::open(&signed, &trusted_keys()) {
@@ -169,7 +177,9 @@ impl World {
             let Some(process) = &mut site.process else { return };
             let Some(output) = process.machine.poll() else { break };
             count += 1;
-            self.act_for_client(&me, life, output);
+            if let Some(output) = self.tell_lies(node, output) {
+                self.act_for_client(&me, life, output);
+            }
         }
         self.measures.outputs(count);
         self.set_alarm(node);
@@ -209,8 +219,8 @@ impl World {
                 }
             }
             Output::Steer { transfer, signal } => self.steer(&node, life, transfer, signal),
-            Output::Serve { to, class, transfer, digest, runs } => {
-                self.open_stream(Some(me.clone()), life, to, class, transfer, digest, &runs);
+            Output::Serve { to, class, transfer, digest, runs, pace } => {
+                self.open_stream(Some(me.clone()), life, to, class, transfer, digest, &runs, pace);
             }
             Output::Flush => self.after(FLUSH_TIME, Action::Flush(node, life)),
             Output::Publish { digest } => self.after(PUBLISH_TIME, Action::Publish(node, life, digest)),

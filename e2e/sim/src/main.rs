@@ -21,6 +21,9 @@ struct Options {
     /// Let disks fill up in the random runs.
     #[arg(long)]
     full_disks: bool,
+    /// Let members lie in the random runs.
+    #[arg(long, conflicts_with = "full_disks")]
+    liars: bool,
     /// Print what the scenario is.
     #[arg(long)]
     show: bool,
@@ -37,7 +40,11 @@ fn main() -> anyhow::Result<()> {
     }
     let mut failed = Vec::new();
     for seed in options.seed..options.seed + options.runs {
-        let scenario = if options.full_disks { Scenario::random_with_full_disks(seed) } else { Scenario::random(seed) };
+        let scenario = match (options.full_disks, options.liars) {
+            (true, _) => Scenario::random_with_full_disks(seed),
+            (false, true) => Scenario::random_with_liars(seed),
+            (false, false) => Scenario::random(seed),
+        };
         if options.show {
             show(&scenario);
         }

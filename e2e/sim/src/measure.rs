@@ -22,6 +22,7 @@ pub struct Measures {
     most_transfers: usize,
     messages: u64,
     rejected_chunks: u64,
+    rubbish_bytes: u64,
 }
 
 impl Measures {
@@ -69,6 +70,15 @@ impl Measures {
     /// Chunks that arrived and had not been asked for.
     pub fn rejected_chunks(&self) -> u64 {
         self.rejected_chunks
+    }
+
+    /// Payload of chunks that were not what they should be.
+    pub fn rubbish_bytes(&self) -> u64 {
+        self.rubbish_bytes
+    }
+
+    pub(crate) fn rubbish(&mut self, bytes: u64) {
+        self.rubbish_bytes += bytes;
     }
 
     pub(crate) fn wan(&mut self, office: &OfficeName, node: &NodeName, digest: Digest, bytes: u64) {

@@ -60,6 +60,19 @@ impl World {
                     self.fill_disk(node, pause);
                 }
             }
+            Operation::MemberLies(office, lie) => {
+                let leads = self.rendezvous_point(&office);
+                let mut members = self.clients.values_mut().rev().filter(|site| site.me.office == office);
+                if let Some(site) = members.find(|site| Some(&site.me.name) != leads.as_ref()) {
+                    site.lie = Some(lie);
+                }
+            }
+            Operation::RendezvousPointLies(office, lie) => {
+                let leads = self.rendezvous_point(&office);
+                if let Some(site) = leads.and_then(|node| self.clients.get_mut(&node)) {
+                    site.lie = Some(lie);
+                }
+            }
             Operation::FreeDisk(node) => {
                 if let Some(site) = self.clients.get_mut(&node) {
                     site.store.set_full(false);
@@ -87,6 +100,13 @@ impl World {
             .filter(|site| site.machine().is_some_and(|machine| machine.is_rendezvous_point()))
             .map(|site| site.me.name.clone())
             .next()
+    }
+
+    /// Why nothing comes to an office, as its rendezvous point says.
+    pub fn waits(&self, office: &OfficeName) -> Vec<String> {
+        let leads = self.rendezvous_point(office).and_then(|node| self.clients.get(&node)?.machine());
+        let packages = leads.into_iter().flat_map(|machine| machine.progress());
+        packages.filter_map(|package| Some(package.state.waits.as_ref()?.0.clone())).collect()
     }
 
     /// The highest election term that a node of an office knows.
@@ -117,12 +137,12 @@ impl World {
         everyone && self.server.machine.is_some() && self.operations_left == 0 && self.incomplete().is_empty()
     }
 
-    /// Nodes that lack something although they have the space, as words.
+    /// Honest nodes that lack something although they have the space, as words.
     pub fn incomplete(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for distribution in self.distributions.values().filter(|distribution| !distribution.paused) {
             let Some(content) = self.catalog.find(&distribution.package()) else { continue };
-            for site in self.clients.values() {
+            for site in self.clients.values().filter(|site| site.lie.is_none()) {
                 let targeted = self
                     .offices
                     .get(&site.me.office)

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::content::{Catalog, Content};
+use crate::hostile::Lie;
 use crate::network::NetworkSettings;
 
 /// Label by which distributions choose offices here.
@@ -42,6 +43,10 @@ pub enum Operation {
     FillNode(usize, Option<Duration>),
     /// Free the disk of a node.
     FreeDisk(NodeName),
+    /// A member of the office that does not lead begins to lie.
+    MemberLies(OfficeName, Lie),
+    /// The rendezvous point of the office begins to lie.
+    RendezvousPointLies(OfficeName, Lie),
     /// Change a distribution.
     Edit(Distribution),
     /// Delete a distribution.
@@ -51,7 +56,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether a process dies, or gives up what it was doing because its disk is full.
+    /// Whether a process dies, or does not go on as before because its disk is full or because it lies.
     pub fn is_kill(&self) -> bool {
         !matches!(self, Self::Edit(_) | Self::Remove(_) | Self::AddOffice(_) | Self::FreeDisk(_))
     }
@@ -142,6 +147,20 @@ impl Scenario {
         let scenario = Self::random(seed);
         let operations = random_full_disks(&scenario, &mut rng);
         operations.into_iter().fold(scenario, |scenario, (at, operation)| scenario.then(at, operation))
+    }
+
+    /// The random run of the same seed, and members that lie about what they have.
+    pub fn random_with_liars(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x11a5);
+        let scenario = Self::random(seed);
+        let of_several = scenario.offices.iter().filter(|simulated| simulated.nodes > 1);
+        let shared = of_several.filter(|simulated| simulated.office.office_type.shares());
+        let offices: Vec<OfficeName> = shared.map(|simulated| simulated.office.name.clone()).collect();
+        offices.into_iter().fold(scenario, |scenario, office| {
+            let at = Duration::from_millis(rng.random_range(100..10_000));
+            let lie = Lie::OF_HOLDERS[rng.random_range(0..Lie::OF_HOLDERS.len())];
+            scenario.then(at, Operation::MemberLies(office, lie))
+        })
     }
 
     /// A run at random: one to four levels, offices of every type, small packages, and some trouble.

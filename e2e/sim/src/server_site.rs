@@ -137,8 +137,8 @@ impl World {
                 let ingested = ServerEvent::Ingested(content.ingested());
                 self.after(INGEST_TIME, Action::TellServer(life, Box::new(ingested)));
             }
-            ServerOutput::Serve { to, transfer, digest, runs } => {
-                self.open_stream(None, life, to, ContentClass::Foreground, transfer, digest, &runs);
+            ServerOutput::Serve { to, transfer, digest, runs, pace } => {
+                self.open_stream(None, life, to, ContentClass::Foreground, transfer, digest, &runs, pace);
             }
             ServerOutput::CancelIngest { .. }
             | ServerOutput::NodeCompleted { .. }

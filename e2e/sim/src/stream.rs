@@ -7,7 +7,7 @@ use std::time::Duration;
 use peerdist_core::chunk_set::{ChunkIndex, ChunkRun};
 use peerdist_core::client::{ControlSignal, Event};
 use peerdist_core::digest::Digest;
-use peerdist_core::message::{TransferId, UnservedReason};
+use peerdist_core::message::{TransferId, TransferPace, UnservedReason};
 use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::peer::{ContentClass, NodeRef, Peer};
 use peerdist_core::server::ServerEvent;
@@ -23,6 +23,17 @@ const LINGER: Duration = Duration::from_millis(400);
 /// After so long without a packet a connection counts as broken.
 const CONNECTION_IDLE: Duration = Duration::from_secs(15);
 
+/// How a holder sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// What it was asked for.
+    Honest,
+    /// Nothing, without an end.
+    Stalls,
+    /// Other bytes.
+    Rubbish,
+}
+
 /// A stream from a holder to a receiver.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -33,6 +44,7 @@ pub(crate) struct Stream {
     transfer: TransferId,
     class: ContentClass,
     digest: Digest,
+    pub(crate) manner: Manner,
     queue: VecDeque<ChunkIndex>,
     paused: bool,
     /// Most bytes a second; none is no limit.
@@ -59,6 +71,11 @@ impl Stream {
     }
 }
 
+/// None is no limit.
+fn bytes_per_second(bits_per_second: u64) -> Option<u64> {
+    (bits_per_second > 0).then_some(bits_per_second.div_ceil(8))
+}
+
 impl World {
     #[allow(clippy::too_many_arguments, reason = "a stream has as many properties")]
     pub(crate) fn open_stream(
@@ -70,6 +87,7 @@ impl World {
         transfer: TransferId,
         digest: Digest,
         runs: &[ChunkRun],
+        pace: TransferPace,
     ) {
         let receiver_life = self.clients.get(&receiver.name).map_or(0, |site| site.life);
         let delay = self.network.delay(class == ContentClass::Background);
@@ -81,10 +99,11 @@ impl World {
             transfer,
             class,
             digest,
+            manner: Manner::Honest,
             queue: runs.iter().flat_map(|run| run.range()).collect(),
             paused: false,
-            bytes_per_second: None,
-            makes_way: false,
+            bytes_per_second: bytes_per_second(pace.bits_per_second),
+            makes_way: pace.makes_way,
             broken: false,
             last_sent: (Duration::ZERO, Duration::ZERO, 0),
             turn: 0,
@@ -146,7 +165,7 @@ impl World {
             ControlSignal::Want(runs) => stream.queue.extend(runs.iter().flat_map(|run| run.range())),
             ControlSignal::Cancel => return self.drop_stream(id),
             ControlSignal::Rate(bits) => {
-                stream.bytes_per_second = (bits > 0).then_some(bits.div_ceil(8));
+                stream.bytes_per_second = bytes_per_second(bits);
                 return self.send_at_its_time(id);
             }
             ControlSignal::Class(class) => {
@@ -170,7 +189,7 @@ impl World {
 
     pub(crate) fn stream_sends(&mut self, id: StreamId, turn: u64) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.turn == turn) else { return };
-        if stream.paused {
+        if stream.paused || stream.manner == Manner::Stalls {
             stream.sending = false;
             return;
         }
@@ -187,6 +206,7 @@ impl World {
         let office = stream.receiver.office.clone();
         let readable = match &sender {
             None => true,
+            Some(_) if stream.manner == Manner::Rubbish => true,
             Some(node) => self
                 .clients
                 .get(&node.name)
@@ -215,10 +235,15 @@ impl World {
         let (transfer, digest, class) = (stream.transfer, stream.digest, stream.class);
         let from_server = stream.sender.is_none();
         let bytes = self.chunk_bytes(digest, index);
-        self.count(&receiver.office, &receiver.name, digest, class, from_server, bytes);
+        let rubbish = stream.manner == Manner::Rubbish;
+        if rubbish {
+            self.measures.rubbish(bytes);
+        } else {
+            self.count(&receiver.office, &receiver.name, digest, class, from_server, bytes);
+        }
         let Some(process) = self.process(&receiver.name, life) else { return };
         let Some(expected) = process.expected.get_mut(&transfer) else { return };
-        if !expected.wanted.remove(&index) {
+        if !expected.wanted.remove(&index) || rubbish {
             process.expected.remove(&transfer);
             self.measures.rejected();
             self.drop_stream(id);

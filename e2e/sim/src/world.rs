@@ -232,6 +232,7 @@ impl World {
             }
             Action::Look => {
                 self.measures.look(self.clients.len() as u64);
+                self.usurp();
                 self.after(LOOK_INTERVAL, Action::Look);
                 self.done = self.watch && self.is_complete();
             }

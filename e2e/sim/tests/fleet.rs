@@ -7,6 +7,7 @@ use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::office::OfficeType;
 use peerdist_e2e_sim::check::run_and_check;
 use peerdist_e2e_sim::content::Content;
+use peerdist_e2e_sim::hostile::Lie;
 use peerdist_e2e_sim::pace::{chain, long_fat_link, measure};
 use peerdist_e2e_sim::scenario::{Operation, Scenario, distribution, office, package_key};
 use peerdist_e2e_sim::world::World;
@@ -18,6 +19,8 @@ const MIB: u64 = 1 << 20;
 const RANDOM_RUNS: u64 = 240;
 /// Random runs of each further kind of trouble.
 const RANDOM_RUNS_WITH_TROUBLE: u64 = 80;
+/// What one node may waste of the network with rubbish.
+const RUBBISH_BYTES_MAX: u64 = 8 * MIB;
 /// Runs that failed once.
 const SEEDS_THAT_FAILED: [u64; 12] = [7, 8, 12, 13, 22, 43, 122, 179, 190, 224, 260, 312];
 /// Runs with full disks that failed once.
@@ -127,6 +130,54 @@ fn office_whose_disks_are_all_full_keeps_its_rendezvous_point_and_goes_on_when_o
     world.run_for(seconds(80));
     assert_eq!(world.term(&name("store")), terms, "the role goes round although nobody has the space");
     holds(&scenario);
+}
+
+#[test]
+fn everything_holds_among_members_that_lie() {
+    let base = base_seed();
+    for seed in base..base + RANDOM_RUNS_WITH_TROUBLE {
+        holds(&Scenario::random_with_liars(seed));
+    }
+}
+
+#[test]
+fn member_that_lies_about_what_it_has_keeps_nothing_from_others() {
+    for lie in Lie::OF_HOLDERS {
+        for (office, milliseconds) in [("central", 1_500), ("store", 1_500), ("kiosk", 5_000)] {
+            let lies = Operation::MemberLies(name(office), lie);
+            let scenario = three_levels(1).with_package("package", 32 * MIB, 64 << 10);
+            let world = holds(&scenario.then(Duration::from_millis(milliseconds), lies));
+            let rubbish = world.measures().rubbish_bytes();
+            assert!(rubbish <= RUBBISH_BYTES_MAX, "{rubbish} bytes of rubbish moved, {lie:?} in {office}");
+        }
+    }
+}
+
+#[test]
+fn member_of_a_transit_office_that_lies_keeps_nothing_from_the_offices_below() {
+    for lie in Lie::OF_HOLDERS {
+        holds(&with_transit(1).then(Duration::from_millis(1_500), Operation::MemberLies(name("between"), lie)));
+    }
+}
+
+#[test]
+fn office_says_that_its_parent_is_silent_and_gets_the_package_after_the_next_election() {
+    for lie in [Lie::SilentParent, Lie::GreedyParent] {
+        let scenario = three_levels(1)
+            .with_package("package", 64 * MIB, 64 << 10)
+            .then(seconds(4), Operation::RendezvousPointLies(name("store"), lie))
+            .then(seconds(300), Operation::KillRendezvousPoint(name("store"), seconds(60)));
+        let mut world = World::new(&scenario);
+        world.run_for(seconds(200));
+        assert_eq!(world.waits(&name("kiosk")), ["ParentSilent"], "{lie:?}");
+        holds(&scenario);
+    }
+}
+
+#[test]
+fn node_that_claims_to_lead_the_parent_office_is_left_alone() {
+    let lies = Operation::MemberLies(name("store"), Lie::Usurps);
+    holds(&three_levels(1).with_package("package", 64 * MIB, 64 << 10).then(seconds(4), lies));
 }
 
 #[test]

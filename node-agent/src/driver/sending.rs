@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use peerdist_core::chunk_set::{CHUNKS_MAX, ChunkIndex, ChunkRun};
 use peerdist_core::digest::Digest;
-use peerdist_core::message::{RUNS_MAX, TransferId};
+use peerdist_core::message::{RUNS_MAX, TransferId, TransferPace};
 use peerdist_core::peer::ContentClass;
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
@@ -44,6 +44,8 @@ pub(super) struct Sending {
     pub(super) transfer: TransferId,
     pub(super) digest: Digest,
     pub(super) runs: Vec<ChunkRun>,
+    /// From the first byte on, until the receiver says otherwise.
+    pub(super) pace: TransferPace,
 }
 
 /// Dials the receiver and sends. Returns chunks that turned out to be damaged here.
@@ -61,7 +63,7 @@ pub(super) async fn send_chunks(
         transport.bulk().open(sending.to, content_on_ports(sending.class), start).await?;
     let (heard, signals) = mpsc::channel(SIGNALS_MAX);
     let _listening = AbortOnDropHandle::new(tokio::spawn(listen(control, heard)));
-    let mut pace = Pace::new(&sending.runs, signals);
+    let mut pace = Pace::new(&sending.runs, sending.pace, signals);
     let mut damaged = Vec::new();
     let mut reading: Option<JoinHandle<Batch>> = None;
     loop {
@@ -149,6 +151,11 @@ struct Pace {
     listening: bool,
 }
 
+/// None is no limit.
+fn bytes_per_second(bits_per_second: u64) -> Option<u64> {
+    (bits_per_second > 0).then_some(bits_per_second / 8)
+}
+
 /// What was sent last.
 #[derive(Clone, Copy)]
 struct Sent {
@@ -158,13 +165,13 @@ struct Sent {
 }
 
 impl Pace {
-    fn new(runs: &[ChunkRun], signals: mpsc::Receiver<proto::Control>) -> Self {
+    fn new(runs: &[ChunkRun], pace: TransferPace, signals: mpsc::Receiver<proto::Control>) -> Self {
         Self {
             signals,
             queue: runs.iter().flat_map(|run| run.range()).collect(),
             paused: false,
-            rate_bytes_per_second: None,
-            background: false,
+            rate_bytes_per_second: bytes_per_second(pace.bits_per_second),
+            background: pace.makes_way,
             last: None,
             listening: true,
         }
@@ -225,7 +232,7 @@ impl Pace {
                     .flat_map(|run| run.first..run.first.saturating_add(run.count).min(CHUNKS_MAX));
                 self.queue.extend(indices.take(room));
             }
-            Some(Signal::RateBitsPerSecond(rate)) => self.rate_bytes_per_second = (rate > 0).then_some(rate / 8),
+            Some(Signal::RateBitsPerSecond(rate)) => self.rate_bytes_per_second = bytes_per_second(rate),
             Some(Signal::Class(class)) => self.background = class == 2,
             Some(Signal::Progress(_)) | None => {}
         }

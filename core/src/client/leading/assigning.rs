@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AVOID_CORRUPT, AVOID_UNREACHABLE, LOST_AFTER, Leading};
+use super::{FAILURES_TO_BRING_IN, FAILURES_TO_BRING_IN_AGAIN, LOST_AFTER, Leading};
 use crate::chunk_set::ChunkRun;
 use crate::client::Client;
 use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
@@ -11,7 +11,9 @@ use crate::message::{Assign, Assignment, Holder, Message, RUNS_MAX, Unserved, Un
 use crate::names::NodeName;
 use crate::office::OfficeType;
 use crate::peer::{NodeRef, Peer};
+use crate::plan::PlannedPackage;
 use crate::swarm::assigner::{Job, assign};
+use crate::swarm::avoidance::{AVOID_CORRUPT, AVOID_UNREACHABLE};
 
 /// The server is left alone for so long about chunks that it gave to another node of the office before.
 const ASK_SERVER_AGAIN: Duration = Duration::from_millis(500);
@@ -30,6 +32,7 @@ impl Client {
             lengths: package.lengths.clone(),
             transit: (!package.planned.target).then(|| (me.name.clone(), leading.demand(digest, package.capacity()))),
             from_server,
+            doubted: leading.doubted(now, &me.name, &package.planned, FAILURES_TO_BRING_IN),
             lost_holders: excused.map(|names| names.iter().cloned().collect()).unwrap_or_default(),
         };
         let orders = assign(&mut leading.view, now, &job);
@@ -64,30 +67,33 @@ impl Client {
         Ok(())
     }
 
-    /// A member was not served: its assignment is void, and the holder is left out for a while.
+    /// A member was not served: its assignment is void, and the holder is left out for it for a while. What it says
+    /// concerns itself; others believe it only together with a second one ([`OfficeView::doubted`]).
+    ///
+    /// [`OfficeView::doubted`]: crate::swarm::office_view::OfficeView::doubted
     pub(in crate::client) fn account_unserved(&mut self, now: Instant, member: &NodeRef, unserved: Unserved) {
-        let is_me = *member == self.config.me;
+        let me = &self.config.me;
         let Some(leading) = &mut self.leading else { return };
-        if let (UnservedReason::Corrupt, Some(holder), true) = (&unserved.reason, &unserved.holder, is_me) {
+        let Unserved { digest, holder, runs, reason } = unserved;
+        if let (UnservedReason::Corrupt, Some(holder), true) = (&reason, &holder, member == me) {
             leading.view.distrust(holder, now + AVOID_CORRUPT);
         }
-        let avoid_until = match unserved.reason {
-            UnservedReason::Unreachable | UnservedReason::Refused => Some(now + AVOID_UNREACHABLE),
-            UnservedReason::Corrupt => Some(now + AVOID_CORRUPT),
-            UnservedReason::AlreadyGiven(_) => Some(now + ASK_SERVER_AGAIN),
-            UnservedReason::Missing | UnservedReason::Ended => None,
-        };
-        if let UnservedReason::AlreadyGiven(receiver) = &unserved.reason {
-            leading.excuse(now, unserved.digest, receiver, &unserved.runs);
+        if let (UnservedReason::AlreadyGiven(receiver), Some(package)) = (&reason, self.packages.get(&digest)) {
+            leading.excuse(now, &me.name, &package.planned, receiver, &runs);
         }
-        if unserved.reason == UnservedReason::Missing
-            && let Some(holder) = &unserved.holder
-            && let Some(on_holder) = leading.view.known_package(holder, unserved.digest)
-        {
-            on_holder.lose(&unserved.runs);
+        let is_known = holder.as_ref().is_none_or(|holder| leading.view.member(holder).is_some());
+        let Some(on_member) = leading.view.known_package(&member.name, digest) else { return };
+        let voided = on_member.unserved(&holder, &runs);
+        match (&holder, &reason) {
+            (None, UnservedReason::AlreadyGiven(_)) => on_member.avoided.pause(now, &None, ASK_SERVER_AGAIN),
+            (None, UnservedReason::Unreachable | UnservedReason::Refused) => {
+                on_member.avoided.pause(now, &None, AVOID_UNREACHABLE);
+            }
+            _ if is_known => on_member.avoided.unserved(now, &holder, &reason),
+            _ => {}
         }
-        if let Some(on_member) = leading.view.known_package(&member.name, unserved.digest) {
-            on_member.unserved(&unserved.holder, &unserved.runs, avoid_until);
+        if let (UnservedReason::Missing, Some(holder)) = (reason, holder.filter(|holder| *holder != me.name)) {
+            leading.take_for_missing(&holder, digest, &voided);
         }
     }
 
@@ -96,15 +102,34 @@ impl Client {
         let (Some(member), Some(leading)) = (to.node(), &mut self.leading) else { return };
         let Some(on_member) = leading.view.known_package(&member.name, order.digest) else { return };
         for assignment in order.assignments {
-            on_member.unserved(&assignment.holder.node_name().cloned(), &assignment.runs, None);
+            on_member.unserved(&assignment.holder.node_name().cloned(), &assignment.runs);
         }
     }
 }
 
 impl Leading {
+    /// A holder had not got what was assigned from it: it is not reckoned with for that until it says so again.
+    fn take_for_missing(&mut self, holder: &NodeName, digest: Digest, runs: &[ChunkRun]) {
+        if runs.is_empty() {
+            return;
+        }
+        if let Some(on_holder) = self.view.known_package(holder, digest) {
+            on_holder.lose(runs);
+        }
+        self.view.ask_for_inventory(holder);
+    }
+
     /// The server's ledger names a first receiver. Unless that node has the chunks or fetches them, the server may give
     /// them again. An order of the rendezvous point before this one may still be under way, so it gets some time.
-    fn excuse(&mut self, now: Instant, digest: Digest, receiver: &NodeName, runs: &[ChunkRun]) {
+    fn excuse(
+        &mut self,
+        now: Instant,
+        me: &NodeName,
+        planned: &PlannedPackage,
+        receiver: &NodeName,
+        runs: &[ChunkRun],
+    ) {
+        let digest = planned.digest;
         let live = self.view.is_live(now, receiver);
         let has_them =
             self.view.member(receiver).and_then(|member| member.packages.get(&digest)).is_some_and(|package| {
@@ -112,7 +137,8 @@ impl Leading {
                     .flat_map(|run| run.range())
                     .all(|index| package.available.contains(index) || package.assigned.contains_key(&index))
             });
-        if self.since + LOST_AFTER <= now && !(live && has_them) {
+        let doubted = self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(receiver);
+        if self.since + LOST_AFTER <= now && (!live || !has_them || doubted) {
             self.excused.entry(digest).or_default().insert(receiver.clone());
         }
     }

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use super::{LOST_AFTER, Leading};
+use super::{FAILURES_TO_BRING_IN, FAILURES_TO_BRING_IN_AGAIN, LOST_AFTER, Leading};
 use crate::chunk_set::{ChunkIndex, ChunkRun, runs_of};
 use crate::client::Client;
 use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
 use crate::digest::Digest;
-use crate::message::{Fetch, Grant, Holder, Inventory, Message, PackageInventory};
+use crate::message::{Fetch, Grant, Holder, Inventory, Message, PackageInventory, Unserved, UnservedReason};
 use crate::names::NodeName;
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
+use crate::plan::PlannedPackage;
 
 impl Client {
     /// Asks the parent office for what nobody here has.
@@ -17,15 +18,17 @@ impl Client {
         if self.config.central {
             return;
         }
-        let Some(parent) = self.parent() else { return };
         if !self.may_bring_in(now, digest) {
             return;
         }
+        self.look_at_parent(now, digest);
+        let Some(parent) = self.parent_node(now) else { return };
         let (Some(leading), Some(package)) = (&mut self.leading, self.packages.get_mut(&digest)) else { return };
         if package.state.error.is_some() {
             return;
         }
-        let (present, twice) = leading.view.spread(now, digest, package.capacity());
+        let doubted = leading.doubted(now, &self.config.me.name, &package.planned, FAILURES_TO_BRING_IN);
+        let (present, twice) = leading.view.spread(now, digest, package.capacity(), &doubted);
         // A transit office has no use of its own for a chunk: it brings in what its children wait for.
         let demand = (!package.planned.target).then(|| leading.demand(digest, package.capacity()));
         let runs = package.upstream.next_request(now, &present, demand.as_ref(), &package.lengths);
@@ -60,22 +63,9 @@ impl Client {
         if let Some(package) = self.packages.get_mut(&fetch.digest) {
             package.upstream.undelivered(now, &fetch.runs);
         }
-        if refused.is_none() || refused == Some(NOT_RENDEZVOUS_POINT) {
-            if self.parent_claim.as_ref().is_some_and(|(_, node)| Some(node) == to.node()) {
-                self.parent_claim = None;
-            } else {
-                self.parent_turn += 1;
-            }
+        if let Some(node) = to.node().filter(|_| refused.is_none() || refused == Some(NOT_RENDEZVOUS_POINT)) {
+            self.parent.is_none(node);
         }
-    }
-
-    /// The parent's rendezvous point as far as it is known, otherwise the next node of the parent that the plan names.
-    pub(in crate::client) fn parent(&self) -> Option<NodeRef> {
-        if let Some((_, node)) = &self.parent_claim {
-            return Some(node.clone());
-        }
-        let nodes = self.plan.as_ref().map(|plan| &plan.parent_nodes)?;
-        nodes.get(self.parent_turn % nodes.len().max(1)).cloned()
     }
 
     pub(in crate::client) fn take_grant(&mut self, now: Instant, from: &NodeRef, grant: Grant) -> Result<(), Refusal> {
@@ -85,18 +75,30 @@ impl Client {
         }
         let Some(package) = self.packages.get_mut(&grant.digest) else { return Ok(()) };
         package.upstream.promised(now, &grant.not_yet);
+        let mut declined = Vec::new();
         for order in grant.granted {
             let Holder::Node(holder) = order.holder else { continue };
-            if Some(&holder.office) == parent.as_ref() {
-                order.runs.iter().flat_map(|run| run.range()).for_each(|index| {
-                    package.upstream.granted(index, &holder);
-                });
+            if Some(&holder.office) != parent.as_ref() {
+                continue;
+            }
+            let chunks = order.runs.iter().flat_map(|run| run.range());
+            let refused: Vec<ChunkIndex> =
+                chunks.filter(|&index| !package.upstream.granted(now, index, &holder)).collect();
+            if !refused.is_empty() {
+                let (digest, reason) = (grant.digest, UnservedReason::Unreachable);
+                declined.push(Unserved { digest, holder: Some(holder.name), runs: runs_of(refused), reason });
             }
         }
+        let me = self.config.me.name.clone();
         for (receiver, runs) in grant.given_before {
-            let lost =
-                self.leading.as_ref().is_none_or(|leading| leading.has_lost(now, &receiver, grant.digest, &runs));
+            let lost = self
+                .leading
+                .as_ref()
+                .is_none_or(|leading| leading.has_lost(now, &me, &receiver, &package.planned, &runs));
             package.upstream.given_before(now, &receiver, lost, &runs);
+        }
+        for unserved in declined {
+            self.send_unserved(from, unserved);
         }
         self.hurry(now);
         Ok(())
@@ -134,18 +136,30 @@ impl Leading {
         let from_me = Some(me.clone());
         self.view.live(now).filter(|member| member.node.name != *me).any(|member| {
             let on_member = member.packages.get(&digest);
-            on_member.is_some_and(|package| package.state.error.is_none() && package.may_use(now, &from_me))
+            on_member.is_some_and(|package| {
+                let wants = package.state.error.is_none() && !package.available.is_full();
+                wants && package.may_use(now, &from_me) && !package.is_idle(now)
+            })
         })
     }
 
-    /// Whether a node that was given these chunks before is silent, or has not got them although it had its time.
-    fn has_lost(&self, now: Instant, node: &NodeName, digest: Digest, runs: &[ChunkRun]) -> bool {
+    /// Whether a node that was given these chunks before is silent, does not pass them on, or has not got them although
+    /// it had its time.
+    fn has_lost(
+        &self,
+        now: Instant,
+        me: &NodeName,
+        node: &NodeName,
+        planned: &PlannedPackage,
+        runs: &[ChunkRun],
+    ) -> bool {
         if self.since + LOST_AFTER > now {
             return false;
         }
         let mut chunks = runs.iter().flat_map(|run| run.range());
-        let on_node = self.view.member(node).and_then(|member| member.packages.get(&digest));
+        let on_node = self.view.member(node).and_then(|member| member.packages.get(&planned.digest));
         !self.view.is_live(now, node)
+            || self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(node)
             || on_node.is_some_and(|package| chunks.any(|index| !package.available.contains(index)))
     }
 }

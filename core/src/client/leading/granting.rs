@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{AVOID_UNREACHABLE, Leading, Link};
+use super::{FAILURES_TO_BRING_IN, Leading, Link};
 use crate::chunk_set::{ChunkIndex, ChunkSet, runs_of};
 use crate::client::Client;
 use crate::client::event::{NOT_GRANTED, NOT_READY, NOT_RENDEZVOUS_POINT, Refusal};
@@ -29,7 +29,8 @@ impl Client {
         let capacity = package.capacity();
         let ledger = leading.links.entry(link.clone()).or_default();
         let answer = ledger.ask(fetch.digest, &from.name, &fetch.runs, capacity, &fetch.lost_holders);
-        let (granted, not_yet) = leading.grant(now, &link, fetch.digest, from, &answer.open, capacity);
+        let (granted, not_yet) =
+            leading.grant(now, &self.config.me.name, &link, fetch.digest, from, &answer.open, capacity);
         if !not_yet.is_empty() {
             let promise =
                 leading.waiting.entry((link, fetch.digest)).or_insert_with(|| (from.clone(), ChunkSet::new(capacity)));
@@ -74,13 +75,15 @@ impl Client {
             let capacity = package.capacity();
             let mut open = wanted.clone();
             open.intersect_with(
-                present.entry(*digest).or_insert_with(|| leading.view.spread(now, *digest, capacity).0),
+                present
+                    .entry(*digest)
+                    .or_insert_with(|| leading.view.spread(now, *digest, capacity, &BTreeSet::new()).0),
             );
             if open.is_empty() || package.planned.paused {
                 return true;
             }
             let open: Vec<ChunkIndex> = open.iter().take(RUNS_MAX).collect();
-            let (granted, not_yet) = leading.grant(now, link, *digest, asker, &open, capacity);
+            let (granted, not_yet) = leading.grant(now, &self.config.me.name, link, *digest, asker, &open, capacity);
             open.iter().filter(|index| !not_yet.contains(index)).for_each(|&index| {
                 wanted.remove(index);
             });
@@ -107,11 +110,14 @@ impl Client {
         let Some(leading) = &mut self.leading else {
             return Err(Refusal::new(NOT_RENDEZVOUS_POINT, "this node is not the rendezvous point of its office"));
         };
-        leading.links.entry(link).or_default().take_back(unserved.digest, &from.name, &unserved.runs);
-        if let Some(holder) = unserved.holder
-            && !matches!(unserved.reason, UnservedReason::Missing | UnservedReason::Ended)
-        {
-            leading.avoided_for_children.insert(holder, now + AVOID_UNREACHABLE);
+        leading.links.entry(link.clone()).or_default().take_back(unserved.digest, &from.name, &unserved.runs);
+        if let Some(holder) = unserved.holder.filter(|holder| leading.view.member(holder).is_some()) {
+            // Rubbish may have become so on the way, and there may be no other holder: it is tried again sooner.
+            let reason = match unserved.reason {
+                UnservedReason::Corrupt => UnservedReason::Unreachable,
+                reason => reason,
+            };
+            leading.avoided_for_children.unserved(now, &(link, holder), &reason);
         }
         Ok(())
     }
@@ -144,17 +150,20 @@ impl Leading {
     }
 
     /// Names a holder for each chunk and notes it in the ledger. Returns the grants and what nobody has.
+    #[allow(clippy::too_many_arguments, reason = "a grant has as many sides")]
     fn grant(
         &mut self,
         now: Instant,
+        me: &NodeName,
         link: &Link,
         digest: Digest,
         asker: &NodeRef,
         open: &[ChunkIndex],
         capacity: u32,
     ) -> (Vec<Assignment>, Vec<ChunkIndex>) {
-        self.avoided_for_children.retain(|_, until| *until > now);
-        let avoid: BTreeSet<NodeName> = self.avoided_for_children.keys().cloned().collect();
+        let mut avoid = self.view.doubted(now, me, digest, FAILURES_TO_BRING_IN);
+        let by_child = self.avoided_for_children.iter(now).filter(|((of_link, _), _)| of_link == link);
+        avoid.extend(by_child.map(|((_, holder), _)| holder.clone()));
         let ledger = self.links.entry(link.clone()).or_default();
         let (mut by_holder, mut not_yet) = (BTreeMap::<Holder, Vec<ChunkIndex>>::new(), Vec::new());
         for &index in open {
@@ -173,3 +182,6 @@ impl Leading {
         (granted, not_yet)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,7 @@ impl Client {
         if delta.state.complete && !was_complete {
             leading.office_report_at = leading.office_report_at.min(now + REPORT_COMPLETION);
         }
-        leading.view.learn(&from.name, delta, capacity);
+        leading.view.learn(now, &from.name, delta, capacity);
     }
 
     /// Length of chunks as the manifest has it; chunks that it does not have count nothing.

@@ -1,5 +1,6 @@
 //! What the server hears of the office.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::client::{Client, OFFICE_REPORT_INTERVAL};
@@ -26,7 +27,8 @@ impl Client {
                     .filter_map(|member| Some((member.node.name.clone(), member.packages.get(&digest)?.state.clone())))
                     .chain((!package.is_prepared()).then(|| (self.config.me.name.clone(), package.state.clone())))
                     .collect();
-                let available = leading.view.spread(now, digest, package.capacity()).0.to_bytes().into();
+                let available = leading.view.spread(now, digest, package.capacity(), &BTreeSet::new()).0;
+                let available = available.to_bytes().into();
                 OfficePackage { digest, available, nodes }
             })
             .collect();

@@ -1,10 +1,10 @@
 //! What holders are told, and when.
 
 use super::super::event::Event;
-use super::super::fixture::{CHUNKS, client, node, plan, planned, prepare, start, steered, take_plan};
+use super::super::fixture::{CHUNKS, client, drain, node, plan, planned, prepare, start, steered, take_plan};
 use super::*;
 use crate::distribution::Priority;
-use crate::message::TransferId;
+use crate::message::{Message, TransferId};
 use crate::office::OfficeType;
 use crate::plan::Plan;
 
@@ -39,6 +39,26 @@ fn fetching_beside_urgent() -> (Client, Instant, Plan, TransferId) {
     (client, now, plan, transfer)
 }
 
+fn limited(bits_per_second: u64) -> TransferPace {
+    TransferPace { bits_per_second, makes_way: false }
+}
+
+type Asked = Vec<(TransferId, TransferPace)>;
+type Steered = Vec<(TransferId, ControlSignal)>;
+
+/// The paces with which transfers were asked for, and what holders were told since.
+fn asked_and_steered(client: &mut Client) -> (Asked, Steered) {
+    let (mut asked, mut steered) = (Vec::new(), Vec::new());
+    for output in drain(client) {
+        match output {
+            Output::Send { message: Message::Want(want), .. } => asked.push((want.transfer, want.pace)),
+            Output::Steer { transfer, signal } => steered.push((transfer, signal)),
+            _ => {}
+        }
+    }
+    (asked, steered)
+}
+
 fn makes_way(transfer: TransferId) -> Vec<(TransferId, ControlSignal)> {
     vec![(transfer, ControlSignal::Class(ContentClass::Background))]
 }
@@ -51,7 +71,9 @@ fn goes_on(transfer: TransferId) -> Vec<(TransferId, ControlSignal)> {
 fn ceiling_is_divided_among_the_transfers_that_run() {
     let (mut client, now, _, [one, two]) = fetching_two(CEILING);
     let rate = ControlSignal::Rate;
-    assert_eq!(steered(&mut client), [(one, rate(CEILING)), (one, rate(CEILING / 2)), (two, rate(CEILING / 2))]);
+    let (asked, steered_first) = asked_and_steered(&mut client);
+    assert_eq!(asked, [(one, limited(CEILING)), (two, limited(CEILING / 2))], "the first byte keeps to its share");
+    assert_eq!(steered_first, [(one, rate(CEILING / 2))]);
     client.handle(now, Event::TransferEnded { transfer: one, failure: None });
     assert_eq!(steered(&mut client), [(two, rate(CEILING))]);
 }
@@ -127,7 +149,8 @@ fn transfer_that_begins_beside_a_more_urgent_package_makes_way_at_once() {
     steered(&mut client);
     let digest = plan.packages[1].digest;
     let next = start(&mut client, now, node("store", "store-2"), ContentClass::Foreground, digest);
-    assert_eq!(steered(&mut client), makes_way(next));
+    let pace = TransferPace { bits_per_second: 0, makes_way: true };
+    assert_eq!(asked_and_steered(&mut client), (vec![(next, pace)], vec![]), "from the first byte on");
 }
 
 #[test]

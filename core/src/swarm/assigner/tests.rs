@@ -28,6 +28,7 @@ fn job(chunks: usize, from_server: bool) -> Job {
         lengths: vec![64 << 10; chunks].into(),
         transit: None,
         from_server,
+        doubted: BTreeSet::new(),
         lost_holders: Vec::new(),
     }
 }
@@ -38,7 +39,7 @@ fn first_holder_is_asked_once_for_each_chunk() {
     let mut view = view(now, 4, 64);
     let job = job(64, false);
     let all = [ChunkRun { first: 0, count: 64 }];
-    view.package(&node("n1").name, job.digest, 64).unwrap().gain(&all);
+    view.package(&node("n1").name, job.digest, 64).unwrap().gain(now, &all);
     let orders = assign(&mut view, now, &job);
     let mut asked = ChunkSet::new(64);
     for run in orders.iter().flat_map(|(_, assignments)| assignments).flat_map(|order| &order.runs) {
@@ -57,18 +58,18 @@ fn second_copies_of_chunks_that_come_one_by_one_are_spread_over_the_members() {
     let mut second_holders: BTreeMap<NodeName, u32> = BTreeMap::new();
     for index in 0..64 {
         let come = [ChunkRun { first: index, count: 1 }];
-        view.package(&node("n1").name, job.digest, 64).unwrap().gain(&come);
+        view.package(&node("n1").name, job.digest, 64).unwrap().gain(now, &come);
         let orders = assign(&mut view, now, &job);
         for (member, assignments) in orders {
             let chunks: u32 = assignments.iter().flat_map(|order| &order.runs).map(|run| run.count).sum();
             *second_holders.entry(member.name.clone()).or_default() += chunks;
             for run in assignments.iter().flat_map(|order| &order.runs) {
-                view.package(&member.name, job.digest, 64).unwrap().gain(&[*run]);
+                view.package(&member.name, job.digest, 64).unwrap().gain(now, &[*run]);
             }
         }
         // The others have nothing of it yet: only first copies are counted.
         for n in 2..=5 {
-            view.package(&node(&format!("n{n}")).name, job.digest, 64).unwrap().gain(&come);
+            view.package(&node(&format!("n{n}")).name, job.digest, 64).unwrap().gain(now, &come);
         }
     }
     assert_eq!(second_holders.len(), 4, "{second_holders:?}");
@@ -81,7 +82,7 @@ fn claims_of_a_member_that_sent_rubbish_do_not_keep_chunks_from_coming() {
     let mut view = view(now, 3, 8);
     let job = job(8, true);
     let (liar, all) = (node("n3").name, [ChunkRun { first: 0, count: 8 }]);
-    view.package(&liar, job.digest, 8).unwrap().gain(&all);
+    view.package(&liar, job.digest, 8).unwrap().gain(now, &all);
     view.distrust(&liar, now + Duration::from_secs(60));
     let orders = assign(&mut view, now, &job);
     let holders: Vec<&Holder> =
@@ -118,7 +119,7 @@ fn silent_holder_is_not_named() {
     let now = Instant::now();
     let mut view = view(now, 2, 4);
     let job = job(4, false);
-    view.package(&node("n1").name, job.digest, 4).unwrap().gain(&[ChunkRun { first: 0, count: 4 }]);
+    view.package(&node("n1").name, job.digest, 4).unwrap().gain(now, &[ChunkRun { first: 0, count: 4 }]);
     let later = now + crate::swarm::office_view::MEMBER_SILENCE;
     view.heard(later, &node("n2"), 1, 1);
     assert!(assign(&mut view, later, &job).is_empty());

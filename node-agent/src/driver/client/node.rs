@@ -222,10 +222,10 @@ impl Node {
                 self.expected.expect(transfer, from, class, digest, &runs);
             }
             Output::Steer { transfer, signal } => self.steer(transfer, signal),
-            Output::Serve { to, class, transfer, digest, runs } => {
+            Output::Serve { to, class, transfer, digest, runs, pace } => {
                 let context = self.context.clone();
                 let serving = async move {
-                    let sending = Sending { to: to.address, class, transfer, digest, runs };
+                    let sending = Sending { to: to.address, class, transfer, digest, runs, pace };
                     match send_chunks(&context.transport, &context.store, sending).await {
                         Ok(damaged) if !damaged.is_empty() => {
                             context.tell(Event::ChunksLost { digest, runs: damaged }).await;

@@ -211,12 +211,12 @@ impl Node {
             ServerOutput::SendPlan { to, class, plan } => self.send_plan(to, class, plan),
             ServerOutput::Ingest { distribution } => self.ingests.start(distribution),
             ServerOutput::CancelIngest { key } => self.ingests.cancel(&key),
-            ServerOutput::Serve { to, transfer, digest, runs } => {
+            ServerOutput::Serve { to, transfer, digest, runs, pace } => {
                 let (transport, store, events) =
                     (self.parts.transport.clone(), self.parts.store.clone(), self.events.clone());
                 let serving = async move {
                     let class = ContentClass::Foreground;
-                    let sending = Sending { to: to.address, class, transfer, digest, runs };
+                    let sending = Sending { to: to.address, class, transfer, digest, runs, pace };
                     match send_chunks(&transport, &store, sending).await {
                         Ok(damaged) if !damaged.is_empty() => {
                             tracing::error!(%digest, "the library is damaged: run peerdist verify");
