@@ -81,7 +81,7 @@ impl Client {
             Message::Inventory(_) if to_leader => self.inventory_due = true,
             Message::Want(want) => self.want_failed(now, want.transfer, refused),
             Message::Fetch(fetch) => self.fetch_failed(now, to, &fetch, refused.as_deref()),
-            Message::Assign(assign) => self.assign_failed(to, assign),
+            Message::Assign(assign) => self.assign_failed(now, to, assign, refused.is_some()),
             Message::Handover { .. } => self.handover_declined(now, to),
             Message::Complete { digest, .. } => {
                 if let Some(package) = self.packages.get_mut(&digest) {

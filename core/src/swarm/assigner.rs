@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::office_view::{ChunkLengths, OfficeView};
+use super::office_view::{Assigned, ChunkLengths, OfficeView};
 use crate::chunk_set::{ChunkIndex, ChunkSet, runs_of};
 use crate::digest::Digest;
 use crate::message::{ASSIGNMENTS_MAX, Assignment, Holder, RUNS_MAX};
@@ -121,7 +121,7 @@ impl Round<'_> {
         }
         let in_flight: u64 = bytes_of(package.assigned.keys(), lengths);
         let from_server: u64 = bytes_of(
-            package.assigned.iter().filter(|(_, (holder, _))| holder.is_none()).map(|(index, _)| index),
+            package.assigned.iter().filter(|(_, assigned)| assigned.holder.is_none()).map(|(index, _)| index),
             lengths,
         );
         let room = MEMBER_WINDOW_BYTES.saturating_sub(in_flight).min(TURN_BYTES);
@@ -144,7 +144,7 @@ impl Round<'_> {
             self.spoken.insert(index);
             given += bytes;
             if let Some(package) = view.known_package(&member.name, self.job.digest) {
-                package.assigned.insert(index, (name, self.now));
+                package.assigned.insert(index, Assigned::new(self.now, name));
             }
             self.orders.entry(member.name.clone()).or_default().entry(holder.clone()).or_default().push(index);
             last = Some(holder);
@@ -238,9 +238,9 @@ impl Round<'_> {
 fn busy_holders(view: &OfficeView, now: Instant, lengths: &ChunkLengths) -> BTreeMap<Option<NodeName>, u64> {
     let mut busy = BTreeMap::new();
     for package in view.live(now).flat_map(|member| member.packages.values()) {
-        for (index, (holder, _)) in &package.assigned {
+        for (index, assigned) in &package.assigned {
             let bytes = lengths.get(*index as usize).copied().unwrap_or(0);
-            *busy.entry(holder.clone()).or_default() += u64::from(bytes);
+            *busy.entry(assigned.holder.clone()).or_default() += u64::from(bytes);
         }
     }
     busy

@@ -20,6 +20,8 @@ pub const ASSIGNMENT_LIFETIME: Duration = Duration::from_secs(30);
 const IDLE_AFTER: Duration = Duration::from_secs(10);
 /// So many members besides the rendezvous point have to doubt another one.
 const DOUBTERS_MIN: usize = 2;
+/// An order without an answer may have arrived all the same: it is void after this time, unless its chunks come.
+pub const UNANSWERED_LIFETIME: Duration = Duration::from_secs(5);
 /// Most packages of a member of which reports are kept until their manifest is here.
 const EARLY_PACKAGES_MAX: usize = 256;
 /// Most members an office has.
@@ -47,13 +49,31 @@ pub struct Member {
     inventory_wanted: bool,
 }
 
+/// A chunk that a member was told to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// From whom; `None` is the server.
+    pub holder: Option<NodeName>,
+    /// When it was told.
+    pub since: Instant,
+    /// When that is void.
+    until: Instant,
+}
+
+impl Assigned {
+    /// Assigned now.
+    pub fn new(now: Instant, holder: Option<NodeName>) -> Self {
+        Self { holder, since: now, until: now + ASSIGNMENT_LIFETIME }
+    }
+}
+
 /// One package on a member.
 #[derive(Debug)]
 pub struct MemberPackage {
     /// Verified and readable there.
     pub available: ChunkSet,
-    /// What it was told to fetch, from whom, and when.
-    pub assigned: BTreeMap<ChunkIndex, (Option<NodeName>, Instant)>,
+    /// What it was told to fetch.
+    pub assigned: BTreeMap<ChunkIndex, Assigned>,
     /// Holders that did not serve this member, or served it rubbish.
     pub avoided: Avoided<Option<NodeName>>,
     /// When a chunk came last.
@@ -79,15 +99,15 @@ impl MemberPackage {
             if self.available.insert(index) {
                 self.gained_at = Some(now);
             }
-            if let Some((holder, _)) = self.assigned.remove(&index) {
-                self.avoided.delivered(&holder);
+            if let Some(assigned) = self.assigned.remove(&index) {
+                self.avoided.delivered(&assigned.holder);
             }
         }
     }
 
     /// Whether it was told long ago to fetch something and nothing has come since: it is no use as a second holder.
     pub fn is_idle(&self, now: Instant) -> bool {
-        let waits_since = self.assigned.values().map(|(_, since)| *since).min();
+        let waits_since = self.assigned.values().map(|assigned| assigned.since).min();
         waits_since.is_some_and(|since| self.gained_at.map_or(since, |at| at.max(since)) + IDLE_AFTER <= now)
     }
 
@@ -102,12 +122,21 @@ impl MemberPackage {
     /// Voids assignments to that holder for these chunks. Returns those that there were.
     pub fn unserved(&mut self, holder: &Option<NodeName>, runs: &[ChunkRun]) -> Vec<ChunkRun> {
         let capacity = self.available.capacity();
-        let assigned = |index: &ChunkIndex| self.assigned.get(index).is_some_and(|(assigned, _)| assigned == holder);
+        let assigned = |index: &ChunkIndex| self.assigned.get(index).is_some_and(|assigned| assigned.holder == *holder);
         let voided: Vec<ChunkIndex> = indices_of(runs, capacity).filter(assigned).collect();
         for index in &voided {
             self.assigned.remove(index);
         }
         runs_of(voided)
+    }
+
+    /// Nobody knows whether the member heard of its assignments to that holder for these chunks.
+    pub fn unanswered(&mut self, now: Instant, holder: &Option<NodeName>, runs: &[ChunkRun]) {
+        for index in indices_of(runs, self.available.capacity()) {
+            if let Some(assigned) = self.assigned.get_mut(&index).filter(|assigned| assigned.holder == *holder) {
+                assigned.until = assigned.until.min(now + UNANSWERED_LIFETIME);
+            }
+        }
     }
 
     /// Whether the member may fetch from that holder now.
@@ -171,7 +200,9 @@ impl OfficeView {
     /// [`OfficeView::take_early`], or the member has to say it again.
     pub fn learn(&mut self, now: Instant, member: &NodeName, delta: PackageDelta, capacity: Option<u32>) {
         let Some(member) = self.members.get_mut(member) else { return };
-        if let Some(capacity) = capacity {
+        // The manifest may have come and gone: a store that refused the package makes ready for it again.
+        let known = member.packages.get(&delta.digest).map(|package| package.available.capacity());
+        if let Some(capacity) = capacity.or(known) {
             let package = member.packages.entry(delta.digest).or_insert_with(|| MemberPackage::new(capacity));
             package.gain(now, &delta.available);
             package.lose(&delta.lost);
@@ -316,7 +347,7 @@ impl OfficeView {
         for member in self.members.values_mut() {
             let live = member.last_report + MEMBER_SILENCE > now;
             let Some(package) = member.packages.get_mut(&digest) else { continue };
-            package.assigned.retain(|_, (_, since)| live && *since + ASSIGNMENT_LIFETIME > now);
+            package.assigned.retain(|_, assigned| live && assigned.until > now);
             package.assigned.keys().for_each(|&index| {
                 spoken.insert(index);
             });

@@ -14,6 +14,7 @@ use crate::peer::{NodeRef, Peer};
 use crate::plan::PlannedPackage;
 use crate::swarm::assigner::{Job, assign};
 use crate::swarm::avoidance::{AVOID_CORRUPT, AVOID_UNREACHABLE};
+use crate::swarm::office_view::UNANSWERED_LIFETIME;
 
 /// The server is left alone for so long about chunks that it gave to another node of the office before.
 const ASK_SERVER_AGAIN: Duration = Duration::from_millis(500);
@@ -97,13 +98,20 @@ impl Client {
         }
     }
 
-    /// The order is void. Whether the member is dead shows in its silence: perhaps only the answer was lost.
-    pub(in crate::client) fn assign_failed(&mut self, to: &Peer, order: Assign) {
+    /// An order that was refused is void. One without an answer may have arrived: given to somebody else at once, its
+    /// chunks would come twice, and the server would take the first receiver for lost.
+    pub(in crate::client) fn assign_failed(&mut self, now: Instant, to: &Peer, order: Assign, refused: bool) {
         let (Some(member), Some(leading)) = (to.node(), &mut self.leading) else { return };
         let Some(on_member) = leading.view.known_package(&member.name, order.digest) else { return };
         for assignment in order.assignments {
-            on_member.unserved(&assignment.holder.node_name().cloned(), &assignment.runs);
+            let holder = assignment.holder.node_name().cloned();
+            if refused {
+                on_member.unserved(&holder, &assignment.runs);
+            } else {
+                on_member.unanswered(now, &holder, &assignment.runs);
+            }
         }
+        self.wake_at(now + UNANSWERED_LIFETIME);
     }
 }
 

@@ -22,7 +22,6 @@ use crate::telemetry::with_parent;
 use crate::transport::bulk::ControlSender;
 use crate::transport::{self, BulkReceive};
 
-
 /// The transfers that this node asked for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Expected(Arc<Mutex<BTreeMap<TransferId, ExpectedTransfer>>>);
