@@ -18,21 +18,35 @@ pub mod status;
 pub mod unknown_fields;
 pub mod vesc_endpoint;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
-pub use self::office::{Office, OfficeSpec};
+pub use self::office::{Office, OfficeSpec, OfficeStatus};
 pub use self::package_distribution::{PackageDistribution, PackageDistributionSpec};
 pub use self::quantity::Quantity;
 pub use self::status::PackageDistributionStatus;
-pub use self::vesc_endpoint::{VescEndpoint, VescEndpointSpec};
+pub use self::vesc_endpoint::{VescEndpoint, VescEndpointSpec, VescEndpointStatus};
 
 /// Group and version of every kind.
 pub const API_VERSION: &str = "peerdist.io/v1alpha1";
 
+/// `status.observedGeneration` of an object that nobody has looked at yet.
+pub const UNOBSERVED_GENERATION: i64 = -1;
+
 /// The definitions of all kinds, in the order of their names.
 pub fn definitions() -> [CustomResourceDefinition; 3] {
-    [Office::crd(), PackageDistribution::crd(), VescEndpoint::crd()]
+    [Office::crd(), PackageDistribution::crd(), VescEndpoint::crd()].map(with_first_status)
+}
+
+/// An object that nobody has looked at yet says so: no tool may take it for finished because it has no conditions.
+fn with_first_status(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas = definition.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    for schema in schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()) {
+        if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": UNOBSERVED_GENERATION})));
+        }
+    }
+    definition
 }
 
 /// A value in a spec that follows the schema and still cannot be used.

@@ -1,4 +1,8 @@
-//! The kind Office: a group of nodes on one LAN, and its place in the tree.
+//! The kind Office: a group of nodes on one LAN, and its place in the tree. `nodes` says which nodes of a cluster belong
+//! to it; what an operator reports is in `status`.
+
+mod nodes;
+mod status;
 
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use peerdist_core::names::{NameError, OfficeName};
@@ -6,6 +10,8 @@ use peerdist_core::office as core_office;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::nodes::{NodeSelection, NodeSelector, node_selection};
+pub use self::status::{OfficeNodeCounts, OfficeStatus};
 use crate::FieldError;
 use crate::quantity::Quantity;
 
@@ -16,20 +22,29 @@ use crate::quantity::Quantity;
     version = "v1alpha1",
     kind = "Office",
     plural = "offices",
+    status = "OfficeStatus",
     shortname = "off",
     category = "peerdist",
     derive = "PartialEq",
     doc = "A group of nodes on one LAN. Exactly one office, the Central Office, has no parent.",
     validation = Rule::new("!has(self.spec.parent) || self.spec.parent != self.metadata.name")
         .message("an office cannot be its own parent"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type", description = "How its nodes talk to each other"),
     printcolumn(name = "Parent", type_ = "string", json_path = ".spec.parent", description = "The office one level up"),
     printcolumn(name = "Limit", type_ = "string", json_path = ".spec.storage.limit", description = "Storage limit of a node"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.desired", description = "Nodes that belong to it"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.nodes.available", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.type != 'VPN' || has(self.parent)")
-    .message("a VPN office needs a parent: set spec.parent, or use the type Wired or WiFi for the Central Office"))]
+#[x_kube(
+    validation = Rule::new("self.type != 'VPN' || has(self.parent)")
+        .message("a VPN office needs a parent: set spec.parent, or use the type Wired or WiFi for the Central Office"),
+    validation = Rule::new("!has(self.nodeSelector) || !has(self.subnets)")
+        .message("an office has either spec.nodeSelector or spec.subnets: remove one of them")
+)]
 pub struct OfficeSpec {
     /// Name of the office one level up. Absent for the Central Office.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +53,20 @@ pub struct OfficeSpec {
     /// How the nodes of the office talk to each other.
     #[serde(default, rename = "type")]
     pub office_type: OfficeType,
+    /// The labels of its nodes in a Kubernetes cluster. Embedded mode counts nodes by annotation instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "NodeSelector")]
+    pub node_selector: Option<NodeSelector>,
+    /// Subnets such as 10.42.0.0/24: the nodes of a Kubernetes cluster whose InternalIP lies in one of them belong to
+    /// the office. Instead of nodeSelector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Vec<String>",
+        length(min = 1, max = 64),
+        inner(length(min = 4, max = 43), regex(pattern = r"^[0-9a-fA-F:.]+/[0-9]{1,3}$"))
+    )]
+    #[x_kube(validation = Rule::new("self.all(subnet, isCIDR(subnet))").message("a subnet is an address and a prefix length, such as 10.42.0.0/24"))]
+    pub subnets: Option<Vec<String>>,
     /// Where and how much a node of the office stores.
     #[serde(default)]
     pub storage: Storage,

@@ -35,6 +35,11 @@ const SUFFIXES: [(&str, u128); 13] = [
 pub struct Quantity(u64);
 
 impl Quantity {
+    /// That number.
+    pub fn new(value: u64) -> Self {
+        Self(value)
+    }
+
     /// The number.
     pub fn value(self) -> u64 {
         self.0

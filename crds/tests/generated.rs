@@ -93,7 +93,13 @@ fn rules_and_defaults_are_in_the_schema() {
         let list = schema["x-kubernetes-validations"].as_array().cloned().unwrap_or_default();
         list.iter().filter_map(|rule| rule["rule"].as_str().map(str::to_owned)).collect()
     };
-    assert_eq!(rules(&office["properties"]["spec"]), ["self.type != 'VPN' || has(self.parent)"]);
+    assert_eq!(
+        rules(&office["properties"]["spec"]),
+        ["self.type != 'VPN' || has(self.parent)", "!has(self.nodeSelector) || !has(self.subnets)"]
+    );
+    let subnets = &office["properties"]["spec"]["properties"]["subnets"];
+    assert_eq!(rules(subnets), ["self.all(subnet, isCIDR(subnet))"]);
+    assert_eq!(subnets["default"], Value::Null, "has(self.subnets) must not be true by default");
     assert_eq!(rules(&office).len(), 1);
     let spec = &distribution["properties"]["spec"];
     assert_eq!(rules(spec).len(), 3);
@@ -102,4 +108,23 @@ fn rules_and_defaults_are_in_the_schema() {
     assert_eq!(spec["properties"]["priority"]["default"], "Normal");
     assert_eq!(spec["properties"]["unpack"]["default"], "None");
     assert_eq!(spec["required"], serde_json::json!(["source", "version"]));
+}
+
+#[test]
+fn every_kind_has_a_status_that_says_when_nobody_has_looked_yet() {
+    for definition in peerdist_crds::definitions() {
+        let version = &definition.spec.versions[0];
+        assert!(version.subresources.as_ref().is_some_and(|subresources| subresources.status.is_some()));
+        let default = &schema(&definition)["properties"]["status"]["default"];
+        assert_eq!(*default, serde_json::json!({"observedGeneration": -1}));
+    }
+}
+
+#[test]
+fn the_first_columns_are_ready_message_and_age() {
+    for definition in peerdist_crds::definitions() {
+        let columns = definition.spec.versions[0].additional_printer_columns.iter().flatten();
+        let names: Vec<&str> = columns.map(|column| column.name.as_str()).take(3).collect();
+        assert_eq!(names, ["Ready", "Message", "Age"], "{}", definition.spec.names.kind);
+    }
 }

@@ -225,7 +225,7 @@ mod tests {
         };
         let field = |field: &str, reason: &str| (field.to_owned(), reason.to_owned());
         assert_eq!(parse("{typ: Wired}"), [field("spec.typ", "UnknownField")]);
-        assert_eq!(parse("{nodeSelector: {}}"), [field("spec.nodeSelector", "UnknownField")]);
+        assert_eq!(parse("{firewall: {}}"), [field("spec.firewall", "UnknownField")]);
         assert_eq!(parse("{type: Wireless}"), [field("spec.type", "InvalidValue")]);
         assert_eq!(parse("{parent: 7}"), [field("spec.parent", "InvalidValue")]);
         assert_eq!(parse("{storage: {limit: 50GB}}"), [field("spec.storage.limit", "InvalidValue")]);

@@ -1,0 +1,31 @@
+//! The status of an Office: how many nodes it has, and conditions. Written by the operator alone.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How an office stands in the cluster.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OfficeStatus {
+    /// Generation of the object that the conditions speak about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Counts of nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<OfficeNodeCounts>,
+    /// Ready, Accepted, Stalled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Counts of the nodes of an office.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OfficeNodeCounts {
+    /// That should run a client.
+    pub desired: i32,
+    /// Whose client is of the latest form and available.
+    pub available: i32,
+}
