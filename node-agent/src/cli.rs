@@ -5,6 +5,7 @@ mod doctor;
 mod exit;
 mod options;
 mod ports;
+mod prepare_storage;
 mod progress;
 mod roles;
 mod status;
@@ -43,6 +44,8 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     /// Hash everything that is held again and name what is wrong
     Verify(verify::VerifyOptions),
+    /// Make a storage directory and give it to the agent's user, for an init container
+    PrepareStorage(prepare_storage::PrepareStorageOptions),
 }
 
 /// Parses the arguments of the process, runs the command and says how it ended.
@@ -57,6 +60,7 @@ pub fn run() -> ExitStatus {
         Command::Ports(options) => ports::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Verify(options) => verify::run(&options),
+        Command::PrepareStorage(options) => prepare_storage::run(&options),
     }
 }
 
