@@ -1,0 +1,35 @@
+//! The Kubernetes operator: reads Offices, PackageDistributions and VescEndpoints and makes the cluster what they say.
+//!
+//! In reading order: [`run`] wires everything and [`options`], [`settings`] say with what. [`fleet`] judges all offices
+//! together: which form one tree, and which node belongs to which. [`office`], [`package`] and [`vesc`] are the
+//! controllers, each reads as dereference, validate, build, apply, status; [`server`] is what the Central Office has
+//! besides. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
+//! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches,
+//! [`metrics`], [`http`] and [`telemetry`] show how it goes.
+//!
+//! Not here: what the server and the clients do, certificates, enrolment, and the chart.
+
+pub mod apply;
+pub mod conditions;
+pub mod context;
+pub mod fleet;
+pub mod http;
+pub mod lease;
+pub mod metrics;
+pub mod names;
+pub mod nodes;
+pub mod office;
+pub mod options;
+pub mod package;
+mod planner;
+mod pod;
+pub mod run;
+pub mod server;
+pub mod settings;
+pub mod status;
+pub mod telemetry;
+pub mod vesc;
+pub mod watches;
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,7 @@
+//! The command `peerdist-operator`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerdist_operator::run::main()
+}

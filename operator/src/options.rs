@@ -1,0 +1,24 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Makes a cluster what its Offices say.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "peerdist-operator", version)]
+pub struct Options {
+    /// File with the settings of clients and server
+    #[arg(long, value_name = "FILE", env = "PEERDIST_SETTINGS")]
+    pub settings: PathBuf,
+    /// Namespace of everything that it makes
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "peerdist")]
+    pub namespace: String,
+    /// Name under which it takes part in the election; made unique by number and time of the process
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "peerdist-operator")]
+    pub name: String,
+    /// Address of metrics and health
+    #[arg(long, value_name = "ADDRESS", env = "PEERDIST_HTTP_ADDRESS", default_value = "0.0.0.0:9763")]
+    pub http_address: SocketAddr,
+}

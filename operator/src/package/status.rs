@@ -1,0 +1,161 @@
+//! What a PackageDistribution's conditions say, from the counts that the server reports. Pure. Counts of an older
+//! generation say nothing, and nothing is ready where there is no node. Messages carry no counts: a condition changes
+//! when its meaning does.
+
+use peerdist_crds::{PackageDistribution, PackageDistributionStatus};
+
+use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, accepted, holds};
+
+/// How many nodes the cluster expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expectation {
+    /// That should hold the package.
+    pub nodes: i32,
+    /// Of the Central Office, through which every package passes.
+    pub central_nodes: i32,
+}
+
+/// The conditions of a distribution that is acted upon.
+pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Finding> {
+    let status = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation;
+    let heard = status.progress_generation.is_some() && status.progress_generation == generation;
+    let progress = heard.then_some(&status);
+    let ingested = ingested(progress);
+    let distributed = distributed(progress, expectation);
+    let was_ready = holds(&status.conditions, READY, generation);
+    let paused = object.spec.rollout.paused;
+    let ready = ready(&ingested, &distributed, paused, was_ready);
+    accepted().into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
+}
+
+fn ingested(progress: Option<&PackageDistributionStatus>) -> Finding {
+    match progress {
+        None => Finding::unknown(INGESTED, "NotReported", "the server has not reported about this generation"),
+        Some(PackageDistributionStatus { digest: Some(_), .. }) => {
+            Finding::yes(INGESTED, "Signed", "the package is fetched, checked and signed")
+        }
+        Some(_) => Finding::no(INGESTED, "Fetching", "the server fetches the package"),
+    }
+}
+
+fn distributed(progress: Option<&PackageDistributionStatus>, expectation: Expectation) -> Finding {
+    let Some(progress) = progress else {
+        return Finding::unknown(DISTRIBUTED, "NotReported", "the server has not reported about this generation");
+    };
+    let nodes = progress.nodes.unwrap_or_default();
+    if expectation.central_nodes == 0 {
+        let message = "no node belongs to the Central Office, through which every package passes";
+        Finding::no(DISTRIBUTED, "NoCentralNodes", message)
+    } else if expectation.nodes == 0 {
+        Finding::no(DISTRIBUTED, "NoNodes", "no node belongs to the offices of the package")
+    } else if nodes.failed > 0 {
+        Finding::no(DISTRIBUTED, "NodesFailed", "an error stops some nodes: see status.slowest")
+    } else if nodes.complete > 0 && nodes.complete.saturating_add(nodes.unreachable) >= expectation.nodes {
+        Finding::yes(DISTRIBUTED, "Complete", "every node that can be reached holds the package")
+    } else {
+        Finding::no(DISTRIBUTED, "InProgress", "nodes are still receiving: see status.percent")
+    }
+}
+
+fn paused_finding(paused: bool) -> Finding {
+    match paused {
+        true => Finding::yes(PAUSED, "Requested", "spec.rollout.paused is set: nothing moves"),
+        false => Finding::no(PAUSED, "NotRequested", "spec.rollout.paused is not set"),
+    }
+}
+
+/// Nodes that join later do not take back what was said of this generation.
+fn ready(ingested: &Finding, distributed: &Finding, paused: bool, was_ready: bool) -> Finding {
+    if was_ready || (ingested.is_true() && distributed.is_true()) {
+        return Finding::yes(READY, "Complete", "every node that can be reached holds the package");
+    }
+    if paused {
+        return Finding::no(READY, "Paused", "spec.rollout.paused is set: nothing moves");
+    }
+    let cause = if ingested.is_true() { distributed } else { ingested };
+    Finding::no(READY, cause.reason(), cause.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::conditions::{find, merge};
+
+    const THREE: Expectation = Expectation { nodes: 3, central_nodes: 1 };
+
+    fn package(status: Value, paused: bool) -> PackageDistribution {
+        let spec = json!({"version": "1", "source": {"uri": "https://a/b"}, "rollout": {"paused": paused}});
+        let metadata = json!({"name": "app", "namespace": "retail", "generation": 2});
+        let object = json!({
+            "apiVersion": peerdist_crds::API_VERSION, "kind": "PackageDistribution",
+            "metadata": metadata, "spec": spec, "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn progress(generation: i64, complete: i32, failed: i32, unreachable: i32) -> Value {
+        let nodes = json!({"targeted": 3, "complete": complete, "failed": failed, "unreachable": unreachable});
+        json!({"progressGeneration": generation, "digest": "blake3:00", "nodes": nodes})
+    }
+
+    fn ready(object: &PackageDistribution, expectation: Expectation) -> (String, String) {
+        let conditions = merge(&[], &derive(object, expectation), Some(2), Timestamp::UNIX_EPOCH);
+        let condition = find(&conditions, READY).unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    }
+
+    #[test]
+    fn ready_is_never_said_too_early() {
+        let none = Expectation { nodes: 0, central_nodes: 1 };
+        let no_central = Expectation { nodes: 3, central_nodes: 0 };
+        let fetching = json!({"progressGeneration": 2, "nodes": {"complete": 3}});
+        for (status, expectation, expected) in [
+            (json!({}), THREE, "NotReported"),
+            (json!({"observedGeneration": -1}), THREE, "NotReported"),
+            (progress(1, 3, 0, 0), THREE, "NotReported"),
+            (fetching, THREE, "Fetching"),
+            (progress(2, 0, 0, 0), none, "NoNodes"),
+            (progress(2, 3, 0, 0), no_central, "NoCentralNodes"),
+            (progress(2, 2, 0, 0), THREE, "InProgress"),
+            (progress(2, 0, 0, 3), THREE, "InProgress"),
+            (progress(2, 2, 1, 0), THREE, "NodesFailed"),
+        ] {
+            let object = package(status.clone(), false);
+            assert_eq!(ready(&object, expectation), ("False".to_owned(), expected.to_owned()), "{status}");
+        }
+    }
+
+    #[test]
+    fn ready_is_said_when_all_that_can_be_reached_hold_it() {
+        let yes = ("True".to_owned(), "Complete".to_owned());
+        assert_eq!(ready(&package(progress(2, 3, 0, 0), false), THREE), yes);
+        assert_eq!(ready(&package(progress(2, 2, 0, 1), false), THREE), yes);
+    }
+
+    #[test]
+    fn nodes_that_join_later_do_not_take_it_back_but_a_new_generation_does() {
+        let with_ready = |generation: i64| {
+            let mut status = progress(2, 3, 0, 0);
+            status["conditions"] = json!([{
+                "type": "Ready", "status": "True", "reason": "Complete", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
+            }]);
+            package(status, false)
+        };
+        let more = Expectation { nodes: 9, central_nodes: 1 };
+        assert_eq!(ready(&with_ready(2), more).0, "True");
+        assert_eq!(ready(&with_ready(1), more), ("False".to_owned(), "InProgress".to_owned()));
+    }
+
+    #[test]
+    fn a_paused_distribution_says_so() {
+        let object = package(progress(2, 1, 0, 0), true);
+        assert_eq!(ready(&object, THREE), ("False".to_owned(), "Paused".to_owned()));
+        let conditions = merge(&[], &derive(&object, THREE), Some(2), Timestamp::UNIX_EPOCH);
+        assert!(holds(&conditions, PAUSED, Some(2)));
+    }
+}

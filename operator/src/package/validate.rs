@@ -1,0 +1,143 @@
+//! Whether a PackageDistribution can be acted upon: its own fields, its source as a cluster allows it, and the offices
+//! it names.
+
+use std::str::FromStr;
+
+use peerdist_core::distribution::{Distribution, SourceUri};
+use peerdist_core::names::OfficeName;
+use peerdist_crds::{FieldError, PackageDistribution};
+
+use crate::fleet::{Fleet, Refusal};
+
+/// A distribution that can be acted upon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidPackage {
+    /// What it says.
+    pub distribution: Distribution,
+    /// The offices that should hold it, at least one.
+    pub offices: Vec<OfficeName>,
+    /// The Central Office.
+    pub central: OfficeName,
+}
+
+/// Checks a distribution against the offices.
+///
+/// # Errors
+/// [`Refusal`] with the field and what to do.
+pub fn validate(object: &PackageDistribution, fleet: &Fleet) -> Result<ValidPackage, Refusal> {
+    let distribution = peerdist_crds::package_distribution::validate(object, source(&object.spec.source.uri))
+        .map_err(|errors| Refusal::from_fields(&errors))?;
+    let central = fleet.central().and_then(|name| OfficeName::new(name).ok()).ok_or_else(no_central_office)?;
+    let matching = fleet.accepted().map(|office| &office.office).filter(|office| distribution.offices.matches(office));
+    let offices: Vec<OfficeName> = matching.map(|office| office.name.clone()).collect();
+    if offices.is_empty() {
+        return Err(no_office(&distribution));
+    }
+    Ok(ValidPackage { distribution, offices, central })
+}
+
+/// A path of the server's machine is nothing that a user of a cluster may name.
+fn source(uri: &str) -> Result<SourceUri, FieldError> {
+    let field = "spec.source.uri";
+    match SourceUri::from_str(uri) {
+        Ok(SourceUri::File(_)) => {
+            let message = "a path of the server's machine is not allowed in a cluster: expected http:// or https://; \
+                           put the file on a web server";
+            Err(FieldError::new(field, "FileSourceNotAllowed", message))
+        }
+        Ok(uri) => Ok(uri),
+        Err(error) => Err(FieldError::new(field, error.reason(), error.to_string())),
+    }
+}
+
+fn no_central_office() -> Refusal {
+    Refusal {
+        field: String::new(),
+        reason: "NoCentralOffice",
+        message: "there is no Central Office: expected one accepted Office without spec.parent; add it, or see its \
+                  conditions"
+            .to_owned(),
+        stalled: false,
+    }
+}
+
+fn no_office(distribution: &Distribution) -> Refusal {
+    Refusal {
+        field: "spec.offices.matchLabels".to_owned(),
+        reason: "NoOfficeSelected",
+        message: format!(
+            "no accepted office has the labels {}: expected at least one; correct the labels here or on an Office",
+            distribution.offices
+        ),
+        stalled: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fleet::tests::{office, site};
+
+    fn package(spec: Value) -> PackageDistribution {
+        let metadata = json!({"name": "app", "namespace": "retail", "generation": 1});
+        let object = json!({
+            "apiVersion": peerdist_crds::API_VERSION, "kind": "PackageDistribution", "metadata": metadata, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn fleet() -> Fleet {
+        let mut store = office("store", 2, site("store", Some("hub")));
+        store.metadata.labels = Some([("region".to_owned(), "eu".to_owned())].into());
+        Fleet::new(&[office("hub", 1, site("hub", None)), store], &[])
+    }
+
+    #[test]
+    fn packages_get_the_offices_that_their_labels_select() {
+        let source = json!({"uri": "https://example.com/a.tar"});
+        let all = validate(&package(json!({"version": "1", "source": source})), &fleet()).unwrap();
+        assert_eq!(all.offices.iter().map(OfficeName::as_str).collect::<Vec<_>>(), ["hub", "store"]);
+        let selected = json!({"version": "1", "source": source, "offices": {"matchLabels": {"region": "eu"}}});
+        let selected = validate(&package(selected), &fleet()).unwrap();
+        assert_eq!(selected.offices.iter().map(OfficeName::as_str).collect::<Vec<_>>(), ["store"]);
+        assert_eq!(selected.central.as_str(), "hub");
+    }
+
+    #[test]
+    fn bad_packages_are_refused_with_field_and_reason() {
+        let uri = "spec.source.uri";
+        let with_uri = |uri: &str| json!({"version": "1", "source": {"uri": uri}});
+        let https = json!({"uri": "https://example.com/a"});
+        let digest = json!({"uri": "https://example.com/a", "digest": "sha256:12"});
+        for (spec, field, reason) in [
+            (with_uri("file:///etc/passwd"), uri, "FileSourceNotAllowed"),
+            (with_uri("file:relative"), uri, "MalformedUri"),
+            (with_uri("s3://bucket/key"), uri, "UnsupportedScheme"),
+            (with_uri("gopher://example.com/a"), uri, "UnsupportedScheme"),
+            (with_uri("https://user:secret@example.com/a"), uri, "CredentialsInUri"),
+            (with_uri("https:///a"), uri, "MalformedUri"),
+            (with_uri("https://example.com/a b"), uri, "MalformedUri"),
+            (with_uri(""), uri, "MalformedUri"),
+            (json!({"version": "current", "source": https}), "spec.version", "InvalidVersion"),
+            (json!({"version": "a/b", "source": https}), "spec.version", "InvalidVersion"),
+            (json!({"version": "1", "source": digest}), "spec.source.digest", "MalformedDigest"),
+            (
+                json!({"version": "1", "source": https, "retention": {"versions": 0}}),
+                "spec.retention.versions",
+                "OutOfRange",
+            ),
+            (
+                json!({"version": "1", "source": https, "offices": {"matchLabels": {"region": "us"}}}),
+                "spec.offices.matchLabels",
+                "NoOfficeSelected",
+            ),
+        ] {
+            let refusal = validate(&package(spec.clone()), &fleet()).unwrap_err();
+            assert_eq!((refusal.field.as_str(), refusal.reason), (field, reason), "{spec}");
+        }
+        let refusal = validate(&package(with_uri("https://example.com/a")), &Fleet::default()).unwrap_err();
+        assert_eq!((refusal.reason, refusal.stalled), ("NoCentralOffice", false));
+    }
+}

@@ -1,0 +1,207 @@
+//! Wires everything: waits for the lease, fills the caches, runs the controllers, and gives the lease back at the end.
+//! Who loses the lease ends at once: what it knows may be old.
+
+mod controllers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::Request;
+use clap::Parser;
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tower::filter::FilterLayer;
+
+use self::controllers::Controllers;
+use crate::http::{self, Health, Stage};
+use crate::lease::{ElectionError, ElectionOptions, Fence, elect};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::settings::{Settings, SettingsError};
+use crate::telemetry;
+use crate::watches::WatchEnded;
+
+/// Name of the Lease.
+const LEASE: &str = "peerdist-operator";
+/// Longest wait for an answer of the API server to a request that is no watch; a watch is asked to end before.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What an operator needs to run.
+pub struct Operator {
+    /// How to reach the API server.
+    pub config: Config,
+    /// What clients and server get.
+    pub settings: Settings,
+    /// Where everything of ours lives.
+    pub namespace: String,
+    /// A name that no other operator process has.
+    pub identity: String,
+    /// Where metrics and health are served.
+    pub http: TcpListener,
+}
+
+/// Why an operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The API server cannot be reached as configured.
+    #[error("cannot connect to the Kubernetes API: {0}")]
+    Client(#[from] kube::Error),
+    /// Nothing says where the API server is.
+    #[error("no Kubernetes API is configured: {0}: expected a service account or KUBECONFIG")]
+    Configuration(#[from] kube::config::InferConfigError),
+    /// The address of metrics and health cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The lease went away.
+    #[error(transparent)]
+    Lease(#[from] ElectionError),
+    /// A watch ended.
+    #[error(transparent)]
+    Watch(#[from] WatchEnded),
+    /// Two metrics share a name.
+    #[error("metrics cannot be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A task panicked.
+    #[error("a task ended unexpectedly: {0}")]
+    Task(#[from] JoinError),
+    /// A task that should run for ever ended.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// The program: parses the arguments, runs until a signal, and says how it ended.
+pub fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Err(error) = telemetry::install() {
+        eprintln!("peerdist-operator: {error}");
+        return ExitCode::FAILURE;
+    }
+    // An error says that a provider is installed already, which is what was asked for.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let outcome = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(async { start(options).await?.run(stop_on_signal()).await }),
+        Err(source) => {
+            eprintln!("peerdist-operator: cannot start threads: {source}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(options: Options) -> Result<Operator, RunError> {
+    let Options { settings, namespace, name, http_address } = options;
+    let settings = Settings::read(&settings)?;
+    let config = Config::infer().await?;
+    let http = TcpListener::bind(http_address).await;
+    let http = http.map_err(|source| RunError::Listen { address: http_address, source })?;
+    Ok(Operator { config, settings, namespace, identity: unique(&name), http })
+}
+
+/// The process before in the same pod had another name: its lease is not ours.
+fn unique(name: &str) -> String {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    format!("{name}-{}-{started:x}", std::process::id())
+}
+
+impl Operator {
+    /// Takes part until `stop`.
+    ///
+    /// # Errors
+    /// [`RunError`]; also when the lease is lost, so that the process starts anew.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let Self { mut config, settings, namespace, identity, http } = self;
+        config.read_timeout.get_or_insert(READ_TIMEOUT);
+        let fence = Fence::new(Instant::now());
+        let (unfenced, fenced) = (Client::try_from(config.clone())?, fenced_client(config, fence.clone())?);
+        let metrics = Arc::new(Metrics::new()?);
+        let health = Health::new(Arc::clone(&metrics));
+        let end_http = CancellationToken::new();
+        let _end_http_at_last = end_http.clone().drop_guard();
+        tokio::spawn(http::serve(http, health.clone(), end_http));
+
+        let release = CancellationToken::new();
+        let _release_at_last = release.clone().drop_guard();
+        let (leads_sender, mut leads) = watch::channel(false);
+        let options =
+            ElectionOptions { namespace: namespace.clone(), name: LEASE.to_owned(), identity: identity.clone() };
+        let mut election = tokio::spawn(elect(unfenced, options, fence, leads_sender, release.clone()));
+
+        tracing::info!(%identity, "waits for the lease");
+        let leading = tokio::select! {
+            () = stop.cancelled() => false,
+            led = leads.wait_for(|leads| *leads) => led.is_ok(),
+        };
+        if leading {
+            metrics.leads(true);
+            health.set(Stage::Reading);
+            tracing::info!(%identity, "holds the lease");
+            let controllers =
+                Controllers { client: fenced, settings, namespace, identity, metrics: Arc::clone(&metrics) };
+            tokio::select! {
+                worked = controllers.run(&health, stop.clone()) => worked?,
+                ended = &mut election => return lost(ended, &metrics),
+            }
+            metrics.leads(false);
+        }
+        release.cancel();
+        finished(election).await
+    }
+}
+
+fn lost(ended: Result<Result<(), ElectionError>, JoinError>, metrics: &Metrics) -> Result<(), RunError> {
+    metrics.leads(false);
+    ended??;
+    Err(RunError::Ended("the election"))
+}
+
+async fn finished(election: JoinHandle<Result<(), ElectionError>>) -> Result<(), RunError> {
+    election.await??;
+    tracing::info!("gave the lease back");
+    Ok(())
+}
+
+/// A client whose writes pass the fence last of all.
+fn fenced_client(config: Config, fence: Fence) -> Result<Client, kube::Error> {
+    let check = move |request: Request<Body>| fence.check(request);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(check)).build())
+}
+
+/// Cancelled by the first interrupt or termination signal.
+fn stop_on_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stopped.cancel();
+    });
+    stop
+}

@@ -1,0 +1,127 @@
+//! What the Central Office has besides its clients: the server's StatefulSet, ServiceAccount, and the ConfigMap that
+//! tells clients where it is. Part of the Office's reconcile.
+
+mod build;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+
+pub use self::build::{ServerObjects, build};
+use crate::apply::{ApplyError, differs};
+use crate::context::Context;
+use crate::fleet::ValidOffice;
+use crate::names::{SERVER, SERVER_ADDRESS_KEY};
+
+/// How the server stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerState {
+    /// Whether it runs in the form that was asked for.
+    pub ready: bool,
+    /// What is missing.
+    pub message: String,
+}
+
+/// What the cluster has of the server.
+struct Live {
+    config_map: Option<Arc<ConfigMap>>,
+    service_account: Option<Arc<ServiceAccount>>,
+    stateful_set: Option<Arc<StatefulSet>>,
+    pods: Vec<Arc<Pod>>,
+}
+
+/// Makes the cluster have the server.
+///
+/// # Errors
+/// [`ApplyError`] when something could not be written.
+pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<ServerState, ApplyError> {
+    let live = dereference(context);
+    let address = address(&live.pods, live.config_map.as_deref());
+    let desired = build(central, address, &context.settings, &context.namespace);
+    let ServerObjects { config_map, service_account, stateful_set } = &desired;
+    if let Some(config_map) = config_map {
+        context.apply(config_map, live.config_map.as_deref()).await?;
+    }
+    context.apply(service_account, live.service_account.as_deref()).await?;
+    context.apply(stateful_set, live.stateful_set.as_deref()).await?;
+    let shown = live.stateful_set.as_deref().and_then(|set| serde_json::to_value(set).ok());
+    let current = shown.is_some_and(|shown| !differs(&stateful_set.body, &shown));
+    Ok(state(current, address, live.stateful_set.as_deref()))
+}
+
+fn dereference(context: &Context) -> Live {
+    Live {
+        config_map: context.owned(&context.caches.config_maps, SERVER),
+        service_account: context.owned(&context.caches.service_accounts, SERVER),
+        stateful_set: context.owned(&context.caches.stateful_sets, SERVER),
+        pods: context.caches.server_pods.state(),
+    }
+}
+
+/// Where the server runs, or ran last: while it moves, the old address is better than none.
+fn address(pods: &[Arc<Pod>], config_map: Option<&ConfigMap>) -> Option<IpAddr> {
+    let running = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let host = running.filter_map(|pod| pod.status.as_ref()?.host_ip.as_deref()?.parse().ok()).next();
+    let known = config_map.and_then(|map| map.data.as_ref()?.get(SERVER_ADDRESS_KEY)?.parse().ok());
+    host.or(known)
+}
+
+fn state(current: bool, address: Option<IpAddr>, stateful_set: Option<&StatefulSet>) -> ServerState {
+    let status = stateful_set.filter(|_| current).and_then(|set| Some((set, set.status.as_ref()?)));
+    let message = match status {
+        None => "the server of this form is not counted yet",
+        Some((set, status)) if status.observed_generation != set.metadata.generation => {
+            "the server of this form is not counted yet"
+        }
+        Some((_, status)) if status.updated_replicas.unwrap_or_default() < 1 => "the server is being replaced",
+        Some((_, status)) if status.ready_replicas.unwrap_or_default() < 1 => {
+            "the server does not run: label a node peerdist.io/server, and see the pod peerdist-server-0"
+        }
+        Some(_) if address.is_none() => "the address of the server is not known yet",
+        Some(_) => return ServerState { ready: true, message: String::new() },
+    };
+    ServerState { ready: false, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value, deleted: bool) -> Arc<Pod> {
+        let mut pod = json!({"metadata": {"name": "peerdist-server-0"}, "status": status});
+        if deleted {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_node_and_the_last_one_while_it_moves() {
+        let known: ConfigMap = serde_json::from_value(json!({"data": {"address": "10.0.0.1"}})).unwrap();
+        let here = pod(json!({"hostIP": "10.0.0.2"}), false);
+        let leaving = pod(json!({"hostIP": "10.0.0.3"}), true);
+        assert_eq!(address(&[leaving.clone(), here], Some(&known)), "10.0.0.2".parse().ok());
+        assert_eq!(address(&[leaving, pod(json!({}), false)], Some(&known)), "10.0.0.1".parse().ok());
+        assert_eq!(address(&[], None), None);
+    }
+
+    #[test]
+    fn the_server_is_ready_only_in_its_latest_form_and_with_an_address() {
+        let set = |observed: i64, updated: i32, ready: i32| -> StatefulSet {
+            let status = json!({"observedGeneration": observed, "updatedReplicas": updated, "readyReplicas": ready, "replicas": 1});
+            serde_json::from_value(json!({"metadata": {"generation": 2}, "status": status})).unwrap()
+        };
+        let address = "10.0.0.1".parse().ok();
+        assert!(state(true, address, Some(&set(2, 1, 1))).ready);
+        assert!(!state(false, address, Some(&set(2, 1, 1))).ready);
+        assert!(!state(true, address, Some(&set(1, 1, 1))).ready);
+        assert!(!state(true, address, Some(&set(2, 0, 1))).ready);
+        assert!(!state(true, address, Some(&set(2, 1, 0))).ready);
+        assert!(!state(true, None, Some(&set(2, 1, 1))).ready);
+        assert!(!state(true, address, None).ready);
+    }
+}

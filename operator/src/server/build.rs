@@ -1,0 +1,169 @@
+//! Central Office and settings in, the server's StatefulSet, ServiceAccount and ConfigMap out. Pure.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use peerdist_core::ports::Role;
+use serde_json::{Value, json};
+
+use crate::apply::Desired;
+use crate::fleet::ValidOffice;
+use crate::names::{SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_NODE_LABEL, labels};
+use crate::pod::{
+    PROGRAM, SERVER_HTTP_PORT, USER, add_placement, from_pod, no_rights, owner, ports, probe, resources,
+    storage_container,
+};
+use crate::settings::{ServerStorage, Settings};
+
+/// Where a volume of the cluster is mounted.
+const CLAIM_FOLDER: &str = "/var/lib/peerdist-server";
+
+/// What the server has in the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerObjects {
+    /// Where it is; absent until that is known for the first time.
+    pub config_map: Option<Desired>,
+    /// Whom it runs as. Its rights come with the installation: the operator hands out none.
+    pub service_account: Desired,
+    /// The server.
+    pub stateful_set: Desired,
+}
+
+/// Builds all objects of the server.
+pub fn build(central: &ValidOffice, address: Option<IpAddr>, settings: &Settings, namespace: &str) -> ServerObjects {
+    let metadata = json!({
+        "labels": labels(SERVER_COMPONENT),
+        "ownerReferences": owner(central.office.name.as_str(), &central.uid),
+    });
+    let config_map = address.map(|address| {
+        let data = json!({SERVER_ADDRESS_KEY: address.to_string()});
+        Desired::new::<ConfigMap>(namespace, SERVER, json!({"metadata": metadata, "data": data}))
+    });
+    let service_account = Desired::new::<ServiceAccount>(namespace, SERVER, json!({"metadata": metadata}));
+    let mut stateful_set = json!({
+        "metadata": metadata,
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": pod_labels()},
+            "updateStrategy": {"type": "RollingUpdate"},
+            "template": template(settings),
+        },
+    });
+    if let ServerStorage::Claim { size, storage_class_name } = &settings.server.storage {
+        let mut claim = json!({
+            "metadata": {"name": "storage"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size.to_string()}}},
+        });
+        if let Some(class) = storage_class_name {
+            claim["spec"]["storageClassName"] = json!(class);
+        }
+        stateful_set["spec"]["volumeClaimTemplates"] = json!([claim]);
+    }
+    let stateful_set = Desired::new::<StatefulSet>(namespace, SERVER, stateful_set);
+    ServerObjects { config_map, service_account, stateful_set }
+}
+
+fn pod_labels() -> Value {
+    json!({"app.kubernetes.io/name": "peerdist", "app.kubernetes.io/component": SERVER_COMPONENT})
+}
+
+fn template(settings: &Settings) -> Value {
+    let pod = &settings.server.pod;
+    let mut template = json!({
+        "metadata": {"labels": pod_labels()},
+        "spec": {
+            "hostNetwork": true,
+            "dnsPolicy": "ClusterFirstWithHostNet",
+            "serviceAccountName": SERVER,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 60,
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": SERVER_NODE_LABEL, "operator": "Exists"}]},
+            ]}}},
+            "containers": [container(settings)],
+        },
+    });
+    match &settings.server.storage {
+        ServerStorage::HostPath(path) => {
+            template["spec"]["initContainers"] = json!([storage_container(&settings.image, pod, path)]);
+            template["spec"]["volumes"] =
+                json!([{"name": "storage", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}]);
+        }
+        ServerStorage::Claim { .. } => {
+            template["spec"]["securityContext"] = json!({"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"});
+        }
+    }
+    add_placement(&mut template, pod, &settings.image_pull_secrets);
+    template
+}
+
+fn container(settings: &Settings) -> Value {
+    let root = match &settings.server.storage {
+        ServerStorage::HostPath(path) => path,
+        ServerStorage::Claim { .. } => CLAIM_FOLDER,
+    };
+    json!({
+        "name": SERVER_COMPONENT,
+        "image": settings.image,
+        "command": [PROGRAM],
+        "args": ["server", "--kubernetes"],
+        "env": [
+            from_pod("PEERDIST_ADDRESS", "status.hostIP"),
+            {"name": "PEERDIST_ROOT", "value": root},
+            {"name": "PEERDIST_JOIN_TOKEN_FILE", "value": format!("{root}/join-token")},
+        ],
+        "ports": ports(Role::Server, SERVER_HTTP_PORT),
+        "resources": resources(&settings.server.pod),
+        "securityContext": no_rights(),
+        "livenessProbe": probe("/livez", SERVER_HTTP_PORT, 20),
+        "readinessProbe": probe("/readyz", SERVER_HTTP_PORT, 10),
+        "volumeMounts": [{"name": "storage", "mountPath": root}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::differs;
+    use crate::fleet::Fleet;
+    use crate::fleet::tests::{office, site};
+    use crate::golden::check_golden;
+    use crate::settings::tests::settings;
+
+    fn built(address: Option<&str>, settings: &Settings) -> ServerObjects {
+        let fleet = Fleet::new(&[office("hub", 1, site("hub", None))], &[]);
+        let central = fleet.accepted().next().unwrap();
+        build(central, address.map(|address| address.parse().unwrap()), settings, "peerdist")
+    }
+
+    #[test]
+    fn objects_are_as_committed() {
+        let objects = built(Some("10.0.0.7"), &settings());
+        let config_map = objects.config_map.unwrap();
+        check_golden("server.yaml", &[&config_map.body, &objects.service_account.body, &objects.stateful_set.body]);
+        let typed: StatefulSet = serde_json::from_value(objects.stateful_set.body.clone()).unwrap();
+        assert!(!differs(&objects.stateful_set.body, &serde_json::to_value(typed).unwrap()));
+    }
+
+    #[test]
+    fn a_server_that_moves_changes_nothing_but_its_address() {
+        let (here, there) = (built(Some("10.0.0.7"), &settings()), built(Some("10.0.0.8"), &settings()));
+        assert_eq!(here.stateful_set, there.stateful_set);
+        assert_ne!(here.config_map, there.config_map);
+        assert_eq!(built(None, &settings()).config_map, None);
+    }
+
+    #[test]
+    fn a_claim_takes_the_place_of_the_path() {
+        let text = "image: a\nserver: {storage: {claim: {size: 100Gi, storageClassName: fast}}}";
+        let set = built(None, &Settings::parse(text).unwrap()).stateful_set.body;
+        let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
+        assert_eq!(claim["resources"]["requests"]["storage"], "100Gi");
+        assert_eq!(claim["storageClassName"], "fast");
+        assert_eq!(set["spec"]["template"]["spec"]["initContainers"], Value::Null);
+        assert_eq!(set["spec"]["template"]["spec"]["securityContext"]["fsGroup"], USER);
+        let typed: StatefulSet = serde_json::from_value(set.clone()).unwrap();
+        assert!(!differs(&set, &serde_json::to_value(typed).unwrap()));
+    }
+}

@@ -1,0 +1,231 @@
+//! What the operator gives all clients and the server: images, resources, where the server keeps its library. Read from
+//! one YAML file, which a chart renders; what differs between offices stands in the Office.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Toleration;
+use peerdist_crds::Quantity;
+use serde::Deserialize;
+
+/// Memory is asked for in whole mebibytes, which Kubernetes stores as they are written.
+const MEMORY_UNIT_BYTES: u64 = 1 << 20;
+/// Most of a settings file that is read.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// The settings file.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Image with the program `peerdist`, for clients and server.
+    pub image: String,
+    /// Names of Secrets to pull it with.
+    #[serde(default)]
+    pub image_pull_secrets: Vec<String>,
+    /// Secret with the join token under the key `token`.
+    #[serde(default = "default_join_token_secret")]
+    pub join_token_secret: String,
+    /// The clients of all offices.
+    #[serde(default)]
+    pub client: ClientSettings,
+    /// The server.
+    pub server: ServerSettings,
+}
+
+/// What every client gets.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClientSettings {
+    /// What its pod gets.
+    pub pod: PodSettings,
+    /// How many nodes of an office may be without a client while a new form of it is rolled out.
+    pub max_unavailable_percent: u8,
+}
+
+/// What the server gets.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerSettings {
+    /// What its pod gets.
+    #[serde(default)]
+    pub pod: PodSettings,
+    /// Where it keeps library, identity and metadata.
+    pub storage: ServerStorage,
+}
+
+/// What a pod gets.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PodSettings {
+    /// Memory, as request and as limit.
+    pub memory: Quantity,
+    /// Thousandths of a processor that it asks for. It may use more.
+    pub cpu_millicores: u32,
+    /// Priority class, if any.
+    pub priority_class_name: Option<String>,
+    /// Taints that it bears.
+    pub tolerations: Vec<Toleration>,
+}
+
+/// Where the server keeps its data.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ServerStorage {
+    /// A directory of its node.
+    HostPath(String),
+    /// A volume of the cluster.
+    #[serde(rename_all = "camelCase")]
+    Claim {
+        /// How large.
+        size: Quantity,
+        /// Storage class; the cluster's default when absent.
+        #[serde(default)]
+        storage_class_name: Option<String>,
+    },
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read the settings {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is too large to be meant.
+    #[error("the settings {} have {bytes} bytes: expected at most {SETTINGS_BYTES_MAX}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file is no settings file.
+    #[error("the settings are not valid: {0}")]
+    Parse(#[from] serde_saphyr::Error),
+    /// A value is out of range.
+    #[error("{field} in the settings is {value}: expected {expected}; correct it")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// What was found.
+        value: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+}
+
+impl Settings {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let failed = |source| SettingsError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::metadata(path).map_err(failed)?.len();
+        if bytes > SETTINGS_BYTES_MAX {
+            return Err(SettingsError::TooLarge { path: path.to_owned(), bytes });
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        let settings: Self = serde_saphyr::from_str(text)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |field, value: String, expected| Err(SettingsError::Value { field, value, expected });
+        if self.image.trim().is_empty() {
+            return wrong("image", "empty".to_owned(), "the image with the program peerdist");
+        }
+        if !(1..=100).contains(&self.client.max_unavailable_percent) {
+            let value = self.client.max_unavailable_percent.to_string();
+            return wrong("client.maxUnavailablePercent", value, "1 to 100");
+        }
+        for (field, pod) in [("client.pod.memory", &self.client.pod), ("server.pod.memory", &self.server.pod)] {
+            if !is_whole_mebibytes(pod.memory) {
+                return wrong(field, pod.memory.to_string(), "whole mebibytes such as 256Mi");
+            }
+        }
+        match &self.server.storage {
+            ServerStorage::HostPath(path) if !path.starts_with('/') || path.len() < 2 => {
+                wrong("server.storage.hostPath", path.clone(), "an absolute path below /")
+            }
+            ServerStorage::Claim { size, .. } if !is_whole_mebibytes(*size) => {
+                wrong("server.storage.claim.size", size.to_string(), "whole mebibytes such as 100Gi")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_whole_mebibytes(quantity: Quantity) -> bool {
+    quantity.value() != 0 && quantity.value().is_multiple_of(MEMORY_UNIT_BYTES)
+}
+
+fn mebibytes(count: u64) -> Quantity {
+    Quantity::new(count * MEMORY_UNIT_BYTES)
+}
+
+fn default_join_token_secret() -> String {
+    "peerdist-join-token".to_owned()
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self { pod: PodSettings::default(), max_unavailable_percent: 10 }
+    }
+}
+
+impl Default for PodSettings {
+    fn default() -> Self {
+        Self { memory: mebibytes(256), cpu_millicores: 100, priority_class_name: None, tolerations: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Settings of a small cluster.
+    pub(crate) fn settings() -> Settings {
+        Settings::parse("image: registry.example/peerdist:1\nserver: {storage: {hostPath: /var/lib/peerdist-server}}")
+            .unwrap()
+    }
+
+    #[test]
+    fn a_file_may_be_short_and_may_say_everything() {
+        assert_eq!(settings().client.max_unavailable_percent, 10);
+        let text = "image: a\nclient:\n  maxUnavailablePercent: 25\n  pod:\n    memory: 1Gi\n    tolerations:\n    - \
+                    operator: Exists\nserver:\n  storage:\n    claim: {size: 100Gi, storageClassName: fast}\n";
+        let settings = Settings::parse(text).unwrap();
+        assert_eq!(settings.client.pod.memory.to_string(), "1Gi");
+        assert_eq!(settings.client.pod.tolerations[0].operator.as_deref(), Some("Exists"));
+        assert!(matches!(settings.server.storage, ServerStorage::Claim { .. }));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_the_field() {
+        let server = "server: {storage: {hostPath: /x}}";
+        for (text, expected) in [
+            (format!("image: ''\n{server}"), "image"),
+            (format!("image: a\n{server}\nclient: {{maxUnavailablePercent: 0}}"), "client.maxUnavailablePercent"),
+            (format!("image: a\n{server}\nclient: {{pod: {{memory: 500M}}}}"), "client.pod.memory"),
+            ("image: a\nserver: {storage: {hostPath: x}}".to_owned(), "server.storage.hostPath"),
+            ("image: a\nserver: {storage: {claim: {size: 0}}}".to_owned(), "server.storage.claim.size"),
+            (format!("image: a\n{server}\nimages: b"), "images"),
+            ("image: a".to_owned(), "server"),
+        ] {
+            let error = Settings::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
