@@ -3,12 +3,13 @@
 //!
 //! In reading order: [`step`] runs and times one step; [`checks`] is the list behind `cargo xtask test`; [`deny`] and
 //! [`debian`] bring the tools that some steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the
-//! comparison with the disk; [`fuzz`] feeds the decoders.
+//! comparison with the disk; [`fuzz`] feeds the decoders; [`e2e`] runs the operator against a real API server.
 
 mod bench;
 mod checks;
 mod debian;
 mod deny;
+mod e2e;
 mod fuzz;
 mod step;
 mod tidy;
@@ -41,6 +42,9 @@ enum Command {
         #[arg(default_value_t = 60)]
         seconds: u32,
     },
+    /// Scenarios that need more than a compiler.
+    #[command(subcommand)]
+    E2e(e2e::Scenario),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Deny => deny::check(&root),
         Command::Bench => bench::run(&root),
         Command::Fuzz { seconds } => fuzz::run(&root, seconds),
+        Command::E2e(scenario) => e2e::run(&root, &scenario),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,91 @@
+//! What the API server accepted from the operator, by its audit log.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// Verbs that write.
+const WRITES: [&str; 6] = ["create", "update", "patch", "delete", "deletecollection", "apply"];
+
+/// Reads the log from where it ended last.
+pub struct Audit {
+    path: PathBuf,
+    read: usize,
+}
+
+/// A write that the API server accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Such as `patch`.
+    pub verb: String,
+    /// Such as `daemonsets` or `offices/status`.
+    pub resource: String,
+    /// Name of the object; empty for one that was created.
+    pub name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    verb: String,
+    user: User,
+    #[serde(default)]
+    object_ref: Option<Object>,
+    #[serde(default)]
+    response_status: Option<Response>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
+struct Object {
+    resource: String,
+    subresource: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    #[serde(default)]
+    code: u16,
+}
+
+impl Audit {
+    /// Begins at the start of the log.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), read: 0 }
+    }
+
+    /// Writes of the operator that were accepted since the last call, those of the Lease left out.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn new_writes(&mut self) -> Result<Vec<Write>> {
+        let log = std::fs::read_to_string(&self.path).context("cannot read the audit log")?;
+        // The last line may still be written.
+        let end = log.rfind('\n').map_or(0, |end| end + 1);
+        let fresh = log.get(self.read..end).unwrap_or_default();
+        self.read = end;
+        let entries = fresh.lines().map(|line| serde_json::from_str::<Entry>(line).context("a line of the audit log"));
+        let writes = entries.filter_map(|entry| entry.map(accepted_write).transpose());
+        writes.collect()
+    }
+}
+
+fn accepted_write(entry: Entry) -> Option<Write> {
+    let Entry { verb, user, object_ref, response_status } = entry;
+    let object = object_ref.unwrap_or_default();
+    let accepted = response_status.is_some_and(|response| (200..300).contains(&response.code));
+    let counts = user.username == "operator" && WRITES.contains(&verb.as_str()) && object.resource != "leases";
+    let resource = match object.subresource.as_str() {
+        "" => object.resource,
+        subresource => format!("{}/{subresource}", object.resource),
+    };
+    (accepted && counts).then_some(Write { verb, resource, name: object.name })
+}

@@ -1,0 +1,67 @@
+//! The programs of the control plane: one binary, built once by Go and kept in the user's cache folder, linked under the
+//! names that it goes by.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Release of Kubernetes, as in `kubernetes/go.mod`.
+const VERSION: &str = "v1.36.3";
+/// Names that the binary goes by.
+const COMPONENTS: [&str; 2] = ["etcd", "kube-apiserver"];
+/// Package with the version that the programs tell.
+const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
+
+/// Links all programs into a folder, after building them if this machine has not yet.
+///
+/// # Errors
+/// When there is no Go, or the build fails.
+pub fn link_into(folder: &Path) -> Result<()> {
+    let built = built()?;
+    for component in COMPONENTS {
+        std::os::unix::fs::symlink(&built, folder.join(component))
+            .with_context(|| format!("cannot link {component}"))?;
+    }
+    Ok(())
+}
+
+fn built() -> Result<PathBuf> {
+    let folder = cache()?.join("peerdist/kubernetes").join(VERSION);
+    let binary = folder.join("kubernetes");
+    if !binary.is_file() {
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        build(&binary)?;
+    }
+    Ok(binary)
+}
+
+fn cache() -> Result<PathBuf> {
+    match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) if !cache.is_empty() => Ok(cache.into()),
+        (_, Some(home)) => Ok(Path::new(&home).join(".cache")),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME is set: expected a folder for what is built once"),
+    }
+}
+
+/// Takes minutes the first time. The result appears whole, by rename.
+fn build(binary: &Path) -> Result<()> {
+    println!("building etcd and kube-apiserver {VERSION}; this takes minutes, once");
+    let unfinished = binary.with_extension(format!("{}.new", std::process::id()));
+    let flags = format!(
+        "-s -w -X {VERSION_PACKAGE}.gitVersion={VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=36"
+    );
+    let status = Command::new("go")
+        .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+        .arg(&unfinished)
+        .arg(".")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes"))
+        .env("CGO_ENABLED", "0")
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot start go: it builds etcd and kube-apiserver, install it")?;
+    if !status.success() {
+        bail!("go build of etcd and kube-apiserver ended with {status}");
+    }
+    std::fs::rename(&unfinished, binary).context("cannot put the built program in its place")
+}

@@ -1,0 +1,192 @@
+//! etcd and kube-apiserver on loopback, for one test. Everything is in a temporary folder, and both end with the value.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use rcgen::KeyPair;
+use tempfile::TempDir;
+
+use crate::binaries;
+
+/// How long the API server may take to become ready.
+const START_ATTEMPTS: u32 = 300;
+/// Pause between looks.
+const START_PAUSE: Duration = Duration::from_millis(200);
+/// Who may do everything: a test's own hand, and the operator under a name of its own for the audit log.
+const TOKENS: &str = "admin-token,admin,1,system:masters\noperator-token,operator,2,system:masters\n";
+/// Every request that was answered, without its content.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules: [{level: Metadata}]\n";
+
+/// A running control plane.
+pub struct ControlPlane {
+    port: u16,
+    // Ended in this order, and the folder removed after them.
+    api_server: Program,
+    etcd: Program,
+    folder: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts both and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// When the programs cannot be built or do not become ready.
+    pub async fn start() -> Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir()?;
+        binaries::link_into(folder.path())?;
+        let [clients, peers, port] = free_ports()?;
+        let etcd = start_etcd(folder.path(), clients, peers)?;
+        let api_server = start_api_server(folder.path(), clients, port)?;
+        let mut plane = Self { port, api_server, etcd, folder };
+        plane.wait_until_ready().await?;
+        Ok(plane)
+    }
+
+    /// How the operator reaches it.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read back.
+    pub async fn operator_config(&self) -> Result<Config> {
+        self.config("operator-token").await
+    }
+
+    /// A client that may do everything.
+    ///
+    /// # Errors
+    /// When it cannot be set up.
+    pub async fn admin(&self) -> Result<Client> {
+        Ok(Client::try_from(self.config("admin-token").await?)?)
+    }
+
+    /// The audit log.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.path().join("audit.log")
+    }
+
+    async fn config(&self, token: &str) -> Result<Config> {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:{}', \
+             insecure-skip-tls-verify: true}}}}]\nusers: [{{name: a, user: {{token: {token}}}}}]\ncontexts: [{{name: a, context: \
+             {{cluster: a, user: a}}}}]\n",
+            self.port
+        );
+        let kubeconfig = Kubeconfig::from_yaml(&text)?;
+        Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let client = self.admin().await?;
+        for _ in 0..START_ATTEMPTS {
+            self.etcd.check(self.folder.path())?;
+            self.api_server.check(self.folder.path())?;
+            if is_ready(&client).await {
+                return Ok(());
+            }
+            tokio::time::sleep(START_PAUSE).await;
+        }
+        bail!("kube-apiserver is not ready:\n{}", self.api_server.last_lines(self.folder.path()))
+    }
+}
+
+async fn is_ready(client: &Client) -> bool {
+    let default = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(client.clone());
+    // The namespace is made by the API server itself, once it can write.
+    matches!(default.get_opt("default").await, Ok(Some(_)))
+}
+
+/// A child process that is killed when it is dropped.
+struct Program {
+    name: &'static str,
+    child: Child,
+}
+
+impl Program {
+    fn start(folder: &Path, name: &'static str, arguments: &[String]) -> Result<Self> {
+        let log = File::create(folder.join(format!("{name}.log")))?;
+        let child = Command::new(folder.join(name))
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name, child })
+    }
+
+    fn check(&mut self, folder: &Path) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.last_lines(folder)),
+        }
+    }
+
+    fn last_lines(&self, folder: &Path) -> String {
+        let log = fs::read_to_string(folder.join(format!("{}.log", self.name))).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start_etcd(folder: &Path, clients: u16, peers: u16) -> Result<Program> {
+    let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
+    let arguments = [
+        "--data-dir=etcd-data".to_owned(),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=default={peers}"),
+        "--unsafe-no-fsync=true".to_owned(),
+    ];
+    Program::start(folder, "etcd", &arguments)
+}
+
+fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Result<Program> {
+    fs::write(folder.join("tokens.csv"), TOKENS)?;
+    fs::write(folder.join("audit.yaml"), AUDIT_POLICY)?;
+    let accounts = KeyPair::generate()?;
+    fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
+    fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
+    let arguments = [
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={port}"),
+        "--cert-dir=certificates".to_owned(),
+        "--token-auth-file=tokens.csv".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        "--service-account-key-file=accounts.pub".to_owned(),
+        "--service-account-signing-key-file=accounts.key".to_owned(),
+        "--audit-policy-file=audit.yaml".to_owned(),
+        "--audit-log-path=audit.log".to_owned(),
+        "--audit-log-mode=blocking".to_owned(),
+    ];
+    Program::start(folder, "kube-apiserver", &arguments)
+}
+
+/// Ports that were free a moment ago.
+fn free_ports() -> Result<[u16; 3]> {
+    let listeners = [bound()?, bound()?, bound()?];
+    let [a, b, c] = &listeners;
+    Ok([a.local_addr()?.port(), b.local_addr()?.port(), c.local_addr()?.port()])
+}
+
+fn bound() -> Result<TcpListener> {
+    Ok(TcpListener::bind("127.0.0.1:0")?)
+}

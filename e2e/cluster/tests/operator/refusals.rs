@@ -1,0 +1,96 @@
+//! Bad objects: refused when they are applied, or by a condition; what was good before stays as it is.
+
+use anyhow::Result;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::api::Api;
+use peerdist_e2e_cluster::objects::NAMESPACE;
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, object};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let operator = scene.operator("only", "example/peerdist:1").await?;
+    scene.apply_offices().await?;
+    scene.office_says("store", "Accepted", "True", "Valid").await?;
+    refused_at_once(&scene).await;
+    scene.settled().await?;
+    let before = versions(&scene).await?;
+
+    for (name, spec, reason) in [
+        ("second", json!({"nodeSelector": {"matchLabels": {"a": "b"}}}), "SecondCentralOffice"),
+        ("orphan", json!({"parent": "nowhere", "nodeSelector": {"matchLabels": {"a": "b"}}}), "UnknownOffice"),
+        ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "b"}}}), "UnknownOffice"),
+        ("ring-2", json!({"parent": "ring-1", "nodeSelector": {"matchLabels": {"a": "b"}}}), "ParentCycle"),
+        ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "c"}}}), "ParentCycle"),
+        ("nodeless", json!({"parent": "hub"}), "NodesNotSelected"),
+        ("bits", json!({"parent": "hub", "subnets": ["10.9.0.1/24"]}), "InvalidSubnet"),
+        ("label", json!({"parent": "hub", "nodeSelector": {"matchLabels": {"a b": "c"}}}), "InvalidLabel"),
+        ("overlap", json!({"parent": "hub", "subnets": ["10.42.0.0/16"]}), "NodeInTwoOffices"),
+        ("thief", json!({"parent": "hub", "nodeSelector": {"matchLabels": {"site": "hub"}}}), "NodeInTwoOffices"),
+        ("below", json!({"parent": "orphan", "nodeSelector": {"matchLabels": {"a": "b"}}}), "ParentNotAccepted"),
+    ] {
+        scene.apply_office(name, spec).await?;
+        scene.office_says(name, "Accepted", "False", reason).await?;
+        scene.office_says(name, "Ready", "False", reason).await?;
+    }
+    for (name, uri, offices, reason) in [
+        ("file", "file:///etc/passwd", json!({}), "FileSourceNotAllowed"),
+        ("scheme", "s3://bucket/key", json!({}), "UnsupportedScheme"),
+        ("password", "https://a:b@example.com/x", json!({}), "CredentialsInUri"),
+        ("nobody", "https://example.com/x", json!({"matchLabels": {"region": "moon"}}), "NoOfficeSelected"),
+    ] {
+        let spec = json!({"version": "1", "source": {"uri": uri}, "offices": offices});
+        scene.apply_package(name, spec).await?;
+        scene.package_says(name, "Accepted", "False", reason).await?;
+    }
+    let writes = scene.settled().await?;
+    let elsewhere: Vec<_> = writes.iter().filter(|write| !is_word(&write.resource)).collect();
+    assert!(elsewhere.is_empty(), "only statuses and events are written: {elsewhere:?}");
+    assert_eq!(versions(&scene).await?, before);
+    operator.stop().await
+}
+
+/// By the schema and its rules, before any operator sees them.
+async fn refused_at_once(scene: &Scene) {
+    let selector = json!({"matchLabels": {"a": "b"}});
+    for (name, spec, expected) in [
+        ("own", json!({"parent": "own", "nodeSelector": selector}), "its own parent"),
+        ("vpn", json!({"type": "VPN", "nodeSelector": selector}), "needs a parent"),
+        ("both", json!({"parent": "hub", "nodeSelector": selector, "subnets": ["10.0.0.0/8"]}), "either"),
+        ("words", json!({"parent": "hub", "subnets": ["10.0.0.0/99"]}), "prefix length"),
+        ("pattern", json!({"parent": "hub", "subnets": ["ten/8"]}), "spec.subnets"),
+        ("none", json!({"parent": "hub", "subnets": []}), "spec.subnets"),
+        ("empty", json!({"parent": "hub", "nodeSelector": {"matchLabels": {}}}), "matchLabels"),
+        ("kind", json!({"type": "Lan", "nodeSelector": selector}), "spec.type"),
+        ("path", json!({"parent": "hub", "storage": {"path": "x"}}), "spec.storage.path"),
+        ("unknown", json!({"parent": "hub", "subnet": "10.0.0.0/8"}), "spec.subnet"),
+    ] {
+        let error = scene.apply_office(name, spec).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    for (name, spec, expected) in [
+        ("current", json!({"version": "current", "source": {"uri": "https://a/b"}}), "active version"),
+        ("slash", json!({"version": "a/b", "source": {"uri": "https://a/b"}}), "spec.version"),
+        ("digest", json!({"version": "1", "source": {"uri": "https://a/b", "digest": "md5:1"}}), "spec.source.digest"),
+        ("zero", json!({"version": "1", "source": {"uri": "https://a/b"}, "retention": {"versions": 0}}), "versions"),
+        ("bare", json!({"version": "1"}), "spec.source"),
+    ] {
+        let error = scene.apply_package(name, spec).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    let vesc = object("VescEndpoint", "hq", json!({"address": "not an address"}));
+    let error = scene.hand.apply(&scene.vescs, vesc).await.unwrap_err().to_string();
+    assert!(error.contains("spec.address"), "{error}");
+}
+
+fn is_word(resource: &str) -> bool {
+    resource.ends_with("/status") || resource == "events"
+}
+
+async fn versions(scene: &Scene) -> Result<Vec<(Value, Value)>> {
+    let api: Api<DaemonSet> = Api::namespaced(scene.hand.client.clone(), NAMESPACE);
+    let sets = api.list(&Default::default()).await?;
+    Ok(sets.into_iter().map(|set| (json!(set.metadata.name), json!(set.metadata.resource_version))).collect())
+}

@@ -1,0 +1,171 @@
+//! A control plane with three nodes and an operator in this process, and the small verbs that the tests speak in.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::Api;
+use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
+use peerdist_e2e_cluster::audit::{Audit, Write};
+use peerdist_e2e_cluster::control_plane::ControlPlane;
+use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
+use peerdist_operator::run::{Operator, RunError};
+use peerdist_operator::settings::Settings;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How often a state is looked for before a test gives up.
+const ATTEMPTS: u32 = 600;
+/// Pause between looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Without a write for this long, the operator has nothing more to do.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// The control plane and what was done to it.
+pub(crate) struct Scene {
+    pub(crate) plane: ControlPlane,
+    pub(crate) hand: Hand,
+    pub(crate) audit: Audit,
+    pub(crate) offices: Api<Office>,
+    pub(crate) packages: Api<PackageDistribution>,
+    pub(crate) vescs: Api<VescEndpoint>,
+}
+
+/// An operator in this process.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    /// As on SIGTERM.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.task.await??)
+    }
+}
+
+impl Scene {
+    /// Three nodes: one of the hub, two in the subnet of the store.
+    pub(crate) async fn new() -> Result<Self> {
+        let plane = ControlPlane::start().await?;
+        let client = plane.admin().await?;
+        let hand = Hand { client: client.clone() };
+        hand.install().await?;
+        hand.add_node("hub-1", ("site", "hub"), "10.1.0.1").await?;
+        hand.add_node("till-1", ("kind", "till"), "10.42.0.1").await?;
+        hand.add_node("till-2", ("kind", "till"), "10.42.0.2").await?;
+        let audit = Audit::new(&plane.audit_log());
+        Ok(Self {
+            plane,
+            hand,
+            audit,
+            offices: Api::all(client.clone()),
+            packages: Api::namespaced(client.clone(), "retail"),
+            vescs: Api::namespaced(client, "retail"),
+        })
+    }
+
+    /// Starts an operator that gives clients this image.
+    pub(crate) async fn operator(&self, identity: &str, image: &str) -> Result<Running> {
+        let text = format!("image: {image}\nserver: {{storage: {{hostPath: /var/lib/peerdist-server}}}}");
+        let operator = Operator {
+            config: self.plane.operator_config().await?,
+            settings: Settings::parse(&text)?,
+            namespace: NAMESPACE.to_owned(),
+            identity: identity.to_owned(),
+            http: TcpListener::bind("127.0.0.1:0").await?,
+        };
+        let stop = CancellationToken::new();
+        Ok(Running { stop: stop.clone(), task: tokio::spawn(operator.run(stop)) })
+    }
+
+    /// The hub by label and the store by subnet.
+    pub(crate) async fn apply_offices(&self) -> Result<()> {
+        self.apply_office("hub", json!({"nodeSelector": {"matchLabels": {"site": "hub"}}})).await?;
+        self.apply_office("store", json!({"parent": "hub", "subnets": ["10.42.0.0/24"]})).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn apply_office(&self, name: &str, spec: Value) -> Result<Office, kube::Error> {
+        self.hand.apply(&self.offices, object("Office", name, spec)).await
+    }
+
+    pub(crate) async fn apply_package(&self, name: &str, spec: Value) -> Result<PackageDistribution, kube::Error> {
+        self.hand.apply(&self.packages, object("PackageDistribution", name, spec)).await
+    }
+
+    /// Waits for a condition of an Office.
+    pub(crate) async fn office_says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+        let wanted = format!("Office {name}: {kind} {status} {reason}");
+        eventually(&wanted, async || {
+            let office = self.offices.get(name).await?;
+            let conditions = office.status.map(|status| status.conditions).unwrap_or_default();
+            Ok(says(&conditions, office.metadata.generation, kind, status, reason))
+        })
+        .await
+    }
+
+    /// Waits for a condition of a PackageDistribution.
+    pub(crate) async fn package_says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+        let wanted = format!("PackageDistribution {name}: {kind} {status} {reason}");
+        eventually(&wanted, async || {
+            let package = self.packages.get(name).await?;
+            let conditions = package.status.map(|status| status.conditions).unwrap_or_default();
+            Ok(says(&conditions, package.metadata.generation, kind, status, reason))
+        })
+        .await
+    }
+
+    /// Brings both offices to Ready, as controllers and kubelets would.
+    pub(crate) async fn run_pods(&self) -> Result<()> {
+        self.hand.report_daemon_set("peerdist-office-hub", 1).await?;
+        self.hand.report_daemon_set("peerdist-office-store", 2).await?;
+        self.hand.report_server("10.1.0.1").await?;
+        self.office_says("hub", "Ready", "True", "NodesReady").await?;
+        self.office_says("store", "Ready", "True", "NodesReady").await
+    }
+
+    /// Waits until the operator has nothing more to do, and gives back all it wrote since the last time.
+    pub(crate) async fn settled(&mut self) -> Result<Vec<Write>> {
+        let mut writes = Vec::new();
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let fresh = self.audit.new_writes()?;
+            if fresh.is_empty() {
+                return Ok(writes);
+            }
+            writes.extend(fresh);
+        }
+    }
+}
+
+/// Tries until it is so.
+pub(crate) async fn eventually(wanted: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        match is_so().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => last = None,
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    match last {
+        Some(error) => Err(error).with_context(|| format!("never so: {wanted}")),
+        None => bail!("never so: {wanted}"),
+    }
+}
+
+pub(crate) fn object(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": peerdist_crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+fn says(conditions: &[Condition], generation: Option<i64>, kind: &str, status: &str, reason: &str) -> bool {
+    let found = conditions.iter().find(|condition| condition.type_ == kind);
+    found.is_some_and(|condition| {
+        condition.status == status && condition.reason == reason && condition.observed_generation == generation
+    })
+}

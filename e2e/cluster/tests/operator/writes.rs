@@ -1,0 +1,122 @@
+//! What appears, and how few writes it takes.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use peerdist_e2e_cluster::objects::NAMESPACE;
+use serde_json::json;
+
+use crate::scene::{Scene, eventually, object};
+
+/// How long an idle operator is watched.
+const IDLE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offices_become_daemon_sets_and_nothing_is_written_when_nothing_changed() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let operator = scene.operator("first", "example/peerdist:1").await?;
+    scene.apply_offices().await?;
+    let source = json!({"uri": "https://example.com/app.tar"});
+    scene.apply_package("app", json!({"version": "1", "source": source})).await?;
+    scene.hand.apply(&scene.vescs, object("VescEndpoint", "hq", json!({"address": "10.0.5.9"}))).await?;
+    scene.office_says("store", "Accepted", "True", "Valid").await?;
+    scene.office_says("store", "Ready", "False", "RolloutPending").await?;
+    check_objects(&scene).await?;
+    check_labels(&scene).await?;
+    scene.run_pods().await?;
+    scene.package_says("app", "Ready", "False", "NotReported").await?;
+    scene.settled().await?;
+
+    tokio::time::sleep(IDLE).await;
+    assert_eq!(scene.audit.new_writes()?, [], "an idle operator writes nothing");
+
+    scene.apply_package("app", json!({"version": "2", "source": source})).await?;
+    scene.package_says("app", "Ready", "False", "NotReported").await?;
+    let writes = scene.settled().await?;
+    assert!(writes.len() <= 3, "{writes:?}");
+
+    report_progress(&scene).await?;
+    scene.package_says("app", "Ready", "True", "Complete").await?;
+    let writes = scene.settled().await?;
+    assert!(writes.len() <= 2, "a status and an event: {writes:?}");
+    operator.stop().await?;
+
+    let operator = scene.operator("second", "example/peerdist:2").await?;
+    let daemon_sets: Api<DaemonSet> = Api::namespaced(scene.hand.client.clone(), NAMESPACE);
+    eventually("the store has the new image", async || {
+        let store = daemon_sets.get("peerdist-office-store").await?;
+        Ok(serde_json::to_string(&store)?.contains("example/peerdist:2"))
+    })
+    .await?;
+    let writes = scene.settled().await?;
+    let daemon_set_writes = writes.iter().filter(|write| write.resource == "daemonsets").count();
+    assert_eq!(daemon_set_writes, 2, "one an office: {writes:?}");
+    println!("a new image for 2 offices: {} writes: {writes:?}", writes.len());
+
+    heal(&mut scene, &daemon_sets).await?;
+    operator.stop().await
+}
+
+async fn check_objects(scene: &Scene) -> Result<()> {
+    let client = || scene.hand.client.clone();
+    for name in ["peerdist-office-hub", "peerdist-office-store"] {
+        eventually(&format!("all objects of {name}"), async || {
+            let set = Api::<DaemonSet>::namespaced(client(), NAMESPACE).get_opt(name).await?;
+            let map = Api::<ConfigMap>::namespaced(client(), NAMESPACE).get_opt(name).await?;
+            let account = Api::<ServiceAccount>::namespaced(client(), NAMESPACE).get_opt(name).await?;
+            Ok(set.is_some_and(|set| set.owner_references().len() == 1) && map.is_some() && account.is_some())
+        })
+        .await?;
+    }
+    eventually("the server's StatefulSet", async || {
+        Ok(Api::<StatefulSet>::namespaced(client(), NAMESPACE).get_opt("peerdist-server").await?.is_some())
+    })
+    .await
+}
+
+async fn check_labels(scene: &Scene) -> Result<()> {
+    let nodes: Api<Node> = Api::all(scene.hand.client.clone());
+    let label = "peerdist.io/assigned-office";
+    eventually("the tills are labelled and the hub is not", async || {
+        let office = async |name| Ok::<_, kube::Error>(nodes.get(name).await?.labels().get(label).cloned());
+        let store = Some("store".to_owned());
+        Ok(office("till-1").await? == store && office("till-2").await? == store && office("hub-1").await?.is_none())
+    })
+    .await
+}
+
+/// Stands for the server, under its own field manager.
+async fn report_progress(scene: &Scene) -> Result<()> {
+    let generation = scene.packages.get("app").await?.metadata.generation;
+    let status = json!({
+        "progressGeneration": generation, "digest": "blake3:00", "percent": 100,
+        "nodes": {"targeted": 3, "complete": 3, "failed": 0, "unreachable": 0},
+    });
+    let mut progress = object("PackageDistribution", "app", json!({}));
+    progress["status"] = status;
+    if let Some(fields) = progress.as_object_mut() {
+        fields.remove("spec");
+    }
+    scene.packages.patch_status("app", &PatchParams::apply("peerdist-server"), &Patch::Apply(progress)).await?;
+    Ok(())
+}
+
+/// What somebody's hand changed or removed comes back, and the objects of a removed office are its own.
+async fn heal(scene: &mut Scene, daemon_sets: &Api<DaemonSet>) -> Result<()> {
+    let edit = json!({"spec": {"template": {"spec": {"hostNetwork": false}}}});
+    daemon_sets.patch("peerdist-office-store", &PatchParams::default(), &Patch::Merge(edit)).await?;
+    daemon_sets.delete("peerdist-office-hub", &DeleteParams::default()).await?;
+    eventually("both are as they were", async || {
+        let store = daemon_sets.get("peerdist-office-store").await?;
+        let pod = store.spec.template.spec.unwrap_or_default();
+        let hub = daemon_sets.get_opt("peerdist-office-hub").await?;
+        Ok(pod.host_network == Some(true) && hub.is_some_and(|hub| hub.metadata.deletion_timestamp.is_none()))
+    })
+    .await?;
+    scene.settled().await?;
+    Ok(())
+}
