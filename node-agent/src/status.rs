@@ -85,6 +85,9 @@ pub struct NodeStatus {
     pub complete: bool,
     /// The last error, until it is overcome.
     pub error: Option<StatusError>,
+    /// Why nothing comes although nothing failed on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<StatusError>,
     /// Chunk payload that arrived from the parent office.
     pub wan_bytes_received: u64,
     /// Chunk payload that arrived inside the office.
@@ -188,6 +191,7 @@ pub(crate) mod tests {
             source: Some(ContentSource::Office),
             complete,
             error: None,
+            waits: None,
             wan_bytes_received: 0,
             lan_bytes_received: mebibytes(held),
         };

@@ -78,7 +78,10 @@ impl Client {
         for digest in &prepared {
             self.show_own_package(now, *digest);
         }
-        self.packages.values_mut().for_each(|package| package.upstream.ask_again());
+        for package in self.packages.values_mut() {
+            package.upstream.ask_again();
+            package.upstream.wait_anew();
+        }
         self.claim();
         self.ask_for_holders();
         self.retry_packages(now);

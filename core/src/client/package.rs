@@ -131,6 +131,7 @@ impl Package {
 
     pub(super) fn gain(&mut self, index: ChunkIndex) {
         if self.available.insert(index) {
+            self.unreported_lost.remove(index);
             self.unreported.insert(index);
             self.state_changed = true;
         }
@@ -195,6 +196,7 @@ impl Package {
 
     /// The rendezvous point does not know of a chunk that is here.
     pub(super) fn report_again(&mut self, index: ChunkIndex) {
+        self.unreported_lost.remove(index);
         self.unreported.insert(index);
     }
 

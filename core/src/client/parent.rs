@@ -40,7 +40,7 @@ impl Parent {
     }
 
     /// The node is no rendezvous point, or not there.
-    pub(super) fn is_none(&mut self, node: &NodeRef) {
+    pub(super) fn does_not_lead(&mut self, node: &NodeRef) {
         if self.claim.as_ref().is_some_and(|(_, claimant)| claimant == node) {
             self.claim = None;
         } else {
@@ -120,8 +120,8 @@ impl Client {
 
     /// The parent did not send the pages of a manifest.
     pub(super) fn manifest_did_not_come(&mut self, now: Instant, digest: Digest, message: String) {
-        self.parent.turn += 1;
         let asked = self.parent_node(now);
+        self.parent.turn += 1;
         let Some(package) = self.packages.get_mut(&digest) else { return };
         if package.prepare_failures() < MANIFEST_FAILURES_MAX {
             return;

@@ -2,7 +2,7 @@
 
 use super::Client;
 use super::event::{BUSY, MISSING, NOT_GRANTED, NOT_READY, Output, Refusal};
-use crate::chunk_set::runs_of;
+use crate::chunk_set::ChunkSet;
 use crate::message::Want;
 use crate::peer::{ContentClass, NodeRef};
 
@@ -25,8 +25,10 @@ impl Client {
                 format!("office {} may not have this package from here", from.office),
             ));
         };
-        let here = want.runs.iter().flat_map(|run| run.range()).filter(|&index| package.available.contains(index));
-        let runs = runs_of(here);
+        let mut here = ChunkSet::new(package.capacity());
+        here.insert_runs(&want.runs);
+        here.intersect_with(&package.available);
+        let runs = here.runs();
         if runs.is_empty() {
             return Err(Refusal::new(MISSING, "none of these chunks is here"));
         }

@@ -61,6 +61,9 @@ impl Client {
             }
             self.outputs.push_back(Output::Steer { transfer, signal: signal.clone() });
         }
+        if let Some(package) = self.packages.get_mut(&digest) {
+            package.upstream.wait_anew();
+        }
         self.pace_due = true;
     }
 

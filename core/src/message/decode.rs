@@ -169,7 +169,7 @@ pub(crate) fn list<W, T>(
     field: &'static str,
     items: Vec<W>,
     limit: usize,
-    parse: impl Fn(W) -> Result<T>,
+    parse: impl FnMut(W) -> Result<T>,
 ) -> Result<Vec<T>> {
     if items.len() > limit {
         return Err(DecodeError::TooMany { field, count: items.len(), limit });
@@ -185,13 +185,16 @@ fn name(text: String) -> Result<NodeName> {
     Ok(NodeName::new(&text)?)
 }
 
-/// Parses runs: each at least one chunk, none beyond the largest package.
+/// Parses runs: each at least one chunk, none beyond the largest package, and together no more chunks than that has.
+/// Runs that overlap would make a short message name more chunks than there is memory for.
 pub(crate) fn decode_runs(runs: Vec<proto::Run>) -> Result<Vec<ChunkRun>> {
+    let mut chunks_left = CHUNKS_MAX;
     list("runs", runs, RUNS_MAX, |run: proto::Run| {
         let end = run.first.checked_add(run.count).ok_or(DecodeError::OutOfRange("run"))?;
         if run.count == 0 || end > CHUNKS_MAX {
             return Err(DecodeError::OutOfRange("run"));
         }
+        chunks_left = chunks_left.checked_sub(run.count).ok_or(DecodeError::OutOfRange("runs"))?;
         Ok(ChunkRun { first: run.first, count: run.count })
     })
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::office_view::{Assigned, ChunkLengths, OfficeView};
+use super::office_view::{ChunkLengths, OfficeView};
 use crate::chunk_set::{ChunkIndex, ChunkSet, runs_of};
 use crate::digest::Digest;
 use crate::message::{ASSIGNMENTS_MAX, Assignment, Holder, RUNS_MAX};
@@ -144,7 +144,7 @@ impl Round<'_> {
             self.spoken.insert(index);
             given += bytes;
             if let Some(package) = view.known_package(&member.name, self.job.digest) {
-                package.assigned.insert(index, Assigned::new(self.now, name));
+                package.assign(self.now, index, name);
             }
             self.orders.entry(member.name.clone()).or_default().entry(holder.clone()).or_default().push(index);
             last = Some(holder);

@@ -48,6 +48,8 @@ impl<P: Ord + Clone> Avoided<P> {
             _ => 1,
         };
         let pause = first_pause.saturating_mul(1 << (failures - 1).min(DOUBLINGS_MAX)).min(AVOID_MAX);
+        // Names come from others: what is forgotten must not stay, or they could be invented without end.
+        self.0.retain(|_, record| record.until + FORGOTTEN_AFTER > now);
         self.0.insert(peer.clone(), Record { until: now + pause, failures, corrupt: false });
     }
 

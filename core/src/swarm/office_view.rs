@@ -54,16 +54,14 @@ pub struct Member {
 pub struct Assigned {
     /// From whom; `None` is the server.
     pub holder: Option<NodeName>,
-    /// When it was told.
-    pub since: Instant,
     /// When that is void.
     until: Instant,
 }
 
 impl Assigned {
     /// Assigned now.
-    pub fn new(now: Instant, holder: Option<NodeName>) -> Self {
-        Self { holder, since: now, until: now + ASSIGNMENT_LIFETIME }
+    fn new(now: Instant, holder: Option<NodeName>) -> Self {
+        Self { holder, until: now + ASSIGNMENT_LIFETIME }
     }
 }
 
@@ -76,8 +74,8 @@ pub struct MemberPackage {
     pub assigned: BTreeMap<ChunkIndex, Assigned>,
     /// Holders that did not serve this member, or served it rubbish.
     pub avoided: Avoided<Option<NodeName>>,
-    /// When a chunk came last.
-    gained_at: Option<Instant>,
+    /// Since when it was told to fetch something and nothing has come.
+    told_at: Option<Instant>,
     /// Its own account of its progress.
     pub state: NodeState,
 }
@@ -88,7 +86,7 @@ impl MemberPackage {
             available: ChunkSet::new(capacity),
             assigned: BTreeMap::new(),
             avoided: Avoided::default(),
-            gained_at: None,
+            told_at: None,
             state: NodeState::default(),
         }
     }
@@ -96,19 +94,24 @@ impl MemberPackage {
     /// Notes chunks that arrived or were there. What was assigned was delivered by its holder.
     pub fn gain(&mut self, now: Instant, runs: &[ChunkRun]) {
         for index in indices_of(runs, self.available.capacity()) {
-            if self.available.insert(index) {
-                self.gained_at = Some(now);
-            }
             if let Some(assigned) = self.assigned.remove(&index) {
                 self.avoided.delivered(&assigned.holder);
+            }
+            if self.available.insert(index) {
+                self.told_at = (!self.assigned.is_empty()).then_some(now);
             }
         }
     }
 
+    /// Notes that it is told to fetch a chunk.
+    pub fn assign(&mut self, now: Instant, index: ChunkIndex, holder: Option<NodeName>) {
+        self.assigned.insert(index, Assigned::new(now, holder));
+        self.told_at.get_or_insert(now);
+    }
+
     /// Whether it was told long ago to fetch something and nothing has come since: it is no use as a second holder.
     pub fn is_idle(&self, now: Instant) -> bool {
-        let waits_since = self.assigned.values().map(|assigned| assigned.since).min();
-        waits_since.is_some_and(|since| self.gained_at.map_or(since, |at| at.max(since)) + IDLE_AFTER <= now)
+        self.told_at.is_some_and(|at| at + IDLE_AFTER <= now)
     }
 
     /// Notes chunks that are gone.

@@ -198,6 +198,11 @@ impl Upstream {
         self.avoided.delivered(holder);
     }
 
+    /// The wait begins anew: until now nothing was asked for.
+    pub fn wait_anew(&mut self) {
+        self.waits_since = None;
+    }
+
     /// Since when nothing has come although something is lacking.
     pub fn waits_since(&self) -> Option<Instant> {
         self.waits_since

@@ -27,6 +27,8 @@ use crate::transport::{BulkSend, Transport};
 const LINGER: Duration = Duration::from_millis(400);
 /// A receiver that pauses for longer than this asks again afterwards.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
+/// Longest rest between two chunks for a receiver that cannot change its mind any more.
+const REST_ALONE_MAX: Duration = Duration::from_secs(60);
 /// Pace of an office transfer that its receiver moved to the background class: pauses as long as it sends.
 const BACKGROUND_SHARE: u32 = 1;
 /// Most control signals that wait to be obeyed; more wait in the connection.
@@ -196,7 +198,7 @@ impl Pace {
             if !self.listening {
                 // Nobody will end the pause.
                 if !self.paused {
-                    sleep(wait).await;
+                    sleep(wait.min(REST_ALONE_MAX)).await;
                 }
                 return !self.paused;
             }

@@ -148,6 +148,7 @@ fn bring_up_to_date(
         node.complete = complete;
         node.percent = percent(state.bytes_held, package_bytes, complete);
         node.error = state.error.clone().map(|(reason, message)| StatusError { reason, message });
+        node.waits = state.waits.clone().map(|(reason, message)| StatusError { reason, message });
         node.wan_bytes_received = state.wan_bytes_received;
         node.lan_bytes_received = state.lan_bytes_received;
     }
@@ -164,6 +165,7 @@ fn empty(name: NodeName) -> NodeStatus {
         source: None,
         complete: false,
         error: None,
+        waits: None,
         wan_bytes_received: 0,
         lan_bytes_received: 0,
     }

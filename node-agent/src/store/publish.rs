@@ -4,7 +4,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::digest::Digest;
 use peerdist_core::names::DistributionKey;
 use rustix::fs::{FileType, RenameFlags};
@@ -164,8 +163,7 @@ impl NodeStore {
             renamed => renamed.map_err(io)?,
         }
         state.stage = Stage::Published { inode };
-        // Everybody on the node can reach the tree now: what is in it has to be looked at from here on.
-        state.proven = ChunkSet::new(state.available.capacity());
+        state.forget_proofs();
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! Reads chunks. Those of a published tree are verified each time: its files can change under us, and nothing wrong may
-//! be passed on. A tree in staging is private, so what this run verified while writing it there is not hashed again.
+//! be passed on. A tree in staging is private, so what was verified within the last minute, when it was written there, is
+//! not hashed again.
 
 use std::fs::File;
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use peerdist_core::chunk_set::ChunkIndex;
@@ -35,7 +37,7 @@ impl NodeStore {
         let package = self.package(digest).map_err(|_| missing())?;
         let is_proven = {
             let state = package.state();
-            state.available.contains(index).then(|| state.is_proven(index)).ok_or_else(missing)?
+            state.available.contains(index).then(|| state.is_proven(Instant::now(), index)).ok_or_else(missing)?
         };
         let table = self.pages.table(&package.root)?;
         let read = if is_proven {

@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use peerdist_core::chunk_set::ChunkIndex;
 use peerdist_core::digest::Digest;
@@ -108,7 +109,7 @@ impl NodeStore {
         }
         state.unflushed.add_files(touched);
         let new = state.available.insert(index);
-        state.proven.insert(index);
+        state.prove(Instant::now(), index);
         if new {
             state.unflushed.chunks.push(index);
             state.unflushed.bytes += u64::from(length);

@@ -1,4 +1,4 @@
-//! What stops a holder whose time is over: every request that writes passes the fence just before it is sent. A process
+//! What stops a holder whose time is over: every request that writes passes the fence before it is sent. A process
 //! that slept through the end of its Lease finds it closed, whatever it was about to do.
 
 use std::sync::Arc;

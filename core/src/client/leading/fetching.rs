@@ -64,7 +64,7 @@ impl Client {
             package.upstream.undelivered(now, &fetch.runs);
         }
         if let Some(node) = to.node().filter(|_| refused.is_none() || refused == Some(NOT_RENDEZVOUS_POINT)) {
-            self.parent.is_none(node);
+            self.parent.does_not_lead(node);
         }
     }
 

@@ -1,10 +1,11 @@
 //! A rendezvous point that cannot take a package itself gives the role to a member that can, so that one full disk does
 //! not keep the package from the office. Election is [`crate::rendezvous`]'s; this file decides when and to whom.
 //!
-//! Nodes are compared by the packages that somebody in the office or below still needs, the most urgent first: whoever can take
-//! the first on which they differ is the better one; who has not said anything about it comes in between. The role goes only to a better one, so it does not go back and
-//! forth while disks stay as they are, and nothing moves when nobody has the space. A package that everybody has who
-//! can take it counts no more, so the next in urgency gets its turn.
+//! Nodes are compared by the packages that somebody in the office or below still needs, the most urgent first: whoever
+//! can take the first on which they differ is the better one; who has not said anything about it comes in between. The
+//! role goes only to a better one, so it does not go back and forth while disks stay as they are, and nothing moves when
+//! nobody has the space. A package that everybody has who can take it counts no more, so the next in urgency gets its
+//! turn.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

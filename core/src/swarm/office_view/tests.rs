@@ -81,8 +81,8 @@ fn member_to_which_nothing_comes_is_idle_until_something_does() {
     let now = Instant::now();
     let mut view = view(now);
     let on_member = view.known_package(&name("n2"), package()).unwrap();
-    on_member.assigned.insert(0, Assigned::new(now, Some(name("n4"))));
-    on_member.assigned.insert(1, Assigned::new(now, Some(name("n4"))));
+    on_member.assign(now, 0, Some(name("n4")));
+    on_member.assign(now, 1, Some(name("n4")));
     let later = now + IDLE_AFTER;
     assert!(!on_member.is_idle(later - Duration::from_millis(1)));
     assert!(on_member.is_idle(later));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use indicatif::{BinaryBytes, HumanDuration};
 
 use crate::cli::text_table::TextTable;
-use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
+use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot};
 
 /// Characters of a bar.
 const BAR_WIDTH: usize = 20;
@@ -25,7 +25,7 @@ fn package(package: &PackageStatus) -> String {
     }
     text.push('\n');
     if let Some(error) = &package.error {
-        let _ = writeln!(text, "  error: {} ({})", error.message, error.reason);
+        let _ = writeln!(text, "  error: {}", describe(error));
     }
     for office in &package.offices {
         text += &office_heading(office, package.bytes);
@@ -55,10 +55,14 @@ fn nodes(package: &PackageStatus) -> String {
             if node.complete { "-".to_owned() } else { format!("{}/s", BinaryBytes(node.rate_bytes_per_second)) },
             time_left(node),
             node.source.map(|source| source.to_string()).unwrap_or_default(),
-            node.error.as_ref().map(|error| format!("{} ({})", error.message, error.reason)).unwrap_or_default(),
+            node.error.as_ref().or(node.waits.as_ref()).map(describe).unwrap_or_default(),
         ]);
     }
     table.render()
+}
+
+fn describe(error: &StatusError) -> String {
+    format!("{} ({})", error.message, error.reason)
 }
 
 fn time_left(node: &NodeStatus) -> String {

@@ -58,7 +58,9 @@ impl Arriving<'_> {
             tokio::select! {
                 written = async { writing.as_mut().expect("asked only while something is written").await }, if writing.is_some() => {
                     writing = None;
-                    if self.account(written.ok()?).await.is_err() {
+                    // A write that never returned says nothing of the holder, but nothing more can come of this transfer.
+                    let Ok(written) = written else { return Some(Some(UnservedReason::Unreachable)) };
+                    if self.account(written).await.is_err() {
                         return None;
                     }
                 }

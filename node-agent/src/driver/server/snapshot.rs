@@ -158,6 +158,7 @@ impl Maker {
             source: main_source(state),
             complete,
             error: state.error.clone().map(|(reason, message)| StatusError { reason, message }),
+            waits: state.waits.clone().map(|(reason, message)| StatusError { reason, message }),
             wan_bytes_received: state.wan_bytes_received,
             lan_bytes_received: state.lan_bytes_received,
         }
