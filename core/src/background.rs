@@ -18,8 +18,8 @@ const BASE_PERIODS: usize = 60;
 const BASE_PERIOD: Duration = Duration::from_secs(10);
 /// A queue larger than this is somebody's.
 const TARGET: Duration = Duration::from_millis(3);
-/// Below these base delays the path is one switch, or inside one host. What delays packets there is mostly the scheduler
-/// of a busy host, by more than any queue worth yielding to: rounds are longer and the target is larger.
+/// Below these base delays the path is one switch, or inside one host. What delays packets there is mostly the
+/// scheduler of a busy host, by more than any queue worth yielding to: rounds are longer and the target is larger.
 const NEAR: Nearness = Nearness { base: ms(1), round: ms(25), target: ms(12) };
 const SAME_HOST: Nearness = Nearness { base: Duration::from_micros(200), round: ms(50), target: ms(40) };
 /// Rounds whose delivery rate bounds growth.

@@ -2,11 +2,11 @@
 //! Drivers in `peerdist-node-agent` act on what the machines here decide.
 //!
 //! In reading order: [`ports`] is the published catalogue; [`names`], [`digest`] and [`chunk_set`] are the words
-//! everything else speaks; [`chunking`] and [`manifest`] are what a package consists of; [`wire`] is what nodes
-//! say to each other; [`office`] is the tree of offices and [`distribution`] what should reach them; [`rollout`]
-//! decides what each office holds and when, [`plan`] is what an office is told, and [`signature`] why it is believed. [`message`] holds the validated
-//! messages between [`peer`]s. [`client`] and [`server`] are the machines, composed of [`rendezvous`] and [`swarm`].
-//! [`decoders`] is for tests only.
+//! everything else speaks; [`chunking`] and [`manifest`] are what a package consists of; [`wire`] is what nodes say to
+//! each other; [`office`] is the tree of offices and [`distribution`] what should reach them; [`rollout`] decides what
+//! each office holds and when, [`plan`] is what an office is told, and [`signature`] why it is believed. [`message`]
+//! holds the validated messages between [`peer`]s. [`client`] and [`server`] are the machines, composed of
+//! [`rendezvous`] and [`swarm`]. [`decoders`] is for tests only.
 
 pub mod background;
 pub mod broadcast;

@@ -1,5 +1,5 @@
-//! The kind Office: a group of nodes on one LAN, and its place in the tree. `nodes` says which nodes of a cluster belong
-//! to it; what an operator reports is in `status`.
+//! The kind Office: a group of nodes on one LAN, and its place in the tree. `nodes` says which nodes of a cluster
+//! belong to it; what an operator reports is in `status`.
 
 mod nodes;
 mod status;

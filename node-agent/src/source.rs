@@ -1,9 +1,10 @@
 //! Sources: where packages come from, and their way into the library.
 //!
-//! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says; [`entry`]
-//! has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a staging folder and nowhere else;
-//! [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what still fits; [`retry`] says when to try
-//! again; [`progress`] counts; [`error`] is what goes wrong, with the field that is at fault.
+//! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says;
+//! [`entry`] has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a
+//! staging folder and nowhere else; [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what
+//! still fits; [`retry`] says when to try again; [`progress`] counts; [`error`] is what goes wrong, with the field that
+//! is at fault.
 
 pub mod archive;
 pub mod digest;

@@ -1,6 +1,7 @@
 //! What is going on: the snapshot that the server's API serves, `peerdist status` prints and the progress bars follow.
 //!
-//! Only types and their arithmetic; the drivers fill them. A snapshot has a row a node and package, never a row a chunk.
+//! Only types and their arithmetic; the drivers fill them. A snapshot has a row a node and package, never a row a
+//! chunk.
 
 mod links;
 

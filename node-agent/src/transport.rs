@@ -1,9 +1,9 @@
 //! QUIC on the ports of the catalogue: every row of the tables, behind one type.
 //!
-//! In reading order: [`Transport`] binds the ports of a role and offers requests, messages, bulk content and broadcasts.
-//! `settings` says which endpoint serves which traffic and how; `messages` and `bulk` (with `streams`) are what the
-//! drivers use; `connections` dials, `acceptor` lets in; `tls`, `identity`, `authority`, `certificate` and `join_token`
-//! are about who is who; `socket` (with `datagram`, `interface`) is what lies under QUIC; `background`
+//! In reading order: [`Transport`] binds the ports of a role and offers requests, messages, bulk content and
+//! broadcasts. `settings` says which endpoint serves which traffic and how; `messages` and `bulk` (with `streams`) are
+//! what the drivers use; `connections` dials, `acceptor` lets in; `tls`, `identity`, `authority`, `certificate` and
+//! `join_token` are about who is who; `socket` (with `datagram`, `interface`) is what lies under QUIC; `background`
 //! fits the yielding controller in. What messages mean, and when to enrol or renew, is decided by the drivers.
 //!
 //! Who sends dials from the port that its answers must reach, so that every packet flows along a row of the tables.

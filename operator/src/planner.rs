@@ -1,5 +1,5 @@
-//! Turns word of changes into reconciles: gathers changes for a moment, judges the fleet once for all of them, and tells
-//! each controller which of its objects to look at.
+//! Turns word of changes into reconciles: gathers changes for a moment, judges the fleet once for all of them, and
+//! tells each controller which of its objects to look at.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -182,8 +182,8 @@ async fn finished(election: JoinHandle<Result<(), ElectionError>>) -> Result<(),
     Ok(())
 }
 
-/// A client whose writes pass the fence last of all. It must not repeat a request by itself: a repetition would not pass
-/// the fence again, and could arrive minutes after the first try. Controllers repeat what failed.
+/// A client whose writes pass the fence last of all. It must not repeat a request by itself: a repetition would not
+/// pass the fence again, and could arrive minutes after the first try. Controllers repeat what failed.
 fn fenced_client(mut config: Config, fence: Fence) -> Result<Client, kube::Error> {
     config.default_retry = false;
     let check = move |request: Request<Body>| fence.check(request);

@@ -10,7 +10,8 @@ use crate::step;
 /// What to run.
 #[derive(Subcommand)]
 pub(crate) enum Scenario {
-    /// The operator against a real API server; builds etcd and kube-apiserver with Go the first time, which takes minutes.
+    /// The operator against a real API server; builds etcd and kube-apiserver with Go the first time, which takes
+    /// minutes.
     Cluster,
 }
 

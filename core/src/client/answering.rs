@@ -1,6 +1,6 @@
-//! Answers to "who has these packages?", asked of a whole subnet at once. Only the few nodes that the plan names answer,
-//! each after a random moment, so that a question brings no storm of answers upon its asker. Who asks and what becomes
-//! of an answer is the rendezvous point's business ([`super::leading`]).
+//! Answers to "who has these packages?", asked of a whole subnet at once. Only the few nodes that the plan names
+//! answer, each after a random moment, so that a question brings no storm of answers upon its asker. Who asks and what
+//! becomes of an answer is the rendezvous point's business ([`super::leading`]).
 
 use std::time::{Duration, Instant};
 

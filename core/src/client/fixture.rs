@@ -1,4 +1,5 @@
-//! A client with packages, for the tests of its parts. The plans are made by hand; signatures are the driver's business.
+//! A client with packages, for the tests of its parts. The plans are made by hand; signatures are the driver's
+//! business.
 
 use std::time::{Duration, Instant};
 

@@ -168,9 +168,9 @@ impl Client {
 }
 
 impl Leading {
-    /// Members whose claims do not keep chunks of a package from being brought in, because they failed so often in a row.
-    /// Of a package that this node has no use for itself it learns from its children who does not deliver: should they
-    /// lie, it brings in once what the office has already.
+    /// Members whose claims do not keep chunks of a package from being brought in, because they failed so often in a
+    /// row. Of a package that this node has no use for itself it learns from its children who does not deliver: should
+    /// they lie, it brings in once what the office has already.
     fn doubted(&self, now: Instant, me: &NodeName, planned: &PlannedPackage, failures_min: u32) -> BTreeSet<NodeName> {
         let mut doubted = self.view.doubted(now, me, planned.digest, failures_min);
         if !planned.target {

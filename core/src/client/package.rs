@@ -170,8 +170,8 @@ impl Package {
         Some(PackageDelta { digest: self.planned.digest, available, lost, state: self.state.clone() })
     }
 
-    /// Messages overtake each other, so the rendezvous point may believe that this node has what it lacks, and would never
-    /// have it fetched. While nothing comes, the node says again what it lacks.
+    /// Messages overtake each other, so the rendezvous point may believe that this node has what it lacks, and would
+    /// never have it fetched. While nothing comes, the node says again what it lacks.
     pub(super) fn say_what_it_lacks(&mut self, now: Instant) {
         let wanted = self.phase == Phase::Fetching && self.planned.target && !self.planned.paused;
         if !wanted || !self.in_flight.is_empty() || self.available.is_full() {
@@ -262,8 +262,8 @@ impl Client {
             self.election.leader().cloned().map(Peer::Node)
         };
         let Some(package) = self.packages.get_mut(&digest) else { return };
-        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and whoever
-        // gave the role away for want of space finds out whether it has the space now.
+        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and
+        // whoever gave the role away for want of space finds out whether it has the space now.
         if !package.planned.target && !leading && !package.on_disk && package.state.error.is_none() {
             return;
         }

@@ -1,6 +1,7 @@
-//! Whom of the parent office a rendezvous point asks, and what it says when nothing comes: the parent's rendezvous point
-//! by its own claim or by the plan, and another one known when that delivers nothing. A child asks the parent office
-//! and nobody else, so while the parent office does not elect another one, all that is left is to say why it waits.
+//! Whom of the parent office a rendezvous point asks, and what it says when nothing comes: the parent's rendezvous
+//! point by its own claim or by the plan, and another one known when that delivers nothing. A child asks the parent
+//! office and nobody else, so while the parent office does not elect another one, all that is left is to say why it
+//! waits.
 
 use std::time::{Duration, Instant};
 

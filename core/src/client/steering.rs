@@ -1,6 +1,6 @@
 //! The pace of incoming transfers, as the holders are told: rest while a package is paused, keep to a share of the
-//! office's ceiling for its uplink, and make way inside the office for a more urgent package. A holder is told only what
-//! it was not told before.
+//! office's ceiling for its uplink, and make way inside the office for a more urgent package. A holder is told only
+//! what it was not told before.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

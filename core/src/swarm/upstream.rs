@@ -140,8 +140,8 @@ impl Upstream {
         self.quiet_until = Some(now + RETRY_DELAY);
     }
 
-    /// The parent granted the chunk from this holder. Ignored when it was not asked for, or is on its way already. False
-    /// when this holder is left alone: the chunk is open again, and the parent has to name another one.
+    /// The parent granted the chunk from this holder. Ignored when it was not asked for, or is on its way already.
+    /// False when this holder is left alone: the chunk is open again, and the parent has to name another one.
     pub fn granted(&mut self, now: Instant, index: ChunkIndex, holder: &NodeRef) -> bool {
         let Some(asked @ (Asked::Request(_) | Asked::Promised(_))) = self.asked.get_mut(&index) else { return true };
         if self.avoided.contains(now, &holder.name) {
@@ -172,8 +172,8 @@ impl Upstream {
         }
     }
 
-    /// A holder did not deliver: the chunks are open again, and what else it was to send is not wanted of it for a while.
-    /// While every transfer fails, less and less is asked, so that rubbish costs the link less and less.
+    /// A holder did not deliver: the chunks are open again, and what else it was to send is not wanted of it for a
+    /// while. While every transfer fails, less and less is asked, so that rubbish costs the link less and less.
     pub fn not_served(&mut self, now: Instant, holder: &NodeName, reason: &UnservedReason, runs: &[ChunkRun]) {
         self.release(runs);
         if *reason == UnservedReason::Ended {

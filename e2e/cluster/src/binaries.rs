@@ -1,5 +1,5 @@
-//! The programs of the control plane: one binary, built once by Go and kept in the user's cache folder, linked under the
-//! names that it goes by.
+//! The programs of the control plane: one binary, built once by Go and kept in the user's cache folder, linked under
+//! the names that it goes by.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -47,8 +47,8 @@ impl Agent {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Starts it. The log of an earlier life is kept and continued. nsenter and setpriv replace themselves, so the child is
-    /// the program itself.
+    /// Starts it. The log of an earlier life is kept and continued. nsenter and setpriv replace themselves, so the
+    /// child is the program itself.
     ///
     /// # Errors
     /// When the log cannot be opened or the program cannot be started.

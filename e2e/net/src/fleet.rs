@@ -1,5 +1,5 @@
-//! A running fleet: network, processes, packages, and the questions a scenario asks. Waiting ends early, with the end of
-//! the log, when a process ended by itself.
+//! A running fleet: network, processes, packages, and the questions a scenario asks. Waiting ends early, with the end
+//! of the log, when a process ended by itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,8 +53,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Makes the network and describes the processes; nothing runs yet. `needed_bytes` is what packages, library and trees
-    /// will take on disk.
+    /// Makes the network and describes the processes; nothing runs yet. `needed_bytes` is what packages, library and
+    /// trees will take on disk.
     ///
     /// # Errors
     /// When the binary is not built, or network or folder cannot be made.

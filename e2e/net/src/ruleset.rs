@@ -3,9 +3,9 @@
 //! port is found out by its answers, which have no row.
 //!
 //! Table 8 has no hosts here. In a WiFi office the broadcast row and in a VPN office content inside the office are left
-//! out, because these offices must do without. Two broadcasts are no violation and are matched before the drop counter: a node's own, which its kernel
-//! loops back, and one heard by the server's host, which is no receiver in table 4. ICMP is dropped with a counter of
-//! its own: a port that is not open yet answers with it, and nothing may rely on it.
+//! out, because these offices must do without. Two broadcasts are no violation and are matched before the drop counter:
+//! a node's own, which its kernel loops back, and one heard by the server's host, which is no receiver in table 4. ICMP
+//! is dropped with a counter of its own: a port that is not open yet answers with it, and nothing may rely on it.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;

@@ -1,5 +1,6 @@
 //! Fleets from seeds: what must hold whatever happens to them, and some stories told one by one. A run that fails
-//! prints its seed; `peerdist-simulate --seed` runs it again, and `PEERDIST_SIM_SEED` moves the base of the random ones.
+//! prints its seed; `peerdist-simulate --seed` runs it again, and `PEERDIST_SIM_SEED` moves the base of the random
+//! ones.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! The client role: one node of an office.
 //!
-//! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers and `signals` steers them,
-//! `manifests` brings manifests and makes room on disk, `storing` flushes and publishes, `kept_plan` survives restarts.
+//! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers
+//! and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and publishes,
+//! `kept_plan` survives restarts.
 
 mod arriving;
 mod kept_plan;

@@ -1,6 +1,6 @@
 //! Reads chunks. Those of a published tree are verified each time: its files can change under us, and nothing wrong may
-//! be passed on. A tree in staging is private, so what was verified within the last minute, when it was written there, is
-//! not hashed again.
+//! be passed on. A tree in staging is private, so what was verified within the last minute, when it was written there,
+//! is not hashed again.
 
 use std::fs::File;
 use std::io;

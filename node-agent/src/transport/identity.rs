@@ -1,8 +1,8 @@
 //! A node's own identity: its key, made and kept here, and what enrolment gave it.
 //!
-//! The folder holds `node.key` (never leaves the node), `root.der` and `enrolment` (the server's answer, replaced whole),
-//! each readable by its owner only. The identity can be renewed while the transport runs: connections made afterwards use
-//! the new certificate. When to renew is the driver's decision ([`NodeIdentity::renewal_due`]).
+//! The folder holds `node.key` (never leaves the node), `root.der` and `enrolment` (the server's answer, replaced
+//! whole), each readable by its owner only. The identity can be renewed while the transport runs: connections made
+//! afterwards use the new certificate. When to renew is the driver's decision ([`NodeIdentity::renewal_due`]).
 
 use std::fmt;
 use std::path::{Path, PathBuf};

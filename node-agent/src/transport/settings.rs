@@ -60,11 +60,10 @@ const OFFLOAD_SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not z
 /// Foreground content starts with what any LAN takes at once.
 const LAN_WINDOW_INITIAL_BYTES: u64 = 128 << 10;
 
-/// Packets between two acknowledgements where much flows: each costs both ends about as much as a packet of content.
-const ACK_PACKETS: u32 = 9;
-/// The longest wait for one in an office,
-const FOREGROUND_ACK_DELAY: Duration = Duration::from_millis(5);
-/// and on background connections, whose controller would take late ones for a queue.
+/// Packets between two acknowledgements on background connections, and the longest wait for one: late
+/// acknowledgements would look like a queue. Foreground content keeps QUIC's own rule: with this one noq panicked on
+/// connections that lose packets.
+const BACKGROUND_ACK_PACKETS: u32 = 9;
 const BACKGROUND_ACK_DELAY: Duration = Duration::from_millis(1);
 
 /// Timeouts that make losses persistent. On a local path three of them are shorter than a busy host's scheduling.
@@ -245,25 +244,22 @@ impl Traffic {
         match self {
             Self::BackgroundMessage | Self::BackgroundContent => {
                 config.congestion_controller_factory(background.clone());
-                config.ack_frequency_config(Some(sparse_acknowledgements(BACKGROUND_ACK_DELAY)));
+                let mut acknowledgements = AckFrequencyConfig::default();
+                acknowledgements
+                    .ack_eliciting_threshold(VarInt::from_u32(BACKGROUND_ACK_PACKETS))
+                    .max_ack_delay(Some(BACKGROUND_ACK_DELAY));
+                config.ack_frequency_config(Some(acknowledgements));
             }
             Self::ForegroundContent => {
                 let mut cubic = CubicConfig::default();
                 cubic.initial_window(LAN_WINDOW_INITIAL_BYTES);
                 config.congestion_controller_factory(Arc::new(cubic));
-                config.ack_frequency_config(Some(sparse_acknowledgements(FOREGROUND_ACK_DELAY)));
             }
             Self::SmallMessage | Self::ForegroundMessage => {
                 config.congestion_controller_factory(Arc::new(CubicConfig::default()));
             }
         }
     }
-}
-
-fn sparse_acknowledgements(delay_max: Duration) -> AckFrequencyConfig {
-    let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS)).max_ack_delay(Some(delay_max));
-    acknowledgements
 }
 
 /// Keyed BLAKE3 as QUIC's key for stateless resets.

@@ -1,7 +1,8 @@
 //! Bulk content on QUIC: one bidirectional stream a transfer.
 //!
-//! Towards the receiver: the length-prefixed `TransferStart`, then frames of chunk index (4 bytes), length (4) and bytes.
-//! Towards the holder: length-prefixed control signals. A receiver that does not read stops the holder by flow control.
+//! Towards the receiver: the length-prefixed `TransferStart`, then frames of chunk index (4 bytes), length (4) and
+//! bytes. Towards the holder: length-prefixed control signals. A receiver that does not read stops the holder by flow
+//! control.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -194,7 +195,8 @@ impl ChunkSender for StreamChunkSender {
                 header.put_u32(length);
                 pieces.extend([header.freeze(), bytes]);
             }
-            // In one go: the connection fills its packets with what it finds, and a short one costs as much as a full one.
+            // In one go: the connection fills its packets with what it finds, and a short one costs as much as a full
+            // one.
             let written = self.stream.write_all_chunks(&mut pieces).await;
             written.map_err(|error| frame_error(peer, error.into()))?;
             (0..pieces.len() / 2).for_each(|_| self.end.counters.add_message(self.end.class, Direction::Sent));

@@ -33,8 +33,8 @@ fn with_disk(place: &Place, kind: [&str; 3], folder: &Path, more: &[&str]) -> Op
     Some(command)
 }
 
-/// People without the rights or the tools may go without these tests; root has the rights, and `cargo xtask test` brings
-/// the tools.
+/// People without the rights or the tools may go without these tests; root has the rights, and `cargo xtask test`
+/// brings the tools.
 fn not_run(why: &str) {
     assert!(!rustix::process::geteuid().is_root() && std::env::var_os("CI").is_none(), "{why}");
     eprintln!("NOT RUN: {why}");

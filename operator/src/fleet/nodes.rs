@@ -72,8 +72,8 @@ pub(super) fn judge(offices: Vec<ValidOffice>, nodes: &[NodeView]) -> (Vec<Valid
     (accepted, refused)
 }
 
-/// The labels that must change. A node of an office that is refused for now keeps the label it has, and so does one that
-/// tells no address.
+/// The labels that must change. A node of an office that is refused for now keeps the label it has, and so does one
+/// that tells no address.
 pub(super) fn assign(
     accepted: &[ValidOffice],
     refused: &BTreeMap<String, Verdict>,

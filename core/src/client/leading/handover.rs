@@ -3,9 +3,9 @@
 //!
 //! Nodes are compared by the packages that somebody in the office or below still needs, the most urgent first: whoever
 //! can take the first on which they differ is the better one; who has not said anything about it comes in between. The
-//! role goes only to a better one, so it does not go back and forth while disks stay as they are, and nothing moves when
-//! nobody has the space. A package that everybody has who can take it counts no more, so the next in urgency gets its
-//! turn.
+//! role goes only to a better one, so it does not go back and forth while disks stay as they are, and nothing moves
+//! when nobody has the space. A package that everybody has who can take it counts no more, so the next in urgency gets
+//! its turn.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -58,7 +58,8 @@ impl Arriving<'_> {
             tokio::select! {
                 written = async { writing.as_mut().expect("asked only while something is written").await }, if writing.is_some() => {
                     writing = None;
-                    // A write that never returned says nothing of the holder, but nothing more can come of this transfer.
+                    // A write that never returned says nothing of the holder, but nothing more can come of this
+                    // transfer.
                     let Ok(written) = written else { return Some(Some(UnservedReason::Unreachable)) };
                     if self.account(written).await.is_err() {
                         return None;

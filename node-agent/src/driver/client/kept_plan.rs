@@ -1,5 +1,6 @@
-//! The last plan of a node, kept beside its identity. A node that starts while the server or the WAN is away goes on with
-//! it, and an older plan that somebody replays after a restart is refused. What a plan means is the machine's business.
+//! The last plan of a node, kept beside its identity. A node that starts while the server or the WAN is away goes on
+//! with it, and an older plan that somebody replays after a restart is refused. What a plan means is the machine's
+//! business.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

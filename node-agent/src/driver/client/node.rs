@@ -183,8 +183,8 @@ impl Node {
         }
     }
 
-    /// Hands a plan to the machine. Only one that it puts into force counts here: an older one and one of another office,
-    /// however well signed, change nothing.
+    /// Hands a plan to the machine. Only one that it puts into force counts here: an older one and one of another
+    /// office, however well signed, change nothing.
     fn take_plan(&mut self, signed: SignedBytes, plan: Plan) {
         let before = self.machine.plan().map(|plan| plan.revision);
         self.machine.handle(Instant::now(), Event::Plan { signed: signed.clone(), plan });

@@ -1,5 +1,5 @@
-//! Where the revisions of plans begin in a run. They must rise over restarts, whatever the wall clock says and without a
-//! write for each: every start reserves a range that no run uses up.
+//! Where the revisions of plans begin in a run. They must rise over restarts, whatever the wall clock says and without
+//! a write for each: every start reserves a range that no run uses up.
 
 use std::path::Path;
 
