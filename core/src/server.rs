@@ -202,7 +202,7 @@ impl Server {
 
     /// Whether a node may read the manifest of a package from the server: nodes of the Central Office.
     pub fn may_read_manifest(&self, peer: &NodeRef, digest: &Digest) -> bool {
-        self.is_central(&peer.office) && self.library.values().any(|package| package.digest == *digest)
+        self.is_central(&peer.office) && self.package_of(*digest).is_some()
     }
 
     /// The offices.
@@ -280,13 +280,12 @@ impl Server {
         if !planned {
             return Err(Refusal::new(NOT_GRANTED, "the package is not in force for the Central Office"));
         }
-        let Some(package) = self.library.values().find(|package| package.digest == want.digest) else {
+        let Some(capacity) = self.package_of(want.digest).map(|package| package.lengths.len() as u32) else {
             return Err(Refusal::new(NOT_READY, "the package is not in the library"));
         };
         if self.serving.len() >= SERVING_MAX {
             return Err(Refusal::new(BUSY, format!("{SERVING_MAX} transfers run already")));
         }
-        let capacity = package.lengths.len() as u32;
         let answer = self.central_ledger.ask(want.digest, &from.name, &want.runs, capacity, &want.lost_holders);
         if !answer.open.is_empty() {
             for &index in &answer.open {
