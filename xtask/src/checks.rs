@@ -6,13 +6,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::step::{self, Outcome, Steps};
-use crate::{debian, deny, tidy};
+use crate::{debian, deny, deploy, tidy};
 
 /// Runs every step, prints their times and fails when one of them failed.
 pub(crate) fn run_all(root: &Path) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("format", || cargo(root, &["fmt", "--all", "--check"]));
     steps.run("tidy", || tidy::check(root).map(|()| Outcome::Passed));
+    steps.run("chart and deploy", || deploy::check(root).map(|()| Outcome::Passed));
     steps.run("programs that tests call", programs);
     steps.run("tests", || cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]));
     steps.run("network scenarios", || network_scenarios(root));

@@ -37,20 +37,26 @@ pub(crate) fn install_missing() -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    if !is_installed("apt-get") {
-        bail!("the tests need the packages {}: install them", packages.join(", "));
-    }
-    let anywhere = Path::new("/");
-    step::run(anywhere, "apt-get", &["update", "--quiet"])?;
-    let install = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"];
-    step::run(anywhere, "env", &[&install[..], &packages[..]].concat())?;
+    install(&packages)?;
     match NEEDED.iter().find(|(program, _)| !is_installed(program)) {
         Some((program, package)) => bail!("{program} is still missing after installing {package}"),
         None => Ok(()),
     }
 }
 
-fn is_installed(program: &str) -> bool {
+/// Installs packages, by apt-get.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if !is_installed("apt-get") || !is_root()? {
+        bail!("the packages {} are needed: install them", packages.join(", "));
+    }
+    let anywhere = Path::new("/");
+    step::run(anywhere, "apt-get", &["update", "--quiet"])?;
+    let install = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"];
+    step::run(anywhere, "env", &[&install[..], packages].concat())
+}
+
+/// Whether a program is there, in `PATH` or in a folder of the administrator.
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(ADMINISTRATOR.iter().map(|folder| Path::new(OsStr::new(folder)).to_path_buf()))

@@ -3,12 +3,14 @@
 //!
 //! In reading order: [`step`] runs and times one step; [`checks`] is the list behind `cargo xtask test`; [`deny`] and
 //! [`debian`] bring the tools that some steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the
-//! comparison with the disk; [`fuzz`] feeds the decoders; [`e2e`] runs the operator against a real API server.
+//! comparison with the disk; [`fuzz`] feeds the decoders; [`deploy`] renders and checks what people install; [`e2e`] runs
+//! the operator against a real API server.
 
 mod bench;
 mod checks;
 mod debian;
 mod deny;
+mod deploy;
 mod e2e;
 mod fuzz;
 mod step;
@@ -34,6 +36,8 @@ enum Command {
     Tidy,
     /// Licences, bans, sources and, when the advisory database can be had, advisories.
     Deny,
+    /// Renders deploy/ from the chart, and checks chart, manifests, samples, alerts and dashboards.
+    Deploy(deploy::Options),
     /// Distributes 1 GiB to five nodes in two offices, interleaved with six parallel `dd conv=fsync`.
     Bench,
     /// Feeds every decoder with tampered input for a while; needs the nightly compiler.
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test => checks::run_all(&root),
         Command::Tidy => tidy::check(&root),
         Command::Deny => deny::check(&root),
+        Command::Deploy(options) => deploy::run(&root, &options),
         Command::Bench => bench::run(&root),
         Command::Fuzz { seconds } => fuzz::run(&root, seconds),
         Command::E2e(scenario) => e2e::run(&root, &scenario),

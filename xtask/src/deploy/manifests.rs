@@ -1,0 +1,30 @@
+//! Manifests and samples against the schemas of Kubernetes and of our own definitions, and the chart by Helm's lint.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::render::CHART;
+use super::tools::Tools;
+use crate::{step, tree};
+
+/// Releases of Kubernetes that a user may have.
+const KUBERNETES: &str = "1.33,1.34,1.35,1.36";
+/// Validates with the library behind `kubernetes-validate --strict`.
+const VALIDATE: &str = "xtask/src/deploy/validate.py";
+/// Where our own definitions lie.
+const DEFINITIONS: &str = "crds/crds";
+
+/// Fails on an unknown or missing field.
+pub(super) fn check(root: &Path, tools: &Tools) -> Result<()> {
+    for helm in [&tools.helm, &tools.helm_of_old] {
+        step::run(root, &helm.to_string_lossy(), &["lint", "--strict", "--quiet", CHART])?;
+    }
+    let mut arguments = [VALIDATE, KUBERNETES, DEFINITIONS].map(str::to_owned).to_vec();
+    for folder in ["deploy/manifests", "deploy/monitoring", "deploy/openshift", "deploy/samples"] {
+        let files = tree::files(&root.join(folder), &["yaml"])?;
+        arguments.extend(files.iter().map(|path| tree::relative(root, path).to_string()));
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    step::run(root, &tools.python.to_string_lossy(), &arguments)
+}

