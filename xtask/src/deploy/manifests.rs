@@ -1,10 +1,12 @@
-//! Manifests and samples against the schemas of Kubernetes and of our own definitions, and the chart by Helm's lint.
+//! Manifests, samples and variants of the chart against the schemas of Kubernetes and of our own definitions, and the
+//! chart by Helm's lint.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::render::CHART;
+use super::render::{self, CHART, Generated};
 use super::tools::Tools;
 use crate::{step, tree};
 
@@ -24,6 +26,10 @@ pub(super) fn check(root: &Path, tools: &Tools) -> Result<()> {
     for folder in ["deploy/manifests", "deploy/monitoring", "deploy/openshift", "deploy/samples"] {
         let files = tree::files(&root.join(folder), &["yaml"])?;
         arguments.extend(files.iter().map(|path| tree::relative(root, path).to_string()));
+    }
+    for Generated { path, text } in render::variants(root, tools)? {
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        arguments.push(path.to_string_lossy().into_owned());
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     step::run(root, &tools.python.to_string_lossy(), &arguments)

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use super::tools::{Tools, output};
 use crate::tree;
 
-/// Where the chart lies.
+/// Where the chart lies; its folder `ci` holds sets of values that are rendered only to be checked.
 pub(super) const CHART: &str = "charts/peerdist";
 /// What the rendered manifests begin with.
 const HEADER: &str = "# Rendered from charts/peerdist: cargo xtask deploy\n";
@@ -60,25 +60,36 @@ pub(super) fn definitions(root: &Path) -> Result<Vec<Generated>> {
 pub(super) fn manifests(root: &Path, tools: &Tools) -> Result<Vec<Generated>> {
     let mut files = Vec::new();
     for (path, templates, values) in MANIFESTS {
-        let text = rendered(root, &tools.helm, templates, values)?;
-        if rendered(root, &tools.helm_of_old, templates, values)? != text {
-            bail!("Helm 3 and Helm 4 render {path} differently: write the template so that both agree");
-        }
-        files.push(Generated { path: Path::new("deploy").join(path), text });
+        let templates = templates.iter().flat_map(|name| ["--show-only".to_owned(), format!("templates/{name}")]);
+        let values = values.iter().flat_map(|value| ["--set".to_owned(), (*value).to_owned()]);
+        let options: Vec<String> = templates.chain(values).chain(["--skip-tests".to_owned()]).collect();
+        files.push(Generated { path: Path::new("deploy").join(path), text: agreed(root, tools, path, &options)? });
     }
     Ok(files)
 }
 
-fn rendered(root: &Path, helm: &Path, templates: &[&str], values: &[&str]) -> Result<String> {
-    let mut arguments: Vec<String> =
-        ["template", "peerdist", CHART, "--namespace", "peerdist", "--skip-tests"].map(str::to_owned).to_vec();
-    for template in templates {
-        arguments.extend(["--show-only".to_owned(), format!("templates/{template}")]);
+/// The whole chart with each of the sets of values that are made for that, its test included.
+pub(super) fn variants(root: &Path, tools: &Tools) -> Result<Vec<Generated>> {
+    let mut files = Vec::new();
+    for values in tree::files(&root.join(CHART).join("ci"), &["yaml"])? {
+        let name = values.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let options = ["--values".to_owned(), values.to_string_lossy().into_owned()];
+        files.push(Generated { path: tools.folder.join(&name), text: agreed(root, tools, &name, &options)? });
     }
-    for value in values {
-        arguments.extend(["--set".to_owned(), (*value).to_owned()]);
+    Ok(files)
+}
+
+fn agreed(root: &Path, tools: &Tools, name: &str, options: &[String]) -> Result<String> {
+    let text = rendered(root, &tools.helm, options)?;
+    if rendered(root, &tools.helm_of_old, options)? != text {
+        bail!("Helm 3 and Helm 4 render {name} differently: write the template so that both agree");
     }
-    Ok(plain(&output(root, helm, &arguments)?))
+    Ok(text)
+}
+
+fn rendered(root: &Path, helm: &Path, options: &[String]) -> Result<String> {
+    let arguments = ["template", "peerdist", CHART, "--namespace", "peerdist"].map(str::to_owned);
+    Ok(plain(&output(root, helm, &[&arguments[..], options].concat())?))
 }
 
 /// Without what speaks of Helm, and without empty lines around objects, which Helm 3 and 4 set differently.

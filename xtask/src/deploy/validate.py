@@ -1,6 +1,6 @@
 """Checks every object of some YAML files: those of Kubernetes as `kubernetes-validate --strict` does, for each of the
 given releases, and those of our definitions against their schemas, unknown fields included. CEL rules are left to the
-API server. Arguments: releases, folder of the definitions, files."""
+API server. A role with a wildcard fails too. Arguments: releases, folder of the definitions, files."""
 
 import pathlib
 import sys
@@ -41,11 +41,21 @@ def definitions(folder):
     return schemas
 
 
+def wildcards(thing):
+    """A complaint for each rule of a role that gives more than it names."""
+    for rule in thing.get("rules") or []:
+        if thing["kind"] in ("ClusterRole", "Role") and any("*" in value for value in rule.values()):
+            yield f"a rule with a wildcard: {rule}"
+
+
 def main(releases, folder, *files):
     ours, counts, failures = definitions(folder), {"kubernetes": 0, "ours": 0, "foreign": 0}, 0
     for path in files:
         for thing in read(path):
             version, kind = thing["apiVersion"], thing["kind"]
+            for complaint in wildcards(thing):
+                failures += 1
+                print(f"{path}: {kind} {thing['metadata']['name']}: {complaint}", file=sys.stderr)
             try:
                 if (version, kind) in ours:
                     counts["ours"] += 1
