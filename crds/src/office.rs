@@ -133,6 +133,14 @@ fn default_storage_path() -> String {
     "/var/lib/peerdist".to_owned()
 }
 
+/// An absolute path without slashes that say nothing. `None`: it is not absolute, names `/` itself, or has a part `.` or
+/// `..`, behind which it may lead anywhere.
+pub fn normal_path(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.strip_prefix('/')?.split('/').filter(|part| !part.is_empty()).collect();
+    let leads_on = parts.iter().all(|part| !matches!(*part, "." | ".."));
+    (leads_on && !parts.is_empty()).then(|| format!("/{}", parts.join("/")))
+}
+
 /// Turns an Office into the core's validated type.
 ///
 /// # Errors
@@ -146,9 +154,10 @@ pub fn validate(object: &Office) -> Result<core_office::Office, Vec<FieldError>>
         .parent
         .as_deref()
         .and_then(|parent| OfficeName::new(parent).map_err(|error| errors.push(named(error, "spec.parent"))).ok());
-    if !object.spec.storage.path.starts_with('/') || object.spec.storage.path.len() < 2 {
+    if normal_path(&object.spec.storage.path).is_none() {
         let message = format!(
-            "storage path {:?} is not valid: expected an absolute path below /; write it out",
+            "storage path {:?} is not valid: expected an absolute path below / without the parts '.' and '..'; write \
+             it out",
             object.spec.storage.path
         );
         errors.push(FieldError::new("spec.storage.path", "InvalidPath", message));
@@ -205,6 +214,17 @@ mod tests {
         assert_eq!(office.storage_limit_bytes, Some(50 << 30));
         assert_eq!(office.background_bits_per_second_max, Some(50_000_000));
         assert_eq!(office.labels.get("region").map(String::as_str), Some("eu"));
+    }
+
+    #[test]
+    fn a_storage_path_is_absolute_and_never_leads_back_up() {
+        for path in ["x", "", "/", "//", "/a/..", "/var/lib/../../etc", "/a/./b", "/.."] {
+            assert_eq!(normal_path(path), None, "{path}");
+            let errors = validate(&object("hub", json!({"storage": {"path": path}}))).unwrap_err();
+            assert_eq!(errors[0].field, "spec.storage.path", "{path}");
+        }
+        assert_eq!(normal_path("//var///lib/peerdist/").as_deref(), Some("/var/lib/peerdist"));
+        assert_eq!(normal_path("/a/..b").as_deref(), Some("/a/..b"));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use self::difference::differs;
-use self::memory::{Memory, Verdict};
+pub use self::memory::Memory;
+use self::memory::{Verdict, key, status_key};
 use crate::names::{APPLIED_ANNOTATION, FIELD_MANAGER, digest};
 
 /// An object as it should be. Without resource version and status.
@@ -61,7 +62,7 @@ pub enum ApplyError {
 impl ApplyError {
     /// Somebody else wrote in between: what is known is old.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 409))
+        matches!(self, Self::Api { source, .. } if is_conflict(source))
     }
 
     /// The kind of the error in one word, for metrics and conditions.
@@ -86,6 +87,11 @@ pub fn api_reason(error: &kube::Error) -> &'static str {
         },
         _ => "Unreachable",
     }
+}
+
+/// Whether somebody else wrote in between.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    api_reason(error) == "Conflict"
 }
 
 /// Errors of the API say everything twice; once is enough.
@@ -113,7 +119,7 @@ impl Desired {
     }
 
     fn key(&self) -> String {
-        format!("{}/{}/{}", self.resource.plural, self.namespace.as_deref().unwrap_or(""), self.name)
+        key(&self.resource.plural, self.namespace.as_deref(), &self.name)
     }
 }
 
@@ -125,9 +131,9 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Writes through this client.
-    pub fn new(client: Client) -> Self {
-        Self { client, memory: Memory::default() }
+    /// Writes through this client. The watches tell the memory what was deleted.
+    pub fn new(client: Client, memory: Memory) -> Self {
+        Self { client, memory }
     }
 
     /// Makes the cluster have the object. `live` is what the cache holds.
@@ -154,7 +160,7 @@ impl Applier {
 
     async fn write(&self, desired: &Desired, live: Option<&Value>, status: bool) -> Result<Outcome, ApplyError> {
         let version = live.and_then(|live| live["metadata"]["resourceVersion"].as_str());
-        let key = if status { format!("{}/status", desired.key()) } else { desired.key() };
+        let key = if status { status_key(&desired.key()) } else { desired.key() };
         let wanted = digest(&desired.body.to_string());
         if self.memory.look_up(&key, &wanted, version, Instant::now()) == Verdict::Written {
             return Ok(Outcome::Unchanged);

@@ -19,6 +19,8 @@ use crate::watches::Caches;
 
 /// First pause after an error; each further one of the same object doubles it.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// First pause after a conflict: as long as a cache takes to show what somebody else wrote.
+const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(64);
 
@@ -66,6 +68,14 @@ impl ReconcileError {
             Self::Label { source, .. } => crate::apply::api_reason(source),
         }
     }
+
+    /// Somebody else wrote in between: what is known is old, and that is no fault.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Apply(error) => error.is_conflict(),
+            Self::Label { source, .. } => crate::apply::is_conflict(source),
+        }
+    }
 }
 
 impl Context {
@@ -100,10 +110,11 @@ pub struct Failures {
 
 impl Failures {
     /// Notes a failure and says when to try again.
-    pub fn failed(&self, object: String) -> Duration {
+    pub fn failed(&self, object: String, conflict: bool) -> Duration {
         let mut in_a_row = self.in_a_row.lock().unwrap_or_else(PoisonError::into_inner);
         let count = in_a_row.entry(object).or_default();
-        let pause = RETRY_PAUSE_MIN.saturating_mul(2_u32.saturating_pow(*count));
+        let first = if conflict { CONFLICT_PAUSE_MIN } else { RETRY_PAUSE_MIN };
+        let pause = first.saturating_mul(2_u32.saturating_pow(*count));
         *count = count.saturating_add(1);
         pause.min(RETRY_PAUSE_MAX)
     }
@@ -121,10 +132,24 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_start_anew_after_success() {
         let failures = Failures::default();
-        let pauses: Vec<u64> = (0..9).map(|_| failures.failed("a".to_owned()).as_secs()).collect();
+        let pauses: Vec<u64> = (0..9).map(|_| failures.failed("a".to_owned(), false).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
-        assert_eq!(failures.failed("b".to_owned()).as_secs(), 1);
+        assert_eq!(failures.failed("b".to_owned(), false).as_secs(), 1);
+        assert_eq!(failures.failed("c".to_owned(), true), CONFLICT_PAUSE_MIN);
         failures.succeeded("a");
-        assert_eq!(failures.failed("a".to_owned()).as_secs(), 1);
+        assert_eq!(failures.failed("a".to_owned(), false).as_secs(), 1);
+    }
+
+    #[test]
+    fn a_conflict_is_told_apart_from_what_an_office_has_to_say() {
+        let answered = |code: u16| {
+            let status = kube::core::Status { code, message: "no".to_owned(), ..Default::default() };
+            ReconcileError::from(ApplyError::Api {
+                object: "DaemonSet a".to_owned(),
+                source: Box::new(kube::Error::Api(Box::new(status))),
+            })
+        };
+        assert!(answered(409).is_conflict());
+        assert!(!answered(403).is_conflict() && !answered(500).is_conflict());
     }
 }

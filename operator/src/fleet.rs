@@ -1,38 +1,59 @@
 //! All offices judged together, as the cluster has them now: which form one tree, which node belongs to which. Pure:
-//! the same offices and nodes give the same fleet. An office that came first keeps what a later one claims too, so that
-//! a bad object never disturbs a good one.
+//! the same offices, nodes and grounds give the same fleet. An office that came first keeps what a later one claims too,
+//! so that a bad object never disturbs a good one.
 
+mod candidate;
 mod nodes;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use peerdist_core::names::OfficeName;
 use peerdist_core::office as core_office;
 use peerdist_crds::FieldError;
-use peerdist_crds::office::{NodeSelection, node_selection};
+use peerdist_crds::office::NodeSelection;
 
+use self::candidate::candidate;
+use self::nodes::Claimant;
 pub use self::nodes::{Assignment, NodeView};
+use crate::names::label_value;
+use crate::storage::StoragePrefixes;
 
 /// Offices named in a message; more are cut.
 const ERRORS_SHOWN_MAX: usize = 3;
+
+/// What a judgement rests on besides offices and nodes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Grounds {
+    /// Folders of the nodes that offices may use.
+    pub storage_prefixes: StoragePrefixes,
+    /// Identity of the Office that the server in the cluster belongs to.
+    pub server_owner: Option<String>,
+    /// The labels that the DaemonSet of an office asks of its nodes, for each that is in the cluster.
+    pub standing: BTreeMap<String, BTreeMap<String, String>>,
+}
 
 /// The offices and nodes of a cluster, judged.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Fleet {
     verdicts: BTreeMap<String, Verdict>,
+    generations: BTreeMap<String, Generation>,
     assignments: BTreeMap<String, Assignment>,
+    /// Labels that nodes wait for.
+    awaited: BTreeSet<String>,
     central: Option<String>,
 }
+
+/// Which form of an object was judged: its identity and its generation.
+type Generation = (Option<String>, Option<i64>);
 
 /// What may be done with an office.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// It is part of the tree and has its nodes for itself.
     Accepted(Box<ValidOffice>),
-    /// Nothing of it is applied; what was applied before stays.
+    /// Nothing of it is applied; what was applied before stays, on nodes that no other office holds.
     Refused(Refusal),
 }
 
@@ -43,7 +64,7 @@ pub struct ValidOffice {
     pub office: core_office::Office,
     /// Its nodes.
     pub selection: NodeSelection,
-    /// Directory of a node's packages.
+    /// Directory of a node's packages, in its normal form.
     pub storage_path: String,
     /// Identity of the object, for owner references.
     pub uid: String,
@@ -83,51 +104,48 @@ impl Refusal {
     }
 }
 
-/// An office that is good for itself, with what decides who came first.
-#[derive(Debug, Clone, PartialEq)]
-struct Candidate {
-    created: Option<Timestamp>,
-    valid: ValidOffice,
-}
-
 impl Fleet {
     /// Judges offices and nodes.
     pub fn new<'objects>(
         offices: impl IntoIterator<Item = &'objects peerdist_crds::Office>,
         nodes: &[NodeView],
+        grounds: &Grounds,
     ) -> Self {
+        let offices = in_order(offices);
         let mut verdicts = BTreeMap::new();
         let mut candidates = Vec::new();
-        for object in offices {
-            match candidate(object) {
-                Ok(candidate) => candidates.push(candidate),
+        for object in &offices {
+            match candidate(object, &grounds.storage_prefixes) {
+                Ok(valid) => candidates.push(valid),
                 Err(refusal) => {
                     verdicts.insert(object.name_any(), Verdict::Refused(refusal));
                 }
             }
         }
-        candidates.sort_by(|a, b| {
-            (a.created.is_none(), a.created, &a.valid.office.name).cmp(&(
-                b.created.is_none(),
-                b.created,
-                &b.valid.office.name,
-            ))
-        });
-        let (in_tree, refused) = tree::judge(candidates, verdicts.keys());
-        let central = in_tree.iter().find(|office| office.is_central()).map(|office| office.office.name.to_string());
+        let (in_tree, refused) = tree::judge(candidates, verdicts.keys(), incumbent(&offices, grounds));
         verdicts.extend(refused.into_iter().map(|(name, refusal)| (name.to_string(), Verdict::Refused(refusal))));
-        let (accepted, doubly_claimed) = nodes::judge(in_tree, nodes);
-        verdicts
-            .extend(doubly_claimed.into_iter().map(|(name, refusal)| (name.to_string(), Verdict::Refused(refusal))));
-        let assignments = nodes::assign(&accepted, &verdicts, nodes);
-        let accepted = accepted.into_iter();
+        let judged = nodes::judge(claimants(&offices, in_tree, grounds), nodes);
+        let refused = judged.refused.into_iter();
+        verdicts.extend(refused.map(|(name, refusal)| (name, Verdict::Refused(refusal))));
+        let assignments = nodes::assign(&judged.accepted, &verdicts, &judged.holders, nodes);
+        let central = judged.accepted.iter().find(|office| office.is_central());
+        let central = central.map(|office| office.office.name.to_string());
+        let accepted = judged.accepted.into_iter();
         verdicts.extend(accepted.map(|office| (office.office.name.to_string(), Verdict::Accepted(Box::new(office)))));
-        Self { verdicts, assignments, central }
+        let generations = offices.iter().map(|object| (object.name_any(), generation(object))).collect();
+        let awaited = assignments.values().filter_map(Assignment::label).map(str::to_owned).collect();
+        Self { verdicts, generations, assignments, awaited, central }
     }
 
     /// What may be done with the office of that name; `None`: it did not exist.
     pub fn verdict(&self, office: &str) -> Option<&Verdict> {
         self.verdicts.get(office)
+    }
+
+    /// What may be done with this very form of an Office; `None`: another form of it was judged, or none.
+    pub fn verdict_on(&self, object: &peerdist_crds::Office) -> Option<&Verdict> {
+        let name = object.name_any();
+        self.verdict(&name).filter(|_| self.generations.get(&name) == Some(&generation(object)))
     }
 
     /// Every office with what may be done with it, by name.
@@ -143,7 +161,7 @@ impl Fleet {
         })
     }
 
-    /// The Central Office, if there is one in the tree.
+    /// The Central Office, if there is one and it is applied.
     pub fn central(&self) -> Option<&str> {
         self.central.as_deref()
     }
@@ -153,36 +171,57 @@ impl Fleet {
         &self.assignments
     }
 
-    /// Names of the offices that are judged differently there than here, gone ones included.
+    /// Whether nodes of the office wait for its label, so that it is not whole yet.
+    pub fn awaits_labels(&self, office: &str) -> bool {
+        self.awaited.contains(&label_value(office))
+    }
+
+    /// Names of the offices that are judged differently there than here, gone ones included, and of those that wait for
+    /// labels of nodes in one of the two only.
     pub fn changed(&self, other: &Self) -> Vec<String> {
         let names = self.verdicts.keys().chain(other.verdicts.keys().filter(|name| !self.verdicts.contains_key(*name)));
-        names.filter(|name| self.verdicts.get(*name) != other.verdicts.get(*name)).cloned().collect()
+        let differs = |name: &&String| {
+            self.verdicts.get(*name) != other.verdicts.get(*name)
+                || self.awaits_labels(name) != other.awaits_labels(name)
+        };
+        names.filter(differs).cloned().collect()
     }
 }
 
-fn candidate(object: &peerdist_crds::Office) -> Result<Candidate, Refusal> {
-    let mut errors = Vec::new();
-    let office = peerdist_crds::office::validate(object).map_err(|faults| errors.extend(faults)).ok();
-    let selection = node_selection(&object.spec).map_err(|faults| errors.extend(faults)).ok();
-    match (office, selection) {
-        (Some(office), Some(Some(selection))) => Ok(Candidate {
-            created: object.creation_timestamp().map(|time| time.0),
-            valid: ValidOffice {
-                office,
-                selection,
-                storage_path: object.spec.storage.path.clone(),
-                uid: object.uid().unwrap_or_default(),
-            },
-        }),
-        (Some(_), Some(None)) => Err(Refusal {
-            field: "spec.nodeSelector".to_owned(),
-            reason: "NodesNotSelected",
-            message: "the office says nothing about its nodes: expected spec.nodeSelector or spec.subnets; add one"
-                .to_owned(),
-            stalled: true,
-        }),
-        _ => Err(Refusal::from_fields(&errors)),
-    }
+/// The order in which they came, which is the order of precedence.
+fn in_order<'objects>(
+    offices: impl IntoIterator<Item = &'objects peerdist_crds::Office>,
+) -> Vec<&'objects peerdist_crds::Office> {
+    let mut offices: Vec<_> = offices.into_iter().collect();
+    offices.sort_by_cached_key(|office| {
+        let created = office.creation_timestamp().map(|time| time.0);
+        (created.is_none(), created, office.name_any())
+    });
+    offices
+}
+
+/// The office that has the server is the Central Office while it exists, whatever somebody makes of its spec: otherwise
+/// a bad edit of it would hand the server and all content over to the next that claims to be one.
+fn incumbent(offices: &[&peerdist_crds::Office], grounds: &Grounds) -> Option<OfficeName> {
+    let owner = grounds.server_owner.as_ref()?;
+    let office = offices.iter().find(|office| office.metadata.uid.as_ref() == Some(owner))?;
+    OfficeName::new(&office.name_any()).ok()
+}
+
+/// Everybody who may hold nodes: offices of the tree by their spec, refused ones by what is in the cluster of them.
+fn claimants(offices: &[&peerdist_crds::Office], in_tree: Vec<ValidOffice>, grounds: &Grounds) -> Vec<Claimant> {
+    let mut in_tree: BTreeMap<String, ValidOffice> =
+        in_tree.into_iter().map(|office| (office.office.name.to_string(), office)).collect();
+    let claimant = |office: &&peerdist_crds::Office| {
+        let name = office.name_any();
+        let standing = grounds.standing.get(&name).cloned().map(NodeSelection::Labels);
+        Claimant { valid: in_tree.remove(&name), standing, name }
+    };
+    offices.iter().map(claimant).collect()
+}
+
+fn generation(object: &peerdist_crds::Office) -> Generation {
+    (object.uid(), object.metadata.generation)
 }
 
 fn name_of(text: &str) -> Option<OfficeName> {

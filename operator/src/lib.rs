@@ -1,7 +1,7 @@
 //! The Kubernetes operator: reads Offices, PackageDistributions and VescEndpoints and makes the cluster what they say.
 //!
 //! In reading order: [`run`] wires everything and [`options`], [`settings`] say with what. [`fleet`] judges all offices
-//! together: which form one tree, and which node belongs to which. [`office`], [`package`] and [`vesc`] are the
+//! together: which form one tree, and which node belongs to which; [`storage`] says which folders they may use. [`office`], [`package`] and [`vesc`] are the
 //! controllers, each reads as dereference, validate, build, apply, status; [`server`] is what the Central Office has
 //! besides. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
 //! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches,
@@ -27,6 +27,7 @@ pub mod run;
 pub mod server;
 pub mod settings;
 pub mod status;
+pub mod storage;
 pub mod telemetry;
 pub mod vesc;
 pub mod watches;

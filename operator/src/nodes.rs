@@ -34,6 +34,9 @@ impl NodeLabels {
         let Some(assignment) = context.fleet().assignments().get(&name).cloned() else {
             return Ok(Action::await_change());
         };
+        if bears(&node, &assignment) {
+            return Ok(Action::await_change());
+        }
         let patch = Patch::Merge(patch(&assignment, node.resource_version().as_deref()));
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match self.api.patch(&name, &parameters, &patch).await {
@@ -41,23 +44,37 @@ impl NodeLabels {
                 tracing::info!(node = %name, ?assignment, "labelled");
                 Ok(Action::await_change())
             }
+            // Gone with all its labels.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Action::await_change()),
             Err(source) => Err(ReconcileError::Label { node: name, source: Box::new(source) }),
         }
     }
 }
 
+/// Whether there is nothing to write. What was judged may be older than the node.
+fn bears(node: &Node, assignment: &Assignment) -> bool {
+    node.labels().get(ASSIGNED_OFFICE_LABEL).map(String::as_str) == assignment.label()
+}
+
 /// A merge patch, which cannot create a node that is gone, and which the version keeps from undoing what came later.
 fn patch(assignment: &Assignment, version: Option<&str>) -> Value {
-    let label = match assignment {
-        Assignment::Office(office) => json!(office),
-        Assignment::None => Value::Null,
-    };
-    json!({"metadata": {"resourceVersion": version, "labels": {ASSIGNED_OFFICE_LABEL: label}}})
+    json!({"metadata": {"resourceVersion": version, "labels": {ASSIGNED_OFFICE_LABEL: assignment.label()}}})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_that_is_there_already_is_not_written() {
+        let node =
+            |labels: Value| serde_json::from_value(json!({"metadata": {"name": "n", "labels": labels}})).unwrap();
+        let (bare, labelled) = (node(json!({})), node(json!({ASSIGNED_OFFICE_LABEL: "store"})));
+        let store = Assignment::Office("store".to_owned());
+        assert!(bears(&labelled, &store) && bears(&bare, &Assignment::None));
+        assert!(!bears(&bare, &store) && !bears(&labelled, &Assignment::None));
+        assert!(!bears(&labelled, &Assignment::Office("other".to_owned())));
+    }
 
     #[test]
     fn a_label_is_set_or_removed_at_the_version_that_was_read() {

@@ -5,25 +5,27 @@ mod build;
 mod status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use peerdist_crds::Office;
 
 pub use self::build::{ClientObjects, build};
-pub use self::status::{Situation, derive, node_counts};
+pub(crate) use self::status::is_observed;
+pub use self::status::{Situation, derive, expected_nodes, node_counts};
 use crate::apply::{ApplyError, differs};
+use crate::conditions::{READY, holds};
 use crate::context::{Context, ReconcileError};
-use crate::fleet::{ValidOffice, Verdict};
+use crate::fleet::{Fleet, ValidOffice, Verdict};
 use crate::names::client_objects;
 use crate::server;
 
 /// What the cluster has of an office.
 struct Live {
-    config_map: Option<Arc<ConfigMap>>,
     service_account: Option<Arc<ServiceAccount>>,
     daemon_set: Option<Arc<DaemonSet>>,
 }
@@ -38,33 +40,63 @@ pub async fn reconcile(object: Arc<Office>, context: Arc<Context>) -> Result<Act
     }
     let name = object.name_any();
     let live = dereference(&name, &context);
-    let Some(verdict) = context.fleet().verdict(&name).cloned() else {
+    let fleet = context.fleet();
+    let Some(verdict) = fleet.verdict_on(&object) else {
         // The fleet is judged again within moments, and this object is then told to come again.
         return Ok(Action::await_change());
     };
-    let (situation, failure) = match &verdict {
+    let (situation, failure) = match verdict {
         Verdict::Refused(refusal) => (Situation::Refused(refusal.clone()), None),
-        Verdict::Accepted(office) => bring_about(office, &live, &context).await,
+        Verdict::Accepted(office) => bring_about(office, &fleet, &live, &context).await,
     };
-    let findings = derive(&situation, live.daemon_set.as_deref());
-    let counts = live.daemon_set.as_deref().map(node_counts);
-    let wait = context.statuses.write_office(&object, counts, &findings, Timestamp::now()).await?;
-    match failure {
-        Some(error) => Err(error.into()),
-        None => Ok(wait.map_or_else(Action::await_change, Action::requeue)),
+    if let Some(error) = failure {
+        return failed(&object, error, &situation, &live, &context).await;
     }
+    let wait = write_status(&object, &situation, &live, &context).await?;
+    Ok(wait.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// A conflict says nothing about the office: what is known is old, and is read anew. Everything else is told.
+async fn failed(
+    object: &Office,
+    error: ApplyError,
+    situation: &Situation,
+    live: &Live,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
+    if !error.is_conflict() {
+        write_status(object, situation, live, context).await?;
+    }
+    Err(error.into())
+}
+
+async fn write_status(
+    object: &Office,
+    situation: &Situation,
+    live: &Live,
+    context: &Context,
+) -> Result<Option<Duration>, ApplyError> {
+    let status = object.status.clone().unwrap_or_default();
+    let was_ready = holds(&status.conditions, READY, object.metadata.generation);
+    let findings = derive(situation, live.daemon_set.as_deref(), was_ready);
+    let counts = live.daemon_set.as_deref().map(node_counts);
+    context.statuses.write_office(object, counts, &findings, Timestamp::now()).await
 }
 
 fn dereference(office: &str, context: &Context) -> Live {
     let name = client_objects(office);
     Live {
-        config_map: context.owned(&context.caches.config_maps, &name),
         service_account: context.owned(&context.caches.service_accounts, &name),
         daemon_set: context.owned(&context.caches.daemon_sets, &name),
     }
 }
 
-async fn bring_about(office: &ValidOffice, live: &Live, context: &Context) -> (Situation, Option<ApplyError>) {
+async fn bring_about(
+    office: &ValidOffice,
+    fleet: &Fleet,
+    live: &Live,
+    context: &Context,
+) -> (Situation, Option<ApplyError>) {
     let desired = build(office, &context.settings, &context.namespace);
     let applied = apply(&desired, live, context).await;
     let server = match office.is_central() {
@@ -84,15 +116,15 @@ async fn bring_about(office: &ValidOffice, live: &Live, context: &Context) -> (S
         Ok(()) => {
             let shown = live.daemon_set.as_deref().and_then(|daemon_set| serde_json::to_value(daemon_set).ok());
             let current = shown.is_some_and(|shown| !differs(&desired.daemon_set.body, &shown));
-            (Situation::Applied { current, server }, None)
+            let awaits_labels = fleet.awaits_labels(office.office.name.as_str());
+            (Situation::Applied { current, awaits_labels, server }, None)
         }
     }
 }
 
-/// The DaemonSet last: its pods need the others.
+/// The DaemonSet last: its pods need the other.
 async fn apply(desired: &ClientObjects, live: &Live, context: &Context) -> Result<(), ApplyError> {
-    let ClientObjects { config_map, service_account, daemon_set } = desired;
-    context.apply(config_map, live.config_map.as_deref()).await?;
+    let ClientObjects { service_account, daemon_set } = desired;
     context.apply(service_account, live.service_account.as_deref()).await?;
     context.apply(daemon_set, live.daemon_set.as_deref()).await
 }

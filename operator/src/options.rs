@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::storage::StoragePrefixes;
+
 /// Makes a cluster what its Offices say.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "peerdist-operator", version)]
@@ -15,6 +17,9 @@ pub struct Options {
     /// Namespace of everything that it makes
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "peerdist")]
     pub namespace: String,
+    /// Folders of the nodes in which Offices may keep packages, with commas between them
+    #[arg(long, value_name = "PATHS", env = "PEERDIST_STORAGE_PREFIXES", default_value_t)]
+    pub storage_prefixes: StoragePrefixes,
     /// Name under which it takes part in the election; made unique by number and time of the process
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "peerdist-operator")]
     pub name: String,

@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
+use peerdist_core::names::OfficeName;
 use peerdist_crds::PackageDistribution;
 
 pub use self::status::{Expectation, derive};
 pub use self::validate::{ValidPackage, validate};
 use crate::conditions::refused;
 use crate::context::{Context, ReconcileError};
+use crate::fleet::{Fleet, Verdict};
 use crate::names::client_objects;
-use crate::office::node_counts;
+use crate::office::expected_nodes;
 
 /// Brings the conditions of a PackageDistribution up to date.
 ///
@@ -25,23 +27,22 @@ pub async fn reconcile(object: Arc<PackageDistribution>, context: Arc<Context>) 
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let valid = validate(&object, &context.fleet());
+    let fleet = context.fleet();
+    let valid = validate(&object, &fleet);
     let findings = match &valid {
         Err(refusal) => refused(refusal).to_vec(),
-        Ok(valid) => derive(&object, dereference(valid, &context)),
+        Ok(valid) => derive(&object, dereference(valid, &fleet, &context)),
     };
     let wait = context.statuses.write_package(&object, &findings, Timestamp::now()).await?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// How many nodes should hold the package, as the DaemonSets of its offices say.
-fn dereference(valid: &ValidPackage, context: &Context) -> Expectation {
-    let count = |office: &str| {
-        let daemon_set = context.owned(&context.caches.daemon_sets, &client_objects(office));
-        daemon_set.map_or(0, |daemon_set| node_counts(&daemon_set).desired)
+fn dereference(valid: &ValidPackage, fleet: &Fleet, context: &Context) -> Expectation {
+    let count = |name: &OfficeName| {
+        let Some(Verdict::Accepted(office)) = fleet.verdict(name.as_str()) else { return None };
+        let daemon_set = context.owned(&context.caches.daemon_sets, &client_objects(name.as_str()));
+        expected_nodes(office, daemon_set.as_deref()).filter(|_| !fleet.awaits_labels(name.as_str()))
     };
-    Expectation {
-        nodes: valid.offices.iter().map(|office| count(office.as_str())).sum(),
-        central_nodes: count(valid.central.as_str()),
-    }
+    Expectation::new(valid.offices.iter().map(count), count(&valid.central))
 }

@@ -12,8 +12,9 @@ use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::fleet::Fleet;
-use crate::watches::{Caches, Touch, node_views};
+use crate::fleet::{Fleet, Verdict};
+use crate::storage::StoragePrefixes;
+use crate::watches::{Caches, Touch, grounds, node_views};
 
 /// How long changes are gathered after the first one.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -34,6 +35,8 @@ struct Pending {
     all_packages: bool,
     central: bool,
     offices: BTreeSet<String>,
+    /// Offices whose DaemonSets select other nodes than before.
+    standing: BTreeSet<String>,
     packages: BTreeSet<(String, String)>,
     vescs: BTreeSet<(String, String)>,
 }
@@ -46,6 +49,11 @@ impl Pending {
             Touch::Server => self.central = true,
             Touch::Counts(office) => {
                 self.all_packages = true;
+                self.offices.insert(office);
+            }
+            Touch::Standing(office) => {
+                self.all_packages = true;
+                self.standing.insert(office.clone());
                 self.offices.insert(office);
             }
             Touch::Office(office) => {
@@ -67,10 +75,11 @@ pub(crate) async fn plan(
     mut touches: mpsc::Receiver<Touch>,
     queues: Queues,
     fleet: watch::Sender<Arc<Fleet>>,
+    storage_prefixes: StoragePrefixes,
 ) {
     let mut pending = Pending { everything: true, ..Pending::default() };
     loop {
-        if tell(pending, &caches, &queues, &fleet).await.is_none() {
+        if tell(pending, &caches, &queues, &fleet, &storage_prefixes).await.is_none() {
             return;
         }
         let Some(first) = touches.recv().await else { return };
@@ -84,9 +93,15 @@ pub(crate) async fn plan(
 }
 
 /// `None`: nobody listens any more.
-async fn tell(mut pending: Pending, caches: &Caches, queues: &Queues, fleet: &watch::Sender<Arc<Fleet>>) -> Option<()> {
-    if pending.everything || pending.fleet {
-        judge(&mut pending, caches, fleet);
+async fn tell(
+    mut pending: Pending,
+    caches: &Caches,
+    queues: &Queues,
+    fleet: &watch::Sender<Arc<Fleet>>,
+    storage_prefixes: &StoragePrefixes,
+) -> Option<()> {
+    if pending.everything || pending.fleet || concerns_nodes(&pending, &fleet.borrow()) {
+        judge(&mut pending, caches, fleet, storage_prefixes);
         let nodes: Vec<String> = fleet.borrow().assignments().keys().cloned().collect();
         for node in nodes {
             queues.nodes.send(ObjectRef::new(&node)).await.ok()?;
@@ -114,10 +129,21 @@ async fn tell(mut pending: Pending, caches: &Caches, queues: &Queues, fleet: &wa
     Some(())
 }
 
+/// The nodes of an accepted office are those of its spec; a refused one keeps those that its DaemonSet selects.
+fn concerns_nodes(pending: &Pending, fleet: &Fleet) -> bool {
+    pending.standing.iter().any(|office| matches!(fleet.verdict(office), Some(Verdict::Refused(_))))
+}
+
 /// Judges the fleet anew. Offices that are judged differently are looked at, and so are all packages then.
-fn judge(pending: &mut Pending, caches: &Caches, fleet: &watch::Sender<Arc<Fleet>>) {
+fn judge(
+    pending: &mut Pending,
+    caches: &Caches,
+    fleet: &watch::Sender<Arc<Fleet>>,
+    storage_prefixes: &StoragePrefixes,
+) {
     let offices = caches.offices.state();
-    let judged = Fleet::new(offices.iter().map(|office| &**office), &node_views(&caches.nodes));
+    let grounds = grounds(caches, storage_prefixes);
+    let judged = Fleet::new(offices.iter().map(|office| &**office), &node_views(&caches.nodes), &grounds);
     let changed = judged.changed(&fleet.borrow());
     // An edit that leaves the verdict as it is still has a generation to be observed.
     let unseen = offices.iter().filter(|office| {
@@ -195,18 +221,19 @@ mod tests {
         let caches = caches(&mut writer);
         let (queues, mut listeners) = queues();
         let fleet = watch::Sender::new(Arc::new(Fleet::default()));
+        let prefixes = StoragePrefixes::default();
         let everything = Pending { everything: true, ..Pending::default() };
-        tell(everything, &caches, &queues, &fleet).await.unwrap();
+        tell(everything, &caches, &queues, &fleet, &prefixes).await.unwrap();
         assert_eq!(drained(&mut listeners.offices), ["a", "hub"]);
         assert_eq!(drained(&mut listeners.packages), ["app"]);
 
         writer.apply_watcher_event(&Event::Apply(seen(office("b", 3, site("b", Some("a"))))));
         let change = || Pending { fleet: true, ..Pending::default() };
-        tell(change(), &caches, &queues, &fleet).await.unwrap();
+        tell(change(), &caches, &queues, &fleet, &prefixes).await.unwrap();
         assert_eq!(drained(&mut listeners.offices), ["b"]);
         assert_eq!(drained(&mut listeners.packages), ["app"]);
 
-        tell(change(), &caches, &queues, &fleet).await.unwrap();
+        tell(change(), &caches, &queues, &fleet, &prefixes).await.unwrap();
         assert!(drained(&mut listeners.offices).is_empty() && drained(&mut listeners.packages).is_empty());
         assert!(drained(&mut listeners.nodes).is_empty());
     }

@@ -26,6 +26,7 @@ use crate::lease::{ElectionError, ElectionOptions, Fence, elect};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::settings::{Settings, SettingsError};
+use crate::storage::StoragePrefixes;
 use crate::telemetry;
 use crate::watches::WatchEnded;
 
@@ -42,6 +43,8 @@ pub struct Operator {
     pub settings: Settings,
     /// Where everything of ours lives.
     pub namespace: String,
+    /// Folders of the nodes that Offices may use.
+    pub storage_prefixes: StoragePrefixes,
     /// A name that no other operator process has.
     pub identity: String,
     /// Where metrics and health are served.
@@ -111,12 +114,12 @@ pub fn main() -> ExitCode {
 }
 
 async fn start(options: Options) -> Result<Operator, RunError> {
-    let Options { settings, namespace, name, http_address } = options;
+    let Options { settings, namespace, storage_prefixes, name, http_address } = options;
     let settings = Settings::read(&settings)?;
     let config = Config::infer().await?;
     let http = TcpListener::bind(http_address).await;
     let http = http.map_err(|source| RunError::Listen { address: http_address, source })?;
-    Ok(Operator { config, settings, namespace, identity: unique(&name), http })
+    Ok(Operator { config, settings, namespace, storage_prefixes, identity: unique(&name), http })
 }
 
 /// The process before in the same pod had another name: its lease is not ours.
@@ -131,7 +134,7 @@ impl Operator {
     /// # Errors
     /// [`RunError`]; also when the lease is lost, so that the process starts anew.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { mut config, settings, namespace, identity, http } = self;
+        let Self { mut config, settings, namespace, storage_prefixes, identity, http } = self;
         config.read_timeout.get_or_insert(READ_TIMEOUT);
         let fence = Fence::new(Instant::now());
         let (unfenced, fenced) = (Client::try_from(config.clone())?, fenced_client(config, fence.clone())?);
@@ -157,8 +160,14 @@ impl Operator {
             metrics.leads(true);
             health.set(Stage::Reading);
             tracing::info!(%identity, "holds the lease");
-            let controllers =
-                Controllers { client: fenced, settings, namespace, identity, metrics: Arc::clone(&metrics) };
+            let controllers = Controllers {
+                client: fenced,
+                settings,
+                namespace,
+                identity,
+                storage_prefixes,
+                metrics: Arc::clone(&metrics),
+            };
             tokio::select! {
                 worked = controllers.run(&health, stop.clone()) => worked?,
                 ended = &mut election => return lost(ended, &metrics),

@@ -17,11 +17,13 @@ use crate::names::{SERVER, SERVER_ADDRESS_KEY};
 
 /// How the server stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerState {
-    /// Whether it runs in the form that was asked for.
-    pub ready: bool,
-    /// What is missing.
-    pub message: String,
+pub enum ServerState {
+    /// It runs in the form that was asked for.
+    Ready,
+    /// Nobody counted that form yet.
+    NotCounted,
+    /// It does not run; the text says what is missing.
+    NotReady(&'static str),
 }
 
 /// What the cluster has of the server.
@@ -69,20 +71,22 @@ fn address(pods: &[Arc<Pod>], config_map: Option<&ConfigMap>) -> Option<IpAddr> 
 }
 
 fn state(current: bool, address: Option<IpAddr>, stateful_set: Option<&StatefulSet>) -> ServerState {
-    let status = stateful_set.filter(|_| current).and_then(|set| Some((set, set.status.as_ref()?)));
-    let message = match status {
-        None => "the server of this form is not counted yet",
-        Some((set, status)) if status.observed_generation != set.metadata.generation => {
-            "the server of this form is not counted yet"
-        }
-        Some((_, status)) if status.updated_replicas.unwrap_or_default() < 1 => "the server is being replaced",
-        Some((_, status)) if status.ready_replicas.unwrap_or_default() < 1 => {
-            "the server does not run: label a node peerdist.io/server, and see the pod peerdist-server-0"
-        }
-        Some(_) if address.is_none() => "the address of the server is not known yet",
-        Some(_) => return ServerState { ready: true, message: String::new() },
+    let Some((set, status)) = stateful_set.filter(|_| current).and_then(|set| Some((set, set.status.as_ref()?))) else {
+        return ServerState::NotCounted;
     };
-    ServerState { ready: false, message: message.to_owned() }
+    if status.observed_generation != set.metadata.generation {
+        ServerState::NotCounted
+    } else if status.updated_replicas.unwrap_or_default() < 1 {
+        ServerState::NotReady("the server is being replaced")
+    } else if status.ready_replicas.unwrap_or_default() < 1 {
+        ServerState::NotReady(
+            "the server does not run: label a node peerdist.io/server, and see the pod peerdist-server-0",
+        )
+    } else if address.is_none() {
+        ServerState::NotReady("the address of the server is not known yet")
+    } else {
+        ServerState::Ready
+    }
 }
 
 #[cfg(test)]
@@ -116,12 +120,13 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"generation": 2}, "status": status})).unwrap()
         };
         let address = "10.0.0.1".parse().ok();
-        assert!(state(true, address, Some(&set(2, 1, 1))).ready);
-        assert!(!state(false, address, Some(&set(2, 1, 1))).ready);
-        assert!(!state(true, address, Some(&set(1, 1, 1))).ready);
-        assert!(!state(true, address, Some(&set(2, 0, 1))).ready);
-        assert!(!state(true, address, Some(&set(2, 1, 0))).ready);
-        assert!(!state(true, None, Some(&set(2, 1, 1))).ready);
-        assert!(!state(true, address, None).ready);
+        let not_ready = |state: ServerState| matches!(state, ServerState::NotReady(_));
+        assert_eq!(state(true, address, Some(&set(2, 1, 1))), ServerState::Ready);
+        assert_eq!(state(false, address, Some(&set(2, 1, 1))), ServerState::NotCounted);
+        assert_eq!(state(true, address, Some(&set(1, 1, 1))), ServerState::NotCounted);
+        assert_eq!(state(true, address, None), ServerState::NotCounted);
+        assert!(not_ready(state(true, address, Some(&set(2, 0, 1)))));
+        assert!(not_ready(state(true, address, Some(&set(2, 1, 0)))));
+        assert!(not_ready(state(true, None, Some(&set(2, 1, 1)))));
     }
 }

@@ -1,5 +1,7 @@
 //! Which node belongs to which office: by the labels that the user gave the node, or by its InternalIP. A node of two
-//! offices stays with the one that came first, and the other is refused as a whole.
+//! offices stays with the one that came first, and the other is refused as a whole. What is in the cluster of a refused
+//! office stays, but not on nodes that another one holds: such a node is labelled with its holder, and a DaemonSet
+//! leaves out nodes that bear the label of another office.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,7 +9,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use peerdist_core::names::OfficeName;
 use peerdist_crds::office::NodeSelection;
 
 use super::{Refusal, ValidOffice, Verdict};
@@ -50,48 +51,110 @@ pub enum Assignment {
     None,
 }
 
-/// Offices that have their nodes for themselves, and the others with reasons. The offices come in the order of
-/// precedence.
-pub(super) fn judge(offices: Vec<ValidOffice>, nodes: &[NodeView]) -> (Vec<ValidOffice>, Vec<(OfficeName, Refusal)>) {
-    let claims = claims(&offices, nodes);
-    let mut taken: BTreeMap<usize, OfficeName> = BTreeMap::new();
-    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
-    for (office, claimed) in offices.into_iter().zip(claims) {
-        let conflict = claimed.iter().find_map(|node| Some((*node, taken.get(node)?.clone())));
-        match conflict {
-            Some((node, holder)) => {
-                let refusal = in_two_offices(&office, &nodes[node].name, &holder);
-                refused.push((office.office.name, refusal));
-            }
-            None => {
-                taken.extend(claimed.into_iter().map(|node| (node, office.office.name.clone())));
-                accepted.push(office);
-            }
+impl Assignment {
+    /// The value of the label; `None`: there is to be none.
+    pub fn label(&self) -> Option<&str> {
+        match self {
+            Self::Office(label) => Some(label),
+            Self::None => None,
         }
     }
-    (accepted, refused)
 }
 
-/// The labels that must change. A node of an office that is refused for now keeps the label it has, and so does one
-/// that tells no address.
+/// Somebody who may hold nodes.
+#[derive(Debug)]
+pub(super) struct Claimant {
+    /// Name of the office.
+    pub(super) name: String,
+    /// What it wants, as part of the tree; `None`: it is refused already.
+    pub(super) valid: Option<ValidOffice>,
+    /// What the DaemonSet selects that is in the cluster.
+    pub(super) standing: Option<NodeSelection>,
+}
+
+/// Who has which nodes.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// Offices that have their nodes for themselves.
+    pub(super) accepted: Vec<ValidOffice>,
+    /// The others that were part of the tree.
+    pub(super) refused: Vec<(String, Refusal)>,
+    /// The holder of a node, by the node's index.
+    pub(super) holders: BTreeMap<usize, Holder>,
+}
+
+/// Who holds a node.
+#[derive(Debug)]
+pub(super) struct Holder {
+    /// Name of the office.
+    office: String,
+    /// Whether the DaemonSet of another office, which is refused, selects the node too.
+    contested: bool,
+}
+
+/// Gives nodes to claimants, which come in the order of precedence.
+pub(super) fn judge(claimants: Vec<Claimant>, nodes: &[NodeView]) -> Judged {
+    let wanted = claims(claimants.iter().map(|claimant| Some(&claimant.valid.as_ref()?.selection)), nodes);
+    let standing = claims(claimants.iter().map(|claimant| claimant.standing.as_ref()), nodes);
+    let mut judged = Judged::default();
+    for ((claimant, wanted), standing) in claimants.into_iter().zip(wanted).zip(standing) {
+        let Claimant { name, valid, standing: selection } = claimant;
+        let Some(valid) = valid else {
+            judged.keep(&name, &standing, selection.as_ref());
+            continue;
+        };
+        let conflict = wanted.iter().find_map(|node| Some((*node, judged.holders.get(node)?)));
+        if let Some((node, holder)) = conflict {
+            let refusal = in_two_offices(&valid, &nodes[node].name, &holder.office);
+            judged.refused.push((name.clone(), refusal));
+            judged.keep(&name, &standing, selection.as_ref());
+        } else {
+            let holder = || Holder { office: name.clone(), contested: false };
+            judged.holders.extend(wanted.into_iter().map(|node| (node, holder())));
+            judged.accepted.push(valid);
+        }
+    }
+    judged
+}
+
+impl Judged {
+    /// A refused office keeps the nodes on which it is, except those of others. A selection by the operator's own label
+    /// ends with that label, so that nothing has to keep it away from a node.
+    fn keep(&mut self, office: &str, standing: &[usize], selection: Option<&NodeSelection>) {
+        let by_own_label =
+            matches!(selection, Some(NodeSelection::Labels(labels)) if labels.contains_key(ASSIGNED_OFFICE_LABEL));
+        for node in standing {
+            let vacant = || Holder { office: office.to_owned(), contested: false };
+            let holder = self.holders.entry(*node).or_insert_with(vacant);
+            holder.contested |= holder.office != office && !by_own_label;
+        }
+    }
+}
+
+/// The labels that must change. A node of an office that is refused for now keeps the label it has unless another holds
+/// the node, and so does one that tells no address.
 pub(super) fn assign(
     accepted: &[ValidOffice],
     refused: &BTreeMap<String, Verdict>,
+    holders: &BTreeMap<usize, Holder>,
     nodes: &[NodeView],
 ) -> BTreeMap<String, Assignment> {
-    let by_subnet: Vec<ValidOffice> =
-        accepted.iter().filter(|office| matches!(office.selection, NodeSelection::Subnets(_))).cloned().collect();
-    let mut wanted: Vec<Option<String>> = vec![None; nodes.len()];
-    for (office, claimed) in by_subnet.iter().zip(claims(&by_subnet, nodes)) {
-        for node in claimed {
-            wanted[node] = Some(label_value(office.office.name.as_str()));
-        }
-    }
+    let by_subnet: BTreeSet<&str> = accepted
+        .iter()
+        .filter(|office| matches!(office.selection, NodeSelection::Subnets(_)))
+        .map(|office| office.office.name.as_str())
+        .collect();
     let resting: BTreeSet<String> = refused.keys().map(|name| label_value(name)).collect();
-    let known: BTreeSet<String> = by_subnet.iter().map(|office| label_value(office.office.name.as_str())).collect();
+    let known: BTreeSet<String> = by_subnet.iter().map(|name| label_value(name)).collect();
     let mut changes = BTreeMap::new();
-    for (node, wanted) in nodes.iter().zip(wanted) {
-        let keeps = |label: &str| resting.contains(label) || (node.addresses.is_empty() && known.contains(label));
+    for (index, node) in nodes.iter().enumerate() {
+        let holder = holders.get(&index);
+        let labelled = holder.filter(|holder| holder.contested || by_subnet.contains(holder.office.as_str()));
+        let wanted = labelled.map(|holder| label_value(&holder.office));
+        let keeps = |label: &str| {
+            let of_another = holder.is_some_and(|holder| label_value(&holder.office) != label);
+            (resting.contains(label) && !of_another) || (node.addresses.is_empty() && known.contains(label))
+        };
         match (node.assigned(), wanted) {
             (found, Some(wanted)) if found != Some(wanted.as_str()) => {
                 changes.insert(node.name.clone(), Assignment::Office(wanted));
@@ -105,7 +168,7 @@ pub(super) fn assign(
     changes
 }
 
-fn in_two_offices(office: &ValidOffice, node: &str, holder: &OfficeName) -> Refusal {
+fn in_two_offices(office: &ValidOffice, node: &str, holder: &str) -> Refusal {
     let field = match office.selection {
         NodeSelection::Labels(_) => "spec.nodeSelector",
         NodeSelection::Subnets(_) => "spec.subnets",
@@ -122,11 +185,14 @@ fn in_two_offices(office: &ValidOffice, node: &str, holder: &OfficeName) -> Refu
     }
 }
 
-/// For each office the nodes it selects, by index. Each node looks its offices up by its own labels and addresses, so
+/// For each selection the nodes it means, by index. Each node looks its offices up by its own labels and addresses, so
 /// that the cost grows with nodes plus offices and not with their product.
-fn claims(offices: &[ValidOffice], nodes: &[NodeView]) -> Vec<Vec<usize>> {
-    let index = Index::new(offices);
-    let mut claims = vec![Vec::new(); offices.len()];
+fn claims<'selections>(
+    selections: impl ExactSizeIterator<Item = Option<&'selections NodeSelection>>,
+    nodes: &[NodeView],
+) -> Vec<Vec<usize>> {
+    let mut claims = vec![Vec::new(); selections.len()];
+    let index = Index::new(selections);
     for (node_index, node) in nodes.iter().enumerate() {
         for office in index.offices_of(node) {
             claims[office].push(node_index);
@@ -145,12 +211,13 @@ struct Index<'offices> {
 }
 
 impl<'offices> Index<'offices> {
-    fn new(offices: &'offices [ValidOffice]) -> Self {
+    fn new(selections: impl Iterator<Item = Option<&'offices NodeSelection>>) -> Self {
         let mut index = Self { by_label: BTreeMap::new(), by_subnet: BTreeMap::new(), prefix_lengths: BTreeSet::new() };
-        for (office, valid) in offices.iter().enumerate() {
-            match &valid.selection {
-                NodeSelection::Labels(labels) => index.add_labels(office, labels),
-                NodeSelection::Subnets(subnets) => index.add_subnets(office, subnets),
+        for (office, selection) in selections.enumerate() {
+            match selection {
+                Some(NodeSelection::Labels(labels)) => index.add_labels(office, labels),
+                Some(NodeSelection::Subnets(subnets)) => index.add_subnets(office, subnets),
+                None => {}
             }
         }
         index

@@ -1,5 +1,8 @@
 //! Offices that are accepted, refused and left alone, and the nodes they get.
 
+mod standing;
+
+use k8s_openapi::jiff::Timestamp;
 use peerdist_core::office::OfficeTree;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -14,6 +17,11 @@ pub(crate) fn office(name: &str, second: i64, spec: Value) -> peerdist_crds::Off
     let object =
         json!({"apiVersion": peerdist_crds::API_VERSION, "kind": "Office", "metadata": metadata, "spec": spec});
     serde_json::from_value(object).unwrap()
+}
+
+/// A fleet of a cluster that has nothing of ours yet.
+pub(crate) fn judged(offices: &[peerdist_crds::Office], nodes: &[NodeView]) -> Fleet {
+    Fleet::new(offices, nodes, &Grounds::default())
 }
 
 /// The spec of an office whose nodes have the label `site`.
@@ -52,7 +60,7 @@ fn accepted(fleet: &Fleet) -> Vec<&str> {
 #[test]
 fn children_may_come_before_their_parents() {
     let offices = [office("store", 1, site("store", Some("hub"))), office("hub", 2, site("hub", None))];
-    let fleet = Fleet::new(&offices, &[]);
+    let fleet = judged(&offices, &[]);
     assert_eq!(accepted(&fleet), ["hub", "store"]);
     assert_eq!(fleet.central(), Some("hub"));
 }
@@ -86,6 +94,16 @@ fn bad_offices_are_refused_with_field_and_reason_and_the_others_stay() {
             vec![("path", "spec.storage.path", "InvalidPath")],
         ),
         (
+            "host",
+            json!({"parent": "hub", "storage": {"path": "/etc"}, "subnets": ["10.9.0.0/16"]}),
+            vec![("host", "spec.storage.path", "StoragePathNotAllowed")],
+        ),
+        (
+            "up",
+            json!({"parent": "hub", "storage": {"path": "/var/lib/peerdist/../.."}, "subnets": ["10.9.0.0/16"]}),
+            vec![("up", "spec.storage.path", "InvalidPath")],
+        ),
+        (
             "slow",
             json!({"parent": "hub", "uplink": {"backgroundMaxBitsPerSecond": 0}, "subnets": ["10.9.0.0/16"]}),
             vec![("slow", "spec.uplink.backgroundMaxBitsPerSecond", "OutOfRange")],
@@ -105,7 +123,7 @@ fn bad_offices_are_refused_with_field_and_reason_and_the_others_stay() {
             office(name, 4, spec),
         ];
         let nodes = [node("till", &[("site", "store")], Some("10.1.0.1")), node("laptop", &[], Some("10.2.0.1"))];
-        let fleet = Fleet::new(&offices, &nodes);
+        let fleet = judged(&offices, &nodes);
         assert_eq!(refusals(&fleet), expected, "{name}");
         assert_eq!(accepted(&fleet), ["home", "hub", "store"], "{name}");
     }
@@ -129,15 +147,15 @@ fn a_cycle_is_refused_with_all_below_it() {
         ("below", field, "ParentNotAccepted"),
         ("below-bad", field, "ParentNotAccepted"),
     ];
-    assert_eq!(refusals(&Fleet::new(&offices, &[])), expected);
+    assert_eq!(refusals(&judged(&offices, &[])), expected);
 }
 
 #[test]
 fn the_first_central_office_stays_whatever_the_second_is_called() {
     let offices = [office("zoo", 1, site("z", None)), office("ape", 2, site("a", None))];
-    let fleet = Fleet::new(&offices, &[]);
+    let fleet = judged(&offices, &[]);
     assert_eq!(accepted(&fleet), ["zoo"]);
-    let fleet = Fleet::new(&offices[1..], &[]);
+    let fleet = judged(&offices[1..], &[]);
     assert_eq!(accepted(&fleet), ["ape"]);
 }
 
@@ -149,7 +167,7 @@ fn a_node_that_joins_two_offices_stays_with_the_first_and_its_children_stay_too(
         office("b", 3, json!({"parent": "hub", "nodeSelector": {"matchLabels": {"y": "1"}}})),
         office("below-b", 4, site("c", Some("b"))),
     ];
-    let fleet = Fleet::new(&offices, &[node("n", &[("x", "1"), ("y", "1")], None)]);
+    let fleet = judged(&offices, &[node("n", &[("x", "1"), ("y", "1")], None)]);
     assert_eq!(refusals(&fleet), [("b", "spec.nodeSelector", "NodeInTwoOffices")]);
     assert_eq!(accepted(&fleet), ["a", "below-b", "hub"]);
 }
@@ -172,7 +190,7 @@ fn only_nodes_in_subnets_are_labelled_and_labels_without_an_office_go() {
         node("left-over", &labelled("gone"), Some("10.45.0.1")),
         node("waits", &[], Some("10.43.0.2")),
     ];
-    let fleet = Fleet::new(&offices, &nodes);
+    let fleet = judged(&offices, &nodes);
     let expected = BTreeMap::from([
         ("new".to_owned(), Assignment::Office("store".to_owned())),
         ("moved".to_owned(), Assignment::None),
@@ -184,7 +202,7 @@ fn only_nodes_in_subnets_are_labelled_and_labels_without_an_office_go() {
 #[test]
 fn only_offices_that_are_judged_differently_count_as_changed() {
     let offices = [office("hub", 1, site("hub", None)), office("store", 2, site("store", Some("hub")))];
-    let (before, after) = (Fleet::new(&offices[..1], &[]), Fleet::new(&offices, &[]));
+    let (before, after) = (judged(&offices[..1], &[]), judged(&offices, &[]));
     assert_eq!(after.changed(&before), ["store"]);
     assert_eq!(before.changed(&after), ["store"]);
     assert!(after.changed(&after.clone()).is_empty());
@@ -202,7 +220,7 @@ proptest! {
             if *vpn { spec["type"] = json!("VPN"); }
             office(&label(index), *second, spec)
         }).collect();
-        let fleet = Fleet::new(&objects, &[]);
+        let fleet = judged(&objects, &[]);
         prop_assert_eq!(fleet.verdicts().count(), objects.len());
         let accepted: Vec<_> = fleet.accepted().map(|office| office.office.clone()).collect();
         if !accepted.is_empty() {

@@ -1,38 +1,44 @@
-//! Which offices form one tree. The first Central Office stays, whoever comes later waits with a reason; an office
-//! below one that is not in the tree is not in it either.
+//! Which offices form one tree. The Central Office stays that while it exists, whoever comes later waits with a reason;
+//! an office below one that is not in the tree is not in it either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use peerdist_core::names::OfficeName;
 use peerdist_core::office::{OFFICES_MAX, OfficeTreeError, OfficeType};
 
-use super::{Candidate, Refusal, ValidOffice, name_of};
+use super::{Refusal, ValidOffice, name_of};
 
 /// Splits candidates, in the order in which they came, into those of the tree and the others with reasons. `unusable`
-/// names offices that exist and have faults of their own.
+/// names offices that exist and have faults of their own. Without an `incumbent` the first one without a parent becomes
+/// the Central Office.
 pub(super) fn judge<'names>(
-    candidates: Vec<Candidate>,
+    candidates: Vec<ValidOffice>,
     unusable: impl IntoIterator<Item = &'names String>,
+    incumbent: Option<OfficeName>,
 ) -> (Vec<ValidOffice>, Vec<(OfficeName, Refusal)>) {
     let unusable: BTreeSet<OfficeName> = unusable.into_iter().filter_map(|name| name_of(name)).collect();
     let places: BTreeMap<OfficeName, Place> = candidates
         .iter()
         .take(OFFICES_MAX)
-        .map(|candidate| (candidate.valid.office.name.clone(), Place::of(&candidate.valid)))
+        .map(|candidate| (candidate.office.name.clone(), Place::of(candidate)))
         .collect();
-    let central = candidates.iter().map(|candidate| &candidate.valid.office).find(|office| {
-        office.parent.is_none() && office.office_type != OfficeType::Vpn && places.contains_key(&office.name)
-    });
-    let central = central.map(|office| office.name.clone());
+    let central = incumbent.or_else(|| first_root(&candidates, &places));
     let judgement = Judgement { places, central, unusable };
     let (mut in_tree, mut refused) = (Vec::new(), Vec::new());
     for candidate in candidates {
-        match judgement.of(&candidate.valid.office.name) {
-            Ok(()) => in_tree.push(candidate.valid),
-            Err(refusal) => refused.push((candidate.valid.office.name, refusal)),
+        match judgement.of(&candidate.office.name) {
+            Ok(()) => in_tree.push(candidate),
+            Err(refusal) => refused.push((candidate.office.name, refusal)),
         }
     }
     (in_tree, refused)
+}
+
+fn first_root(candidates: &[ValidOffice], places: &BTreeMap<OfficeName, Place>) -> Option<OfficeName> {
+    let root = candidates.iter().map(|candidate| &candidate.office).find(|office| {
+        office.parent.is_none() && office.office_type != OfficeType::Vpn && places.contains_key(&office.name)
+    });
+    root.map(|office| office.name.clone())
 }
 
 struct Place {
@@ -58,6 +64,9 @@ impl Judgement {
     fn of(&self, office: &OfficeName) -> Result<(), Refusal> {
         let place = self.places.get(office).ok_or_else(|| waiting(&OfficeTreeError::TooMany))?;
         let Some(parent) = &place.parent else { return self.of_root(office, place) };
+        if self.central.as_ref() == Some(office) {
+            return Err(central_below(office, parent));
+        }
         self.own_fault(office, parent)?;
         let mut seen = BTreeSet::from([office]);
         let mut next = parent;
@@ -131,6 +140,18 @@ fn waiting(error: &OfficeTreeError) -> Refusal {
 
 fn refusal(error: &OfficeTreeError, stalled: bool) -> Refusal {
     Refusal { field: error.field().to_owned(), reason: error.reason(), message: error.to_string(), stalled }
+}
+
+fn central_below(office: &OfficeName, parent: &OfficeName) -> Refusal {
+    Refusal {
+        field: "spec.parent".to_owned(),
+        reason: "CentralOfficeHasParent",
+        message: format!(
+            "office {office} is the Central Office and has the server, and now names the parent {parent}: expected no \
+             parent; remove it, or delete the office first so that another can become the Central Office"
+        ),
+        stalled: true,
+    }
 }
 
 fn above(office: &OfficeName, parent: &OfficeName) -> Refusal {

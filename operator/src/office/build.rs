@@ -1,8 +1,11 @@
-//! Office and settings in, DaemonSet, ConfigMap and ServiceAccount out. Pure, and nothing in the pod template changes
-//! when the server moves: its address is in a ConfigMap of its own.
+//! Office and settings in, DaemonSet and ServiceAccount out. Pure. What clients are told stands in the pod template, so
+//! that pods and what they are told change in one write; the address of the server does not, since nothing may be rolled
+//! out when it moves.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use peerdist_core::ports::Role;
 use peerdist_crds::office::NodeSelection;
 use serde_json::{Value, json};
@@ -10,8 +13,8 @@ use serde_json::{Value, json};
 use crate::apply::Desired;
 use crate::fleet::ValidOffice;
 use crate::names::{
-    ASSIGNED_OFFICE_LABEL, CLIENT_COMPONENT, OFFICE_LABEL, SERVER, SERVER_ADDRESS_KEY, client_objects, digest,
-    label_value, labels,
+    ASSIGNED_OFFICE_LABEL, CLIENT_COMPONENT, OFFICE_LABEL, SERVER, SERVER_ADDRESS_KEY, client_objects, label_value,
+    labels,
 };
 use crate::pod::{
     CLIENT_HTTP_PORT, PROGRAM, add_placement, from_pod, no_rights, owner, ports, probe, resources, storage_container,
@@ -22,14 +25,10 @@ use crate::settings::Settings;
 const JOIN_TOKEN_FOLDER: &str = "/etc/peerdist/join-token";
 /// Where the address of the server is.
 const SERVER_FOLDER: &str = "/etc/peerdist/server";
-/// Annotation of a pod with the digest of its environment: pods read it only when they start.
-const CONFIGURATION_ANNOTATION: &str = "peerdist.io/configuration";
 
 /// What an office has in the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientObjects {
-    /// What its clients are told by environment variables.
-    pub config_map: Desired,
     /// Whom its clients run as. Without rights.
     pub service_account: Desired,
     /// Its clients.
@@ -39,9 +38,7 @@ pub struct ClientObjects {
 /// Builds all objects of an office.
 pub fn build(office: &ValidOffice, settings: &Settings, namespace: &str) -> ClientObjects {
     let name = client_objects(office.office.name.as_str());
-    let configuration = configuration(office);
     let metadata = metadata(office);
-    let config_map = json!({"metadata": metadata, "data": configuration});
     let service_account = json!({"metadata": metadata, "automountServiceAccountToken": false});
     let daemon_set = json!({
         "metadata": metadata,
@@ -52,11 +49,10 @@ pub fn build(office: &ValidOffice, settings: &Settings, namespace: &str) -> Clie
                 "rollingUpdate": {"maxUnavailable": format!("{}%", settings.client.max_unavailable_percent)},
             },
             "revisionHistoryLimit": 3,
-            "template": template(office, settings, &name, &configuration),
+            "template": template(office, settings, &name),
         },
     });
     ClientObjects {
-        config_map: Desired::new::<ConfigMap>(namespace, &name, config_map),
         service_account: Desired::new::<ServiceAccount>(namespace, &name, service_account),
         daemon_set: Desired::new::<DaemonSet>(namespace, &name, daemon_set),
     }
@@ -77,21 +73,10 @@ fn pod_selector(office: &ValidOffice) -> Value {
     })
 }
 
-fn configuration(office: &ValidOffice) -> Value {
-    json!({
-        "PEERDIST_OFFICE": office.office.name.as_str(),
-        "PEERDIST_ROOT": office.storage_path,
-        "PEERDIST_JOIN_TOKEN_FILE": format!("{JOIN_TOKEN_FOLDER}/token"),
-    })
-}
-
-fn template(office: &ValidOffice, settings: &Settings, name: &str, configuration: &Value) -> Value {
+fn template(office: &ValidOffice, settings: &Settings, name: &str) -> Value {
     let pod = &settings.client.pod;
     let mut template = json!({
-        "metadata": {
-            "labels": pod_selector(office),
-            "annotations": {CONFIGURATION_ANNOTATION: digest(&configuration.to_string())},
-        },
+        "metadata": {"labels": pod_selector(office)},
         "spec": {
             "hostNetwork": true,
             "dnsPolicy": "ClusterFirstWithHostNet",
@@ -101,29 +86,46 @@ fn template(office: &ValidOffice, settings: &Settings, name: &str, configuration
             "terminationGracePeriodSeconds": 30,
             "nodeSelector": node_selector(office),
             "initContainers": [storage_container(&settings.image, pod, &office.storage_path)],
-            "containers": [client_container(office, settings, name)],
+            "containers": [client_container(office, settings)],
             "volumes": volumes(office, settings),
         },
     });
+    if matches!(office.selection, NodeSelection::Labels(_)) {
+        template["spec"]["affinity"] = unless_of_another(office);
+    }
     add_placement(&mut template, pod, &settings.image_pull_secrets);
     template
 }
 
-fn node_selector(office: &ValidOffice) -> Value {
+/// The labels that a node of the office must have.
+pub(super) fn node_selector(office: &ValidOffice) -> BTreeMap<String, String> {
     match &office.selection {
-        NodeSelection::Labels(labels) => json!(labels),
-        NodeSelection::Subnets(_) => json!({ASSIGNED_OFFICE_LABEL: label_value(office.office.name.as_str())}),
+        NodeSelection::Labels(labels) => labels.clone(),
+        NodeSelection::Subnets(_) => {
+            BTreeMap::from([(ASSIGNED_OFFICE_LABEL.to_owned(), label_value(office.office.name.as_str()))])
+        }
     }
 }
 
-fn client_container(office: &ValidOffice, settings: &Settings, name: &str) -> Value {
+/// A node that the operator gave to another office is left out, although it has the labels.
+fn unless_of_another(office: &ValidOffice) -> Value {
+    let own = label_value(office.office.name.as_str());
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": ASSIGNED_OFFICE_LABEL, "operator": "DoesNotExist"}]},
+        {"matchExpressions": [{"key": ASSIGNED_OFFICE_LABEL, "operator": "In", "values": [own]}]},
+    ]}}})
+}
+
+fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
     json!({
         "name": CLIENT_COMPONENT,
         "image": settings.image,
         "command": [PROGRAM],
         "args": ["client"],
-        "envFrom": [{"configMapRef": {"name": name}}],
         "env": [
+            {"name": "PEERDIST_OFFICE", "value": office.office.name.as_str()},
+            {"name": "PEERDIST_ROOT", "value": office.storage_path},
+            {"name": "PEERDIST_JOIN_TOKEN_FILE", "value": format!("{JOIN_TOKEN_FOLDER}/token")},
             from_pod("PEERDIST_NODE", "spec.nodeName"),
             from_pod("PEERDIST_ADDRESS", "status.hostIP"),
             {
@@ -159,14 +161,13 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::fleet::Fleet;
-    use crate::fleet::tests::{office, site};
+    use crate::fleet::tests::{judged, office, site};
     use crate::golden::check_golden;
     use crate::settings::tests::settings;
 
     fn built(spec: Value, settings: &Settings) -> ClientObjects {
         let offices = [office("hub", 1, site("hub", None)), office("store-0042", 2, spec)];
-        let fleet = Fleet::new(&offices, &[]);
+        let fleet = judged(&offices, &[]);
         let valid = fleet.accepted().find(|office| office.office.name.as_str() == "store-0042").unwrap();
         build(valid, settings, "peerdist")
     }
@@ -181,9 +182,8 @@ mod tests {
     #[test]
     fn objects_are_as_committed() {
         let objects = built(site("store", Some("hub")), &settings());
-        let ClientObjects { config_map, service_account, daemon_set } = &objects;
-        check_golden("office.yaml", &[&config_map.body, &service_account.body, &daemon_set.body]);
-        check_known::<ConfigMap>(config_map);
+        let ClientObjects { service_account, daemon_set } = &objects;
+        check_golden("office.yaml", &[&service_account.body, &daemon_set.body]);
         check_known::<ServiceAccount>(service_account);
         check_known::<DaemonSet>(daemon_set);
     }
@@ -193,6 +193,34 @@ mod tests {
         let objects = built(json!({"parent": "hub", "subnets": ["10.42.0.0/24"]}), &settings());
         let selector = &objects.daemon_set.body["spec"]["template"]["spec"]["nodeSelector"];
         assert_eq!(*selector, json!({ASSIGNED_OFFICE_LABEL: "store-0042"}));
+        assert_eq!(objects.daemon_set.body["spec"]["template"]["spec"]["affinity"], Value::Null);
+    }
+
+    #[test]
+    fn offices_by_label_leave_out_nodes_that_the_operator_gave_to_others() {
+        let objects = built(site("store", Some("hub")), &settings());
+        let affinity = &objects.daemon_set.body["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
+        let terms = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        let expression = |index: usize| &terms[index]["matchExpressions"][0];
+        assert_eq!(*expression(0), json!({"key": ASSIGNED_OFFICE_LABEL, "operator": "DoesNotExist"}));
+        assert_eq!(expression(1)["values"], json!(["store-0042"]));
+    }
+
+    #[test]
+    fn what_clients_are_told_changes_with_the_pods_in_one_write() {
+        let moved = |path: &str| {
+            let mut spec = site("store", Some("hub"));
+            spec["storage"] = json!({"path": path});
+            built(spec, &settings())
+        };
+        let (before, after) = (moved("/var/lib/peerdist/a"), moved("/var/lib/peerdist/b/"));
+        assert_eq!(before.service_account, after.service_account);
+        assert_ne!(before.daemon_set, after.daemon_set);
+        let variables = &after.daemon_set.body["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert!(
+            variables.to_string().contains(r#"{"name":"PEERDIST_ROOT","value":"/var/lib/peerdist/b"}"#),
+            "{variables}"
+        );
     }
 
     #[test]
@@ -202,7 +230,7 @@ mod tests {
         let other = Settings { image: "other".to_owned(), ..settings() };
         let changed = built(site("store", Some("hub")), &other);
         assert!(crate::apply::differs(&changed.daemon_set.body, &objects.daemon_set.body));
-        assert_eq!(changed.config_map, objects.config_map);
+        assert_eq!(changed.service_account, objects.service_account);
     }
 
     #[test]

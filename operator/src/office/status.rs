@@ -1,11 +1,14 @@
-//! What an Office's conditions say. Pure. Ready is never said too early: the DaemonSet must be of the latest form, its
-//! counts of its latest generation, and at least one node must be there.
+//! What an Office's conditions say. Pure. Ready is never said too early: every node must bear its label, the DaemonSet
+//! must be of the latest form, its counts of its latest generation, and at least one node must be there. Once said of a
+//! generation of the Office it is taken back when clients are counted that do not run, not already when a new form of
+//! the pods was written: so a new image for all offices costs one write an office.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use peerdist_crds::office::OfficeNodeCounts;
 
+use super::build::node_selector;
 use crate::conditions::{Finding, READY, accepted, refused};
-use crate::fleet::Refusal;
+use crate::fleet::{Refusal, ValidOffice};
 use crate::server::ServerState;
 
 /// What became of an office.
@@ -24,17 +27,25 @@ pub enum Situation {
     Applied {
         /// Whether the DaemonSet that is counted is the one that was asked for.
         current: bool,
+        /// Whether nodes of the office still wait for their label.
+        awaits_labels: bool,
         /// The server, in the Central Office.
         server: Option<ServerState>,
     },
 }
 
-/// The conditions of an office.
-pub fn derive(situation: &Situation, daemon_set: Option<&DaemonSet>) -> Vec<Finding> {
+/// The conditions of an office. `was_ready`: Ready was said of this generation of it.
+pub fn derive(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: bool) -> Vec<Finding> {
     let ready = match situation {
         Situation::Refused(refusal) => return refused(refusal).to_vec(),
         Situation::NotApplied { reason, message } => Finding::no(READY, reason, message),
-        Situation::Applied { current, server } => ready(*current, server.as_ref(), daemon_set),
+        Situation::Applied { awaits_labels: true, .. } => {
+            Finding::no(READY, "NodesNotLabelled", "nodes of the office wait for their label: clients start after it")
+        }
+        Situation::Applied { current, awaits_labels: false, server } => {
+            let clients = clients(*current, daemon_set, was_ready);
+            clients.or_else(|| self::server(server.as_ref(), was_ready)).unwrap_or_else(ready)
+        }
     };
     accepted().into_iter().chain([ready]).collect()
 }
@@ -49,26 +60,49 @@ pub fn node_counts(daemon_set: &DaemonSet) -> OfficeNodeCounts {
     }
 }
 
-fn ready(current: bool, server: Option<&ServerState>, daemon_set: Option<&DaemonSet>) -> Finding {
-    let observed = daemon_set.is_some_and(|daemon_set| {
-        let observed = daemon_set.status.as_ref().and_then(|status| status.observed_generation);
-        observed.is_some() && observed == daemon_set.metadata.generation
-    });
-    let Some(daemon_set) = daemon_set.filter(|_| current && observed) else {
-        return Finding::no(READY, "RolloutPending", "the clients of this form are not counted yet");
+/// How many nodes the clients of an office should run on. `None`: its DaemonSet is missing, selects other nodes, or was
+/// not counted in its latest form.
+pub fn expected_nodes(office: &ValidOffice, daemon_set: Option<&DaemonSet>) -> Option<i32> {
+    let daemon_set = daemon_set.filter(|daemon_set| is_observed(daemon_set))?;
+    let selector = daemon_set.spec.template.spec.as_ref()?.node_selector.as_ref();
+    (selector == Some(&node_selector(office))).then(|| node_counts(daemon_set).desired)
+}
+
+/// Whether the counts speak about the latest form.
+pub(crate) fn is_observed(daemon_set: &DaemonSet) -> bool {
+    let observed = daemon_set.status.as_ref().and_then(|status| status.observed_generation);
+    observed.is_some() && observed == daemon_set.metadata.generation
+}
+
+/// What keeps an office from being ready as far as its clients go.
+fn clients(current: bool, daemon_set: Option<&DaemonSet>, was_ready: bool) -> Option<Finding> {
+    let Some(counted) = daemon_set.filter(|daemon_set| current && is_observed(daemon_set)) else {
+        let pending = Finding::no(READY, "RolloutPending", "the clients of this form are not counted yet");
+        return (!was_ready || daemon_set.is_none()).then_some(pending);
     };
-    let counts = node_counts(daemon_set);
+    let counts = node_counts(counted);
     if counts.desired == 0 {
         let message = "no node of the cluster belongs to the office: check its nodeSelector or subnets";
-        return Finding::no(READY, "NoNodes", message);
+        return Some(Finding::no(READY, "NoNodes", message));
     }
-    if counts.available < counts.desired {
-        return Finding::no(READY, "NodesNotReady", "clients start, or nodes are away: see status.nodes");
+    let message = "clients start, or nodes are away: see status.nodes";
+    (counts.available < counts.desired).then(|| Finding::no(READY, "NodesNotReady", message))
+}
+
+/// What keeps an office from being ready as far as the server goes.
+fn server(state: Option<&ServerState>, was_ready: bool) -> Option<Finding> {
+    match state? {
+        ServerState::Ready => None,
+        ServerState::NotCounted if was_ready => None,
+        ServerState::NotCounted => {
+            Some(Finding::no(READY, "ServerNotReady", "the server of this form is not counted yet"))
+        }
+        ServerState::NotReady(message) => Some(Finding::no(READY, "ServerNotReady", *message)),
     }
-    match server {
-        Some(ServerState { ready: false, message }) => Finding::no(READY, "ServerNotReady", message),
-        _ => Finding::yes(READY, "NodesReady", "every node runs its client"),
-    }
+}
+
+fn ready() -> Finding {
+    Finding::yes(READY, "NodesReady", "every node runs its client")
 }
 
 #[cfg(test)]
@@ -77,6 +111,7 @@ mod tests {
 
     use super::*;
     use crate::conditions::{ACCEPTED, STALLED, find, merge};
+    use crate::fleet::tests::{judged, office, site};
 
     fn daemon_set(generation: i64, observed: i64, desired: i32, updated: i32, available: i32) -> DaemonSet {
         serde_json::from_value(json!({
@@ -91,9 +126,18 @@ mod tests {
     }
 
     fn shown(situation: &Situation, daemon_set: Option<&DaemonSet>, kind: &str) -> (String, String) {
-        let conditions = merge(&[], &derive(situation, daemon_set), Some(1), k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+        after(situation, daemon_set, false, kind)
+    }
+
+    fn after(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: bool, kind: &str) -> (String, String) {
+        let findings = derive(situation, daemon_set, was_ready);
+        let conditions = merge(&[], &findings, Some(1), k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
         let condition = find(&conditions, kind).unwrap();
         (condition.status.clone(), condition.reason.clone())
+    }
+
+    fn applied(current: bool, server: Option<ServerState>) -> Situation {
+        Situation::Applied { current, awaits_labels: false, server }
     }
 
     fn pair(status: &str, reason: &str) -> (String, String) {
@@ -102,8 +146,10 @@ mod tests {
 
     #[test]
     fn ready_is_never_said_too_early() {
-        let applied = |current| Situation::Applied { current, server: None };
+        let applied = |current| applied(current, None);
+        let unlabelled = Situation::Applied { current: true, awaits_labels: true, server: None };
         for (situation, daemon_set, expected) in [
+            (unlabelled, Some(daemon_set(2, 2, 3, 3, 3)), pair("False", "NodesNotLabelled")),
             (applied(true), None, pair("False", "RolloutPending")),
             (applied(false), Some(daemon_set(2, 2, 3, 3, 3)), pair("False", "RolloutPending")),
             (applied(true), Some(daemon_set(3, 2, 3, 3, 3)), pair("False", "RolloutPending")),
@@ -119,12 +165,43 @@ mod tests {
 
     #[test]
     fn the_central_office_is_ready_with_its_server() {
-        let server = |ready| Some(ServerState { ready, message: "no".to_owned() });
         let counted = daemon_set(1, 1, 1, 1, 1);
-        let situation = Situation::Applied { current: true, server: server(false) };
-        assert_eq!(shown(&situation, Some(&counted), READY), pair("False", "ServerNotReady"));
-        let situation = Situation::Applied { current: true, server: server(true) };
-        assert_eq!(shown(&situation, Some(&counted), READY), pair("True", "NodesReady"));
+        let with = |server| shown(&applied(true, Some(server)), Some(&counted), READY);
+        assert_eq!(with(ServerState::NotCounted), pair("False", "ServerNotReady"));
+        assert_eq!(with(ServerState::NotReady("no")), pair("False", "ServerNotReady"));
+        assert_eq!(with(ServerState::Ready), pair("True", "NodesReady"));
+    }
+
+    #[test]
+    fn ready_of_this_generation_stays_until_clients_are_counted_that_do_not_run() {
+        let ready = pair("True", "NodesReady");
+        let then = |situation: &Situation, daemon_set: Option<&DaemonSet>| after(situation, daemon_set, true, READY);
+        // Written, not in the cache yet; in the cache, not counted yet; then counted.
+        assert_eq!(then(&applied(false, None), Some(&daemon_set(2, 2, 3, 3, 3))), ready);
+        assert_eq!(then(&applied(true, None), Some(&daemon_set(3, 2, 3, 3, 3))), ready);
+        assert_eq!(then(&applied(true, None), Some(&daemon_set(3, 3, 3, 0, 3))), pair("False", "NodesNotReady"));
+        let counted = daemon_set(2, 2, 3, 3, 3);
+        assert_eq!(then(&applied(true, Some(ServerState::NotCounted)), Some(&counted)), ready);
+        let server = Some(ServerState::NotReady("no"));
+        assert_eq!(then(&applied(true, server), Some(&counted)), pair("False", "ServerNotReady"));
+        assert_eq!(then(&applied(false, None), None), pair("False", "RolloutPending"));
+    }
+
+    #[test]
+    fn nodes_are_expected_only_by_a_counted_daemon_set_that_selects_them() {
+        let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
+        let valid = fleet.accepted().next().unwrap();
+        let selecting = |label: &str, observed: i64| {
+            let mut daemon_set = daemon_set(2, observed, 3, 0, 0);
+            let template = json!({"spec": {"containers": [], "nodeSelector": {"site": label}}});
+            let spec = json!({"selector": {}, "template": template});
+            daemon_set.spec = serde_json::from_value(spec).unwrap();
+            daemon_set
+        };
+        assert_eq!(expected_nodes(valid, None), None);
+        assert_eq!(expected_nodes(valid, Some(&selecting("hub", 1))), None);
+        assert_eq!(expected_nodes(valid, Some(&selecting("other", 2))), None);
+        assert_eq!(expected_nodes(valid, Some(&selecting("hub", 2))), Some(3));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What a PackageDistribution's conditions say, from the counts that the server reports. Pure. Counts of an older
-//! generation say nothing, and nothing is ready where there is no node. Messages carry no counts: a condition changes
+//! generation say nothing, and nothing is ready where there is no node or where nobody counted the nodes. Messages carry no counts: a condition changes
 //! when its meaning does.
 
 use peerdist_crds::{PackageDistribution, PackageDistributionStatus};
@@ -9,10 +9,24 @@ use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, accepted,
 /// How many nodes the cluster expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expectation {
-    /// That should hold the package.
+    /// That should hold the package, as far as they were counted.
     pub nodes: i32,
     /// Of the Central Office, through which every package passes.
     pub central_nodes: i32,
+    /// Whether the nodes of every office were counted.
+    pub counted: bool,
+}
+
+impl Expectation {
+    /// From the nodes of each office, `None` for those that nobody counted.
+    pub fn new(offices: impl Iterator<Item = Option<i32>>, central: Option<i32>) -> Self {
+        let start = Self { nodes: 0, central_nodes: central.unwrap_or_default(), counted: central.is_some() };
+        offices.fold(start, |sum, office| Self {
+            nodes: sum.nodes.saturating_add(office.unwrap_or_default()),
+            counted: sum.counted && office.is_some(),
+            ..sum
+        })
+    }
 }
 
 /// The conditions of a distribution that is acted upon.
@@ -22,7 +36,8 @@ pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Fin
     let heard = status.progress_generation.is_some() && status.progress_generation == generation;
     let progress = heard.then_some(&status);
     let ingested = ingested(progress);
-    let distributed = distributed(progress, expectation);
+    let was_distributed = holds(&status.conditions, DISTRIBUTED, generation);
+    let distributed = distributed(progress, expectation, was_distributed);
     let was_ready = holds(&status.conditions, READY, generation);
     let paused = object.spec.rollout.paused;
     let ready = ready(&ingested, &distributed, paused, was_ready);
@@ -39,22 +54,27 @@ fn ingested(progress: Option<&PackageDistributionStatus>) -> Finding {
     }
 }
 
-fn distributed(progress: Option<&PackageDistributionStatus>, expectation: Expectation) -> Finding {
+/// Once said of a generation, it is not taken back because somebody has to count anew.
+fn distributed(progress: Option<&PackageDistributionStatus>, expectation: Expectation, before: bool) -> Finding {
     let Some(progress) = progress else {
         return Finding::unknown(DISTRIBUTED, "NotReported", "the server has not reported about this generation");
     };
+    let Expectation { nodes: expected, central_nodes, counted } = expectation;
     let nodes = progress.nodes.unwrap_or_default();
-    if expectation.central_nodes == 0 {
+    if counted && central_nodes == 0 {
         let message = "no node belongs to the Central Office, through which every package passes";
         Finding::no(DISTRIBUTED, "NoCentralNodes", message)
-    } else if expectation.nodes == 0 {
+    } else if counted && expected == 0 {
         Finding::no(DISTRIBUTED, "NoNodes", "no node belongs to the offices of the package")
     } else if nodes.failed > 0 {
         Finding::no(DISTRIBUTED, "NodesFailed", "an error stops some nodes: see status.slowest")
-    } else if nodes.complete > 0 && nodes.complete.saturating_add(nodes.unreachable) >= expectation.nodes {
+    } else if nodes.complete <= 0 || nodes.complete.saturating_add(nodes.unreachable) < expected {
+        Finding::no(DISTRIBUTED, "InProgress", "nodes are still receiving: see status.percent")
+    } else if counted || before {
         Finding::yes(DISTRIBUTED, "Complete", "every node that can be reached holds the package")
     } else {
-        Finding::no(DISTRIBUTED, "InProgress", "nodes are still receiving: see status.percent")
+        let message = "the nodes of some offices of the package are not counted yet: see the conditions of its offices";
+        Finding::no(DISTRIBUTED, "NodesNotCounted", message)
     }
 }
 
@@ -85,7 +105,7 @@ mod tests {
     use super::*;
     use crate::conditions::{find, merge};
 
-    const THREE: Expectation = Expectation { nodes: 3, central_nodes: 1 };
+    const THREE: Expectation = Expectation { nodes: 3, central_nodes: 1, counted: true };
 
     fn package(status: Value, paused: bool) -> PackageDistribution {
         let spec = json!({"version": "1", "source": {"uri": "https://a/b"}, "rollout": {"paused": paused}});
@@ -110,8 +130,8 @@ mod tests {
 
     #[test]
     fn ready_is_never_said_too_early() {
-        let none = Expectation { nodes: 0, central_nodes: 1 };
-        let no_central = Expectation { nodes: 3, central_nodes: 0 };
+        let none = Expectation { nodes: 0, ..THREE };
+        let no_central = Expectation { central_nodes: 0, ..THREE };
         let fetching = json!({"progressGeneration": 2, "nodes": {"complete": 3}});
         for (status, expectation, expected) in [
             (json!({}), THREE, "NotReported"),
@@ -123,6 +143,9 @@ mod tests {
             (progress(2, 2, 0, 0), THREE, "InProgress"),
             (progress(2, 0, 0, 3), THREE, "InProgress"),
             (progress(2, 2, 1, 0), THREE, "NodesFailed"),
+            (progress(2, 3, 0, 0), Expectation::new([Some(3), None].into_iter(), Some(1)), "NodesNotCounted"),
+            (progress(2, 3, 0, 0), Expectation::new([Some(3)].into_iter(), None), "NodesNotCounted"),
+            (progress(2, 2, 0, 0), Expectation::new([Some(3), None].into_iter(), Some(1)), "InProgress"),
         ] {
             let object = package(status.clone(), false);
             assert_eq!(ready(&object, expectation), ("False".to_owned(), expected.to_owned()), "{status}");
@@ -146,9 +169,21 @@ mod tests {
             }]);
             package(status, false)
         };
-        let more = Expectation { nodes: 9, central_nodes: 1 };
+        let more = Expectation { nodes: 9, ..THREE };
         assert_eq!(ready(&with_ready(2), more).0, "True");
         assert_eq!(ready(&with_ready(1), more), ("False".to_owned(), "InProgress".to_owned()));
+    }
+
+    #[test]
+    fn counting_anew_takes_nothing_back_that_was_said_of_this_generation() {
+        let mut status = progress(2, 3, 0, 0);
+        status["conditions"] = json!([{
+            "type": "Distributed", "status": "True", "reason": "Complete", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+        }]);
+        let not_counted = Expectation { counted: false, ..THREE };
+        assert_eq!(ready(&package(status, false), not_counted).0, "True");
+        assert_eq!(Expectation::new([Some(i32::MAX), Some(1)].into_iter(), Some(1)).nodes, i32::MAX);
     }
 
     #[test]

@@ -78,7 +78,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::fleet::tests::{office, site};
+    use crate::fleet::tests::{judged, office, site};
 
     fn package(spec: Value) -> PackageDistribution {
         let metadata = json!({"name": "app", "namespace": "retail", "generation": 1});
@@ -91,7 +91,7 @@ mod tests {
     fn fleet() -> Fleet {
         let mut store = office("store", 2, site("store", Some("hub")));
         store.metadata.labels = Some([("region".to_owned(), "eu".to_owned())].into());
-        Fleet::new(&[office("hub", 1, site("hub", None)), store], &[])
+        judged(&[office("hub", 1, site("hub", None)), store], &[])
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::RunError;
-use crate::apply::Applier;
+use crate::apply::{Applier, Memory};
 use crate::context::{Context, Failures, ReconcileError};
 use crate::http::{Health, Stage};
 use crate::metrics::{Kind, Metrics};
@@ -26,6 +26,7 @@ use crate::nodes::NodeLabels;
 use crate::planner::{Queues, plan};
 use crate::settings::Settings;
 use crate::status::StatusWriter;
+use crate::storage::StoragePrefixes;
 use crate::watches::Caches;
 use crate::{office, package, vesc};
 
@@ -42,16 +43,18 @@ pub(super) struct Controllers {
     pub(super) settings: Settings,
     pub(super) namespace: String,
     pub(super) identity: String,
+    pub(super) storage_prefixes: StoragePrefixes,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Controllers {
     /// Runs until `stop`, then lets reconciles under way end.
     pub(super) async fn run(self, health: &Health, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { client, settings, namespace, identity, metrics } = self;
+        let Self { client, settings, namespace, identity, storage_prefixes, metrics } = self;
         let (touches, told) = mpsc::channel(QUEUE_MAX);
         let mut watches = JoinSet::new();
-        let caches = Caches::start(&client, &namespace, &touches, &mut watches);
+        let memory = Memory::default();
+        let caches = Caches::start(&client, &namespace, &touches, &memory, &mut watches);
         drop(touches);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -61,7 +64,7 @@ impl Controllers {
         tracing::info!("the caches are filled");
 
         let (fleet, judged) = watch::channel(Arc::default());
-        let applier = Applier::new(client.clone());
+        let applier = Applier::new(client.clone(), memory);
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity) };
         let context = Arc::new(Context {
             settings,
@@ -75,7 +78,7 @@ impl Controllers {
         });
         let mut tasks = JoinSet::new();
         let queues = start(&mut tasks, &context, NodeLabels::new(client));
-        let mut planner = tokio::spawn(plan(caches, told, queues, fleet));
+        let mut planner = tokio::spawn(plan(caches, told, queues, fleet, storage_prefixes));
         tokio::select! {
             () = stop.cancelled() => {}
             _ = &mut planner => return Err(RunError::Ended("the planner")),
@@ -135,8 +138,12 @@ where
         .boxed()
     };
     let retry = move |object: Arc<K>, error: &ReconcileError, context: Arc<Context>| {
-        let pause = context.failures.failed(key(kind, &*object));
-        tracing::warn!(%error, kind = kind.as_str(), object = %object.name_any(), ?pause, "reconcile failed");
+        let pause = context.failures.failed(key(kind, &*object), error.is_conflict());
+        if error.is_conflict() {
+            tracing::debug!(%error, kind = kind.as_str(), object = %object.name_any(), ?pause, "reconcile came too early");
+        } else {
+            tracing::warn!(%error, kind = kind.as_str(), object = %object.name_any(), ?pause, "reconcile failed");
+        }
         Action::requeue(pause)
     };
     let config = Config::default().concurrency(CONCURRENCY);

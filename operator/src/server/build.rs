@@ -126,13 +126,12 @@ fn container(settings: &Settings) -> Value {
 mod tests {
     use super::*;
     use crate::apply::differs;
-    use crate::fleet::Fleet;
-    use crate::fleet::tests::{office, site};
+    use crate::fleet::tests::{judged, office, site};
     use crate::golden::check_golden;
     use crate::settings::tests::settings;
 
     fn built(address: Option<&str>, settings: &Settings) -> ServerObjects {
-        let fleet = Fleet::new(&[office("hub", 1, site("hub", None))], &[]);
+        let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
         let central = fleet.accepted().next().unwrap();
         build(central, address.map(|address| address.parse().unwrap()), settings, "peerdist")
     }

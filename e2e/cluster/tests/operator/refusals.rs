@@ -1,12 +1,14 @@
 //! Bad objects: refused when they are applied, or by a condition; what was good before stays as it is.
 
 use anyhow::Result;
-use k8s_openapi::api::apps::v1::DaemonSet;
-use kube::api::Api;
+use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use peerdist_e2e_cluster::objects::NAMESPACE;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, object};
+use crate::scene::{Scene, eventually, object};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
@@ -24,6 +26,11 @@ async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
         ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "b"}}}), "UnknownOffice"),
         ("ring-2", json!({"parent": "ring-1", "nodeSelector": {"matchLabels": {"a": "b"}}}), "ParentCycle"),
         ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "c"}}}), "ParentCycle"),
+        (
+            "host",
+            json!({"parent": "hub", "storage": {"path": "/etc"}, "nodeSelector": {"matchLabels": {"a": "b"}}}),
+            "StoragePathNotAllowed",
+        ),
         ("nodeless", json!({"parent": "hub"}), "NodesNotSelected"),
         ("bits", json!({"parent": "hub", "subnets": ["10.9.0.1/24"]}), "InvalidSubnet"),
         ("label", json!({"parent": "hub", "nodeSelector": {"matchLabels": {"a b": "c"}}}), "InvalidLabel"),
@@ -49,7 +56,38 @@ async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
     let elsewhere: Vec<_> = writes.iter().filter(|write| !is_word(&write.resource)).collect();
     assert!(elsewhere.is_empty(), "only statuses and events are written: {elsewhere:?}");
     assert_eq!(versions(&scene).await?, before);
+    a_bad_edit_of_the_central_office_promotes_no_other(&scene).await?;
+    a_node_of_two_offices_goes_to_the_first(&scene).await?;
     operator.stop().await
+}
+
+async fn a_bad_edit_of_the_central_office_promotes_no_other(scene: &Scene) -> Result<()> {
+    let hub = |path: &str| json!({"nodeSelector": {"matchLabels": {"site": "hub"}}, "storage": {"path": path}});
+    scene.apply_office("hub", hub("/etc")).await?;
+    scene.office_says("hub", "Accepted", "False", "StoragePathNotAllowed").await?;
+    scene.office_says("store", "Accepted", "False", "ParentNotAccepted").await?;
+    scene.office_says("second", "Accepted", "False", "SecondCentralOffice").await?;
+    let servers: Api<StatefulSet> = Api::namespaced(scene.hand.client.clone(), NAMESPACE);
+    let owners = servers.get("peerdist-server").await?.metadata.owner_references.unwrap_or_default();
+    assert_eq!(owners.iter().map(|owner| owner.name.as_str()).collect::<Vec<_>>(), ["hub"]);
+    scene.apply_office("hub", hub("/var/lib/peerdist")).await?;
+    scene.office_says("hub", "Accepted", "True", "Valid").await?;
+    scene.office_says("store", "Accepted", "True", "Valid").await
+}
+
+async fn a_node_of_two_offices_goes_to_the_first(scene: &Scene) -> Result<()> {
+    let nodes: Api<Node> = Api::all(scene.hand.client.clone());
+    let label = json!({"metadata": {"labels": {"site": "hub"}}});
+    nodes.patch("till-1", &PatchParams::default(), &Patch::Merge(label)).await?;
+    scene.office_says("store", "Accepted", "False", "NodeInTwoOffices").await?;
+    eventually("only the other till stays with the store", async || {
+        let office = async |name| {
+            let node = nodes.get(name).await?;
+            Ok::<_, kube::Error>(node.labels().get("peerdist.io/assigned-office").cloned())
+        };
+        Ok(office("till-1").await?.is_none() && office("till-2").await?.as_deref() == Some("store"))
+    })
+    .await
 }
 
 /// By the schema and its rules, before any operator sees them.

@@ -11,6 +11,7 @@ use peerdist_e2e_cluster::control_plane::ControlPlane;
 use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
 use peerdist_operator::run::{Operator, RunError};
 use peerdist_operator::settings::Settings;
+use peerdist_operator::storage::StoragePrefixes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -75,6 +76,7 @@ impl Scene {
             config: self.plane.operator_config().await?,
             settings: Settings::parse(&text)?,
             namespace: NAMESPACE.to_owned(),
+            storage_prefixes: StoragePrefixes::default(),
             identity: identity.to_owned(),
             http: TcpListener::bind("127.0.0.1:0").await?,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use peerdist_e2e_cluster::objects::NAMESPACE;
@@ -55,6 +55,8 @@ async fn offices_become_daemon_sets_and_nothing_is_written_when_nothing_changed(
     let writes = scene.settled().await?;
     let daemon_set_writes = writes.iter().filter(|write| write.resource == "daemonsets").count();
     assert_eq!(daemon_set_writes, 2, "one an office: {writes:?}");
+    assert!(writes.len() <= 2 + 2, "one an office, and the server: {writes:?}");
+    scene.office_says("hub", "Ready", "True", "NodesReady").await?;
     println!("a new image for 2 offices: {} writes: {writes:?}", writes.len());
 
     heal(&mut scene, &daemon_sets).await?;
@@ -66,9 +68,8 @@ async fn check_objects(scene: &Scene) -> Result<()> {
     for name in ["peerdist-office-hub", "peerdist-office-store"] {
         eventually(&format!("all objects of {name}"), async || {
             let set = Api::<DaemonSet>::namespaced(client(), NAMESPACE).get_opt(name).await?;
-            let map = Api::<ConfigMap>::namespaced(client(), NAMESPACE).get_opt(name).await?;
             let account = Api::<ServiceAccount>::namespaced(client(), NAMESPACE).get_opt(name).await?;
-            Ok(set.is_some_and(|set| set.owner_references().len() == 1) && map.is_some() && account.is_some())
+            Ok(set.is_some_and(|set| set.owner_references().len() == 1) && account.is_some())
         })
         .await?;
     }
@@ -109,14 +110,21 @@ async fn report_progress(scene: &Scene) -> Result<()> {
 async fn heal(scene: &mut Scene, daemon_sets: &Api<DaemonSet>) -> Result<()> {
     let edit = json!({"spec": {"template": {"spec": {"hostNetwork": false}}}});
     daemon_sets.patch("peerdist-office-store", &PatchParams::default(), &Patch::Merge(edit)).await?;
-    daemon_sets.delete("peerdist-office-hub", &DeleteParams::default()).await?;
-    eventually("both are as they were", async || {
-        let store = daemon_sets.get("peerdist-office-store").await?;
-        let pod = store.spec.template.spec.unwrap_or_default();
-        let hub = daemon_sets.get_opt("peerdist-office-hub").await?;
-        Ok(pod.host_network == Some(true) && hub.is_some_and(|hub| hub.metadata.deletion_timestamp.is_none()))
+    eventually("the store is as it was", async || {
+        let pod = daemon_sets.get("peerdist-office-store").await?.spec.template.spec.unwrap_or_default();
+        Ok(pod.host_network == Some(true))
     })
     .await?;
+    // The second time it is only moments old.
+    for _ in 0..2 {
+        let deleted = daemon_sets.get("peerdist-office-hub").await?.metadata.uid;
+        daemon_sets.delete("peerdist-office-hub", &DeleteParams::default()).await?;
+        eventually("the DaemonSet of the hub is made anew", async || {
+            let hub = daemon_sets.get_opt("peerdist-office-hub").await?;
+            Ok(hub.is_some_and(|hub| hub.metadata.uid != deleted))
+        })
+        .await?;
+    }
     scene.settled().await?;
     Ok(())
 }
