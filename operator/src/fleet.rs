@@ -17,7 +17,6 @@ use peerdist_crds::office::NodeSelection;
 use self::candidate::candidate;
 use self::nodes::Claimant;
 pub use self::nodes::{Assignment, NodeView};
-use crate::names::label_value;
 use crate::storage::StoragePrefixes;
 
 /// Offices named in a message; more are cut.
@@ -40,8 +39,8 @@ pub struct Fleet {
     verdicts: BTreeMap<String, Verdict>,
     generations: BTreeMap<String, Generation>,
     assignments: BTreeMap<String, Assignment>,
-    /// Labels that nodes wait for.
-    awaited: BTreeSet<String>,
+    /// Offices of nodes whose label must change.
+    awaiting: BTreeSet<String>,
     central: Option<String>,
 }
 
@@ -127,14 +126,13 @@ impl Fleet {
         let judged = nodes::judge(claimants(&offices, in_tree, grounds), nodes);
         let refused = judged.refused.into_iter();
         verdicts.extend(refused.map(|(name, refusal)| (name, Verdict::Refused(refusal))));
-        let assignments = nodes::assign(&judged.accepted, &verdicts, &judged.holders, nodes);
+        let labelling = nodes::assign(&judged.accepted, &verdicts, &judged.holders, nodes);
         let central = judged.accepted.iter().find(|office| office.is_central());
         let central = central.map(|office| office.office.name.to_string());
         let accepted = judged.accepted.into_iter();
         verdicts.extend(accepted.map(|office| (office.office.name.to_string(), Verdict::Accepted(Box::new(office)))));
         let generations = offices.iter().map(|object| (object.name_any(), generation(object))).collect();
-        let awaited = assignments.values().filter_map(Assignment::label).map(str::to_owned).collect();
-        Self { verdicts, generations, assignments, awaited, central }
+        Self { verdicts, generations, assignments: labelling.changes, awaiting: labelling.awaiting, central }
     }
 
     /// What may be done with the office of that name; `None`: it did not exist.
@@ -171,9 +169,9 @@ impl Fleet {
         &self.assignments
     }
 
-    /// Whether nodes of the office wait for its label, so that it is not whole yet.
+    /// Whether labels of nodes of the office must change, so that it is not whole yet.
     pub fn awaits_labels(&self, office: &str) -> bool {
-        self.awaited.contains(&label_value(office))
+        self.awaiting.contains(office)
     }
 
     /// Names of the offices that are judged differently there than here, gone ones included, and of those that wait for

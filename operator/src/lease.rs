@@ -4,20 +4,27 @@
 
 mod driver;
 mod fence;
+mod moment;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use self::driver::{ElectionError, ElectionOptions, elect};
 pub use self::fence::{Fence, NoLease};
+pub use self::moment::Moment;
 
 /// How long a Lease lasts without renewal.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long a holder may write after its last renewal began. The rest of the Lease is for requests under way.
 pub const WRITE_DURATION: Duration = Duration::from_secs(10);
+/// How long a write may take until it is sent and answered, and how long the API server may take over it.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between renewals, and between looks of those who wait.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// Longest Lease of another holder that is waited out; more is taken for a mistake.
 const FOREIGN_DURATION_MAX: Duration = Duration::from_secs(300);
+
+// The last write that passes the fence has happened, or never will, before another can take the Lease.
+const _: () = assert!(WRITE_DURATION.as_secs() + 2 * WRITE_TIMEOUT.as_secs() < LEASE_DURATION.as_secs());
 
 /// What counts of a Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,19 +82,19 @@ pub enum Action {
 pub struct Election {
     identity: String,
     state: State,
-    next_at: Instant,
+    next_at: Moment,
     /// When the request under way was begun; none is.
-    begun_at: Option<Instant>,
+    begun_at: Option<Moment>,
 }
 
 #[derive(Debug)]
 enum State {
     /// Somebody else has it, or nobody knows. `seen`: the last version and since when it has been that.
-    Waiting { seen: Option<(String, Instant)> },
+    Waiting { seen: Option<(String, Moment)> },
     /// The Lease may be written.
     Taking { version: Option<String>, transitions: i32 },
     /// Ours.
-    Holding { version: String, transitions: i32, renewed_at: Instant, unsure: bool },
+    Holding { version: String, transitions: i32, renewed_at: Moment, unsure: bool },
     /// Ours, to be given back.
     Releasing { version: String, transitions: i32 },
     /// Given back, or lost. Nothing follows.
@@ -96,12 +103,12 @@ enum State {
 
 impl Election {
     /// Takes part under a name that no other process has.
-    pub fn new(identity: impl Into<String>, now: Instant) -> Self {
+    pub fn new(identity: impl Into<String>, now: Moment) -> Self {
         Self { identity: identity.into(), state: State::Waiting { seen: None }, next_at: now, begun_at: None }
     }
 
     /// Until when we may write; `None`: we may not.
-    pub fn may_write_until(&self) -> Option<Instant> {
+    pub fn may_write_until(&self) -> Option<Moment> {
         match &self.state {
             State::Holding { renewed_at, .. } => Some(*renewed_at + WRITE_DURATION),
             _ => None,
@@ -114,12 +121,12 @@ impl Election {
     }
 
     /// When to poll again, unless a request is under way.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Moment> {
         (!self.is_ended() && self.begun_at.is_none()).then_some(self.next_at)
     }
 
     /// What to do now.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub fn poll(&mut self, now: Moment) -> Option<Action> {
         if self.may_write_until().is_some_and(|until| now >= until) {
             self.state = State::Ended;
         }
@@ -144,7 +151,7 @@ impl Election {
     }
 
     /// Takes in what happened.
-    pub fn handle(&mut self, now: Instant, event: Event) {
+    pub fn handle(&mut self, now: Moment, event: Event) {
         if event == Event::Stop {
             return self.stop(now);
         }
@@ -157,7 +164,7 @@ impl Election {
         }
     }
 
-    fn stop(&mut self, now: Instant) {
+    fn stop(&mut self, now: Moment) {
         self.next_at = now;
         self.state = match std::mem::replace(&mut self.state, State::Ended) {
             State::Holding { version, transitions, .. } => State::Releasing { version, transitions },
@@ -165,7 +172,7 @@ impl Election {
         };
     }
 
-    fn read(&mut self, now: Instant, record: Option<LeaseRecord>) {
+    fn read(&mut self, now: Moment, record: Option<LeaseRecord>) {
         self.next_at = now + RETRY_PERIOD;
         match &mut self.state {
             State::Waiting { seen } => {
@@ -188,7 +195,7 @@ impl Election {
         }
     }
 
-    fn written(&mut self, now: Instant, begun_at: Instant, new_version: String) {
+    fn written(&mut self, now: Moment, begun_at: Moment, new_version: String) {
         self.next_at = now + RETRY_PERIOD;
         self.state = match std::mem::replace(&mut self.state, State::Ended) {
             State::Taking { transitions, .. } | State::Holding { transitions, .. } => {
@@ -198,7 +205,7 @@ impl Election {
         };
     }
 
-    fn conflict(&mut self, now: Instant) {
+    fn conflict(&mut self, now: Moment) {
         self.next_at = now + RETRY_PERIOD;
         self.state = match self.state {
             State::Waiting { .. } | State::Taking { .. } => State::Waiting { seen: None },
@@ -207,7 +214,7 @@ impl Election {
     }
 
     /// A write that failed may have happened all the same: look before the next one.
-    fn failed(&mut self, now: Instant) {
+    fn failed(&mut self, now: Moment) {
         self.next_at = now + RETRY_PERIOD;
         match &mut self.state {
             State::Holding { unsure, .. } => *unsure = true,
@@ -219,7 +226,7 @@ impl Election {
 }
 
 /// Whether another's Lease is over: given back, or unchanged for all its time as we saw it.
-fn is_free(record: &LeaseRecord, seen: &mut Option<(String, Instant)>, now: Instant) -> bool {
+fn is_free(record: &LeaseRecord, seen: &mut Option<(String, Moment)>, now: Moment) -> bool {
     if record.holder.is_empty() {
         return true;
     }

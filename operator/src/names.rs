@@ -14,6 +14,8 @@ pub const SERVER_NODE_LABEL: &str = "peerdist.io/server";
 pub const OFFICE_LABEL: &str = "peerdist.io/office";
 /// Annotation with the digest of what was applied.
 pub const APPLIED_ANNOTATION: &str = "peerdist.io/applied";
+/// Annotation of the Lease with the namespace of the installation.
+pub const INSTALLATION_ANNOTATION: &str = "peerdist.io/installation";
 /// Name of the server's StatefulSet, ServiceAccount and ConfigMap.
 pub const SERVER: &str = "peerdist-server";
 /// Key of the server's ConfigMap: its address.

@@ -23,6 +23,12 @@ pub struct Options {
     /// Name under which it takes part in the election; made unique by number and time of the process
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "peerdist-operator")]
     pub name: String,
+    /// Namespace of the Lease by which one operator of the whole cluster is elected
+    #[arg(long, value_name = "NAME", env = "PEERDIST_LEASE_NAMESPACE", default_value = "kube-system")]
+    pub lease_namespace: String,
+    /// Name of that Lease
+    #[arg(long, value_name = "NAME", env = "PEERDIST_LEASE_NAME", default_value = "peerdist-operator")]
+    pub lease_name: String,
     /// Address of metrics and health
     #[arg(long, value_name = "ADDRESS", env = "PEERDIST_HTTP_ADDRESS", default_value = "0.0.0.0:9763")]
     pub http_address: SocketAddr,

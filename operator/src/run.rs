@@ -1,25 +1,24 @@
 //! Wires everything: waits for the lease, fills the caches, runs the controllers, and gives the lease back at the end.
 //! Who loses the lease ends at once: what it knows may be old.
 
+mod client;
 mod controllers;
 
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::http::Request;
 use clap::Parser;
-use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tower::filter::FilterLayer;
 
+use self::client::fenced_client;
 use self::controllers::Controllers;
 use crate::http::{self, Health, Stage};
 use crate::lease::{ElectionError, ElectionOptions, Fence, elect};
@@ -30,8 +29,6 @@ use crate::storage::StoragePrefixes;
 use crate::telemetry;
 use crate::watches::WatchEnded;
 
-/// Name of the Lease.
-const LEASE: &str = "peerdist-operator";
 /// Longest wait for an answer of the API server to a request that is no watch; a watch is asked to end before.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -45,6 +42,10 @@ pub struct Operator {
     pub namespace: String,
     /// Folders of the nodes that Offices may use.
     pub storage_prefixes: StoragePrefixes,
+    /// Namespace of the Lease.
+    pub lease_namespace: String,
+    /// Name of the Lease.
+    pub lease_name: String,
     /// A name that no other operator process has.
     pub identity: String,
     /// Where metrics and health are served.
@@ -114,12 +115,13 @@ pub fn main() -> ExitCode {
 }
 
 async fn start(options: Options) -> Result<Operator, RunError> {
-    let Options { settings, namespace, storage_prefixes, name, http_address } = options;
+    let Options { settings, namespace, storage_prefixes, name, lease_namespace, lease_name, http_address } = options;
     let settings = Settings::read(&settings)?;
     let config = Config::infer().await?;
     let http = TcpListener::bind(http_address).await;
     let http = http.map_err(|source| RunError::Listen { address: http_address, source })?;
-    Ok(Operator { config, settings, namespace, storage_prefixes, identity: unique(&name), http })
+    let identity = unique(&name);
+    Ok(Operator { config, settings, namespace, storage_prefixes, lease_namespace, lease_name, identity, http })
 }
 
 /// The process before in the same pod had another name: its lease is not ours.
@@ -134,9 +136,10 @@ impl Operator {
     /// # Errors
     /// [`RunError`]; also when the lease is lost, so that the process starts anew.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { mut config, settings, namespace, storage_prefixes, identity, http } = self;
+        let Self { mut config, settings, namespace, storage_prefixes, lease_namespace, lease_name, identity, http } =
+            self;
         config.read_timeout.get_or_insert(READ_TIMEOUT);
-        let fence = Fence::new(Instant::now());
+        let fence = Fence::default();
         let (unfenced, fenced) = (Client::try_from(config.clone())?, fenced_client(config, fence.clone())?);
         let metrics = Arc::new(Metrics::new()?);
         let health = Health::new(Arc::clone(&metrics));
@@ -147,8 +150,12 @@ impl Operator {
         let release = CancellationToken::new();
         let _release_at_last = release.clone().drop_guard();
         let (leads_sender, mut leads) = watch::channel(false);
-        let options =
-            ElectionOptions { namespace: namespace.clone(), name: LEASE.to_owned(), identity: identity.clone() };
+        let options = ElectionOptions {
+            namespace: lease_namespace,
+            name: lease_name,
+            identity: identity.clone(),
+            installation: namespace.clone(),
+        };
         let mut election = tokio::spawn(elect(unfenced, options, fence, leads_sender, release.clone()));
 
         tracing::info!(%identity, "waits for the lease");
@@ -189,14 +196,6 @@ async fn finished(election: JoinHandle<Result<(), ElectionError>>) -> Result<(),
     election.await??;
     tracing::info!("gave the lease back");
     Ok(())
-}
-
-/// A client whose writes pass the fence last of all. It must not repeat a request by itself: a repetition would not
-/// pass the fence again, and could arrive minutes after the first try. Controllers repeat what failed.
-fn fenced_client(mut config: Config, fence: Fence) -> Result<Client, kube::Error> {
-    config.default_retry = false;
-    let check = move |request: Request<Body>| fence.check(request);
-    Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(check)).build())
 }
 
 /// Cancelled by the first interrupt or termination signal.

@@ -12,16 +12,27 @@ use crate::step;
 pub(crate) enum Scenario {
     /// The operator against a real API server; builds etcd and kube-apiserver with Go the first time, which takes
     /// minutes.
-    Cluster,
+    Cluster {
+        /// Kill and pause operators 50 times each instead of 3, which takes an hour
+        #[arg(long)]
+        long: bool,
+    },
 }
+
+/// How often operators are killed and paused in a long run.
+const LONG_ROUNDS: &str = "PEERDIST_E2E_ROUNDS=50";
 
 /// Runs it, one test after the other: each starts a control plane of its own.
 pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     match scenario {
-        Scenario::Cluster => {
+        Scenario::Cluster { long } => {
             let test =
                 ["test", "--locked", "--package", "peerdist-e2e-cluster", "--test", "operator", "--no-fail-fast"];
-            step::run(root, &step::cargo(), &[&test[..], &["--", "--test-threads=1", "--nocapture"]].concat())
+            let arguments = [&test[..], &["--", "--test-threads=1", "--nocapture"]].concat();
+            match long {
+                true => step::run(root, "env", &[&[LONG_ROUNDS, &step::cargo()][..], &arguments].concat()),
+                false => step::run(root, &step::cargo(), &arguments),
+            }
         }
     }
 }

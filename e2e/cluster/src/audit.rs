@@ -8,6 +8,9 @@ use serde::Deserialize;
 /// Verbs that write.
 const WRITES: [&str; 6] = ["create", "update", "patch", "delete", "deletecollection", "apply"];
 
+/// Users under which operators run.
+const OPERATORS: [&str; 3] = ["operator", "first", "second"];
+
 /// Reads the log from where it ended last.
 pub struct Audit {
     path: PathBuf,
@@ -17,6 +20,8 @@ pub struct Audit {
 /// A write that the API server accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
+    /// The user.
+    pub by: String,
     /// Such as `patch`.
     pub verb: String,
     /// Such as `daemonsets` or `offices/status`.
@@ -62,11 +67,21 @@ impl Audit {
         Self { path: path.to_owned(), read: 0 }
     }
 
-    /// Writes of the operator that were accepted since the last call, those of the Lease left out.
+    /// Writes of operators that were accepted since the last call, those of the Lease left out.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub fn new_writes(&mut self) -> Result<Vec<Write>> {
+        let mut writes = self.new_accepted()?;
+        writes.retain(|write| write.resource != "leases");
+        Ok(writes)
+    }
+
+    /// Writes of operators that were accepted since the last call.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn new_accepted(&mut self) -> Result<Vec<Write>> {
         let log = std::fs::read_to_string(&self.path).context("cannot read the audit log")?;
         // The last line may still be written.
         let end = log.rfind('\n').map_or(0, |end| end + 1);
@@ -82,10 +97,10 @@ fn accepted_write(entry: Entry) -> Option<Write> {
     let Entry { verb, user, object_ref, response_status } = entry;
     let object = object_ref.unwrap_or_default();
     let accepted = response_status.is_some_and(|response| (200..300).contains(&response.code));
-    let counts = user.username == "operator" && WRITES.contains(&verb.as_str()) && object.resource != "leases";
+    let counts = OPERATORS.contains(&user.username.as_str()) && WRITES.contains(&verb.as_str());
     let resource = match object.subresource.as_str() {
         "" => object.resource,
         subresource => format!("{}/{subresource}", object.resource),
     };
-    (accepted && counts).then_some(Write { verb, resource, name: object.name })
+    (accepted && counts).then_some(Write { by: user.username, verb, resource, name: object.name })
 }

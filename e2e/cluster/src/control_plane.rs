@@ -18,8 +18,9 @@ use crate::binaries;
 const START_ATTEMPTS: u32 = 300;
 /// Pause between looks.
 const START_PAUSE: Duration = Duration::from_millis(200);
-/// Who may do everything: a test's own hand, and the operator under a name of its own for the audit log.
-const TOKENS: &str = "admin-token,admin,1,system:masters\noperator-token,operator,2,system:masters\n";
+/// Who may do everything: a test's own hand, and operators under names of their own for the audit log.
+const TOKENS: &str = "admin-token,admin,1,system:masters\noperator-token,operator,2,system:masters\n\
+                      first-token,first,3,system:masters\nsecond-token,second,4,system:masters\n";
 /// Every request that was answered, without its content.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules: [{level: Metadata}]\n";
 
@@ -70,15 +71,33 @@ impl ControlPlane {
         self.folder.path().join("audit.log")
     }
 
+    /// Where everything of it lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file that tells a program how to reach it under a user's name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig(&self, user: &str) -> Result<PathBuf> {
+        let path = self.folder().join(format!("{user}.kubeconfig"));
+        fs::write(&path, self.kubeconfig_text(&format!("{user}-token")))?;
+        Ok(path)
+    }
+
     async fn config(&self, token: &str) -> Result<Config> {
-        let text = format!(
+        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig_text(token))?;
+        Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+    }
+
+    fn kubeconfig_text(&self, token: &str) -> String {
+        format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:{}', \
              insecure-skip-tls-verify: true}}}}]\nusers: [{{name: a, user: {{token: {token}}}}}]\ncontexts: [{{name: a, context: \
              {{cluster: a, user: a}}}}]\n",
             self.port
-        );
-        let kubeconfig = Kubeconfig::from_yaml(&text)?;
-        Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+        )
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {

@@ -131,6 +131,15 @@ impl Judged {
     }
 }
 
+/// What is to be labelled.
+#[derive(Debug, Default)]
+pub(super) struct Labelling {
+    /// By node.
+    pub(super) changes: BTreeMap<String, Assignment>,
+    /// Offices that get a node, or get it for themselves, only when its label has changed.
+    pub(super) awaiting: BTreeSet<String>,
+}
+
 /// The labels that must change. A node of an office that is refused for now keeps the label it has unless another holds
 /// the node, and so does one that tells no address.
 pub(super) fn assign(
@@ -138,7 +147,7 @@ pub(super) fn assign(
     refused: &BTreeMap<String, Verdict>,
     holders: &BTreeMap<usize, Holder>,
     nodes: &[NodeView],
-) -> BTreeMap<String, Assignment> {
+) -> Labelling {
     let by_subnet: BTreeSet<&str> = accepted
         .iter()
         .filter(|office| matches!(office.selection, NodeSelection::Subnets(_)))
@@ -146,7 +155,7 @@ pub(super) fn assign(
         .collect();
     let resting: BTreeSet<String> = refused.keys().map(|name| label_value(name)).collect();
     let known: BTreeSet<String> = by_subnet.iter().map(|name| label_value(name)).collect();
-    let mut changes = BTreeMap::new();
+    let mut labelling = Labelling::default();
     for (index, node) in nodes.iter().enumerate() {
         let holder = holders.get(&index);
         let labelled = holder.filter(|holder| holder.contested || by_subnet.contains(holder.office.as_str()));
@@ -155,17 +164,16 @@ pub(super) fn assign(
             let of_another = holder.is_some_and(|holder| label_value(&holder.office) != label);
             (resting.contains(label) && !of_another) || (node.addresses.is_empty() && known.contains(label))
         };
-        match (node.assigned(), wanted) {
-            (found, Some(wanted)) if found != Some(wanted.as_str()) => {
-                changes.insert(node.name.clone(), Assignment::Office(wanted));
-            }
-            (Some(found), None) if !keeps(found) => {
-                changes.insert(node.name.clone(), Assignment::None);
-            }
-            _ => {}
-        }
+        let change = match (node.assigned(), wanted) {
+            (found, Some(wanted)) if found != Some(wanted.as_str()) => Assignment::Office(wanted),
+            (Some(found), None) if !keeps(found) => Assignment::None,
+            _ => continue,
+        };
+        let away = holder.filter(|holder| node.assigned() != Some(label_value(&holder.office).as_str()));
+        labelling.awaiting.extend(away.map(|holder| holder.office.clone()));
+        labelling.changes.insert(node.name.clone(), change);
     }
-    changes
+    labelling
 }
 
 fn in_two_offices(office: &ValidOffice, node: &str, holder: &str) -> Refusal {

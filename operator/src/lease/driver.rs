@@ -1,18 +1,20 @@
 //! Runs the election against the API server: one request at a time, each with a time limit. Every answer sets the fence
-//! anew. Deciding is the machine's business.
+//! anew. Deciding is the machine's business. The Lease also says where the installation is that it belongs to: offices
+//! have no namespace, so a second installation would fight over them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Action, Election, Event, Fence, LEASE_DURATION, LeaseRecord};
+use super::{Action, Election, Event, Fence, LEASE_DURATION, LeaseRecord, Moment};
+use crate::names::INSTALLATION_ANNOTATION;
 
 /// Longest wait for an answer; shorter than what is left of a Lease after a failed renewal.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -20,23 +22,44 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Which Lease, and under which name.
 #[derive(Debug, Clone)]
 pub struct ElectionOptions {
-    /// Namespace of the Lease.
+    /// Namespace of the Lease, the same for all that take part.
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
     /// A name that no other process has, not even the one before in the same pod.
     pub identity: String,
+    /// Namespace of all that this operator makes.
+    pub installation: String,
 }
 
-/// The Lease went to somebody else, or could not be renewed in time.
+/// Why who takes part cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the lease {0} was lost: another operator goes on")]
-pub struct ElectionError(String);
+pub enum ElectionError {
+    /// It went to somebody else, or could not be renewed in time.
+    #[error("the lease {0} was lost: another operator goes on")]
+    Lost(String),
+    /// It belongs to an installation in another namespace.
+    #[error(
+        "the lease {namespace}/{name} belongs to an installation of peerdist in the namespace {found}, and this operator \
+         makes everything in {expected}: expected one installation in a cluster; uninstall one of them, then kubectl \
+         delete lease --namespace {namespace} {name}"
+    )]
+    AnotherInstallation {
+        /// Namespace of the Lease.
+        namespace: String,
+        /// Name of the Lease.
+        name: String,
+        /// Where the other installation is.
+        found: String,
+        /// Where this one is.
+        expected: String,
+    },
+}
 
 /// Takes part until `stop`, then gives the Lease back. `leads` tells when it is ours. The client must not be fenced.
 ///
 /// # Errors
-/// [`ElectionError`] when the Lease was ours and is not any more.
+/// [`ElectionError`] when the Lease was ours and is not any more, or can never be.
 pub async fn elect(
     client: Client,
     options: ElectionOptions,
@@ -44,21 +67,21 @@ pub async fn elect(
     leads: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> Result<(), ElectionError> {
-    let api: Api<Lease> = Api::namespaced(client, &options.namespace);
-    let mut election = Election::new(&options.identity, Instant::now());
+    let mut election = Election::new(&options.identity, Moment::now());
+    let mut desk = Desk { api: Api::namespaced(client, &options.namespace), options, seen: None };
     let mut stopping = false;
     while !election.is_ended() {
         if stop.is_cancelled() && !stopping {
             stopping = true;
             fence.set(None);
-            election.handle(Instant::now(), Event::Stop);
+            election.handle(Moment::now(), Event::Stop);
         }
-        if let Some(action) = election.poll(Instant::now()) {
-            let event = perform(&api, &options, action).await;
-            election.handle(Instant::now(), event);
+        if let Some(action) = election.poll(Moment::now()) {
+            let event = desk.perform(action).await.inspect_err(|_| fence.set(None))?;
+            election.handle(Moment::now(), event);
         } else if let Some(at) = election.poll_timeout() {
             tokio::select! {
-                () = sleep_until(at.into()) => {}
+                () = sleep(at.saturating_duration_since(Moment::now())) => {}
                 () = stop.cancelled(), if !stopping => {}
             }
         }
@@ -69,71 +92,170 @@ pub async fn elect(
         });
     }
     fence.set(None);
-    if stopping { Ok(()) } else { Err(ElectionError(options.name)) }
+    if stopping { Ok(()) } else { Err(ElectionError::Lost(desk.options.name)) }
 }
 
-async fn perform(api: &Api<Lease>, options: &ElectionOptions, action: Action) -> Event {
-    let answer = match action {
-        Action::Read => timeout(REQUEST_TIMEOUT, async { api.get_opt(&options.name).await.map(read) }).await,
-        Action::Write { version, transitions, taking } => {
-            let lease = lease(options, version.as_deref(), &options.identity, transitions, taking);
-            timeout(REQUEST_TIMEOUT, write(api, &options.name, version.is_none(), lease)).await
+/// Where the Lease is read and written.
+struct Desk {
+    api: Api<Lease>,
+    options: ElectionOptions,
+    /// The Lease as it was read or written last.
+    seen: Option<Lease>,
+}
+
+/// What a write makes of the Lease.
+struct Change<'text> {
+    /// The version that must be there.
+    version: Option<String>,
+    /// Who holds it then.
+    holder: &'text str,
+    transitions: i32,
+    taking: bool,
+}
+
+impl Desk {
+    async fn perform(&mut self, action: Action) -> Result<Event, ElectionError> {
+        let identity = self.options.identity.clone();
+        let change = match action {
+            Action::Read => {
+                let answer = timeout(REQUEST_TIMEOUT, self.api.get_opt(&self.options.name)).await;
+                let Ok(Ok(lease)) = answer else { return Ok(self.failed(answer.map(|answer| answer.map(drop)))) };
+                self.seen = lease;
+                self.check_installation()?;
+                return Ok(Event::Read(self.seen.as_ref().map(record)));
+            }
+            Action::Write { version, transitions, taking } => {
+                Change { version, holder: &identity, transitions, taking }
+            }
+            Action::Release { version, transitions } => {
+                Change { version: Some(version), holder: "", transitions, taking: false }
+            }
+        };
+        let is_new = change.version.is_none();
+        let lease = next(self.seen.take(), &self.options, change, Timestamp::now());
+        let answer = timeout(REQUEST_TIMEOUT, self.write(is_new, &lease)).await;
+        let Ok(Ok(written)) = answer else { return Ok(self.failed(answer.map(|answer| answer.map(drop)))) };
+        let version = written.resource_version().unwrap_or_default();
+        self.seen = Some(written);
+        Ok(Event::Written(version))
+    }
+
+    async fn write(&self, is_new: bool, lease: &Lease) -> Result<Lease, kube::Error> {
+        let parameters = PostParams::default();
+        match is_new {
+            true => self.api.create(&parameters, lease).await,
+            false => self.api.replace(&self.options.name, &parameters, lease).await,
         }
-        Action::Release { version, transitions } => {
-            let lease = lease(options, Some(&version), "", transitions, false);
-            timeout(REQUEST_TIMEOUT, write(api, &options.name, false, lease)).await
+    }
+
+    fn failed(&self, answer: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>) -> Event {
+        let lease = &self.options.name;
+        match answer {
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => return Event::Conflict,
+            Ok(Err(error)) => tracing::warn!(%error, lease, "the lease could not be read or written"),
+            Ok(Ok(())) | Err(_) => tracing::warn!(lease, "the API server did not answer in time about the lease"),
         }
-    };
-    match answer {
-        Ok(Ok(event)) => event,
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Event::Conflict,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, lease = %options.name, "the lease could not be read or written");
-            Event::Failed
-        }
-        Err(_) => {
-            tracing::warn!(lease = %options.name, "the API server did not answer in time about the lease");
-            Event::Failed
+        Event::Failed
+    }
+
+    /// A Lease that says nothing is nobody's.
+    fn check_installation(&self) -> Result<(), ElectionError> {
+        let ElectionOptions { namespace, name, identity: _, installation } = &self.options;
+        let found = self.seen.as_ref().and_then(|lease| lease.annotations().get(INSTALLATION_ANNOTATION));
+        match found.filter(|found| *found != installation) {
+            None => Ok(()),
+            Some(found) => Err(ElectionError::AnotherInstallation {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                found: found.clone(),
+                expected: installation.clone(),
+            }),
         }
     }
 }
 
-async fn write(api: &Api<Lease>, name: &str, new: bool, lease: Lease) -> Result<Event, kube::Error> {
-    let parameters = PostParams::default();
-    let written =
-        if new { api.create(&parameters, &lease).await? } else { api.replace(name, &parameters, &lease).await? };
-    Ok(Event::Written(written.metadata.resource_version.unwrap_or_default()))
+fn record(lease: &Lease) -> LeaseRecord {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    LeaseRecord {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration: seconds.map_or(LEASE_DURATION, Duration::from_secs),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+        version: lease.resource_version().unwrap_or_default(),
+    }
 }
 
-fn read(lease: Option<Lease>) -> Event {
-    Event::Read(lease.map(|lease| {
-        let spec = lease.spec.unwrap_or_default();
-        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        LeaseRecord {
-            holder: spec.holder_identity.unwrap_or_default(),
-            duration: seconds.map_or(LEASE_DURATION, Duration::from_secs),
-            transitions: spec.lease_transitions.unwrap_or_default(),
-            version: lease.metadata.resource_version.unwrap_or_default(),
+/// The Lease to write: what was seen, with our part of it changed.
+fn next(seen: Option<Lease>, options: &ElectionOptions, change: Change<'_>, now: Timestamp) -> Lease {
+    let Change { version, holder, transitions, taking } = change;
+    let mut lease = seen.filter(|_| version.is_some()).unwrap_or_default();
+    lease.metadata.name = Some(options.name.clone());
+    lease.metadata.namespace = Some(options.namespace.clone());
+    lease.metadata.resource_version = version;
+    lease.metadata.managed_fields = None;
+    lease.annotations_mut().insert(INSTALLATION_ANNOTATION.to_owned(), options.installation.clone());
+    let spec = lease.spec.get_or_insert_default();
+    spec.holder_identity = Some(holder.to_owned());
+    spec.lease_duration_seconds = i32::try_from(LEASE_DURATION.as_secs()).ok();
+    spec.lease_transitions = Some(transitions);
+    spec.renew_time = Some(MicroTime(now));
+    if taking {
+        spec.acquire_time = Some(MicroTime(now));
+    }
+    lease
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(installation: &str) -> ElectionOptions {
+        ElectionOptions {
+            namespace: "kube-system".to_owned(),
+            name: "peerdist-operator".to_owned(),
+            identity: "a".to_owned(),
+            installation: installation.to_owned(),
         }
-    }))
-}
+    }
 
-fn lease(options: &ElectionOptions, version: Option<&str>, holder: &str, transitions: i32, taking: bool) -> Lease {
-    let now = Some(MicroTime(Timestamp::now()));
-    Lease {
-        metadata: ObjectMeta {
-            name: Some(options.name.clone()),
-            namespace: Some(options.namespace.clone()),
-            resource_version: version.map(str::to_owned),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
-            lease_transitions: Some(transitions),
-            acquire_time: now.clone().filter(|_| taking),
-            renew_time: now,
-            ..LeaseSpec::default()
-        }),
+    fn change(version: Option<&str>, taking: bool) -> Change<'static> {
+        Change { version: version.map(str::to_owned), holder: "a", transitions: 1, taking }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_renewal_keeps_when_the_lease_was_taken_and_what_others_wrote() {
+        let mut taken = next(None, &options("peerdist"), change(None, true), at(1));
+        taken.labels_mut().insert("theirs".to_owned(), "kept".to_owned());
+        let renewed = next(Some(taken), &options("peerdist"), change(Some("7"), false), at(3));
+        assert_eq!(renewed.labels()["theirs"], "kept");
+        assert_eq!(renewed.metadata.resource_version.as_deref(), Some("7"));
+        let spec = renewed.spec.clone().unwrap();
+        assert_eq!((spec.acquire_time.unwrap().0, spec.renew_time.unwrap().0), (at(1), at(3)));
+        let retaken = next(Some(renewed), &options("peerdist"), change(Some("8"), true), at(5));
+        assert_eq!(retaken.spec.unwrap().acquire_time.unwrap().0, at(5));
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_an_installation_in_another_namespace_is_left_alone() {
+        let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::try_from(config).unwrap();
+        let seen = next(None, &options("theirs"), change(None, true), at(1));
+        let desk = |installation, seen| Desk {
+            api: Api::namespaced(client.clone(), "kube-system"),
+            options: options(installation),
+            seen,
+        };
+        let error = desk("ours", Some(seen.clone())).check_installation().unwrap_err().to_string();
+        for part in ["theirs", "ours", "kubectl delete lease --namespace kube-system peerdist-operator"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(desk("theirs", Some(seen)).check_installation(), Ok(()));
+        assert_eq!(desk("ours", Some(Lease::default())).check_installation(), Ok(()));
+        assert_eq!(desk("ours", None).check_installation(), Ok(()));
     }
 }

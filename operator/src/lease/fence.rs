@@ -3,16 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use axum::http::{Method, Request};
-use tower::BoxError;
+use super::Moment;
 
 /// The gate of all writes; clones share it. Closed at first.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Fence {
-    base: Instant,
-    /// Milliseconds after the base until which it is open.
+    /// Milliseconds since the machine started, until which it is open.
     open_until_ms: Arc<AtomicU64>,
 }
 
@@ -22,30 +19,18 @@ pub struct Fence {
 pub struct NoLease;
 
 impl Fence {
-    /// A closed gate.
-    pub fn new(now: Instant) -> Self {
-        Self { base: now, open_until_ms: Arc::default() }
-    }
-
     /// Opens until that moment, or closes.
-    pub fn set(&self, open_until: Option<Instant>) {
-        let milliseconds = open_until.map_or(0, |until| until.saturating_duration_since(self.base).as_millis());
-        self.open_until_ms.store(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Release);
+    pub fn set(&self, open_until: Option<Moment>) {
+        self.open_until_ms.store(open_until.map_or(0, Moment::as_milliseconds), Ordering::Release);
     }
 
     /// Whether a write may be sent now.
-    pub fn is_open(&self, now: Instant) -> bool {
-        let since_base = now.saturating_duration_since(self.base).as_millis();
-        since_base < u128::from(self.open_until_ms.load(Ordering::Acquire))
-    }
-
-    /// Lets reads pass, and writes while it is open.
     ///
     /// # Errors
-    /// [`NoLease`] for a write while it is closed.
-    pub fn check<B>(&self, request: Request<B>) -> Result<Request<B>, BoxError> {
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if reads || self.is_open(Instant::now()) { Ok(request) } else { Err(Box::new(NoLease)) }
+    /// [`NoLease`] while it is closed.
+    pub fn check(&self, now: Moment) -> Result<(), NoLease> {
+        let is_open = now.as_milliseconds() < self.open_until_ms.load(Ordering::Acquire);
+        if is_open { Ok(()) } else { Err(NoLease) }
     }
 }
 
@@ -55,33 +40,14 @@ mod tests {
 
     use super::*;
 
-    fn request(method: Method) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = method;
-        request
-    }
-
     #[test]
     fn it_is_open_only_until_the_given_moment() {
-        let now = Instant::now();
-        let fence = Fence::new(now);
-        assert!(!fence.is_open(now));
+        let (fence, now) = (Fence::default(), Moment::now());
+        assert_eq!(fence.check(now), Err(NoLease));
         fence.set(Some(now + Duration::from_secs(10)));
-        assert!(fence.is_open(now + Duration::from_millis(9_999)));
-        assert!(!fence.is_open(now + Duration::from_secs(10)));
+        assert_eq!(fence.check(now + Duration::from_millis(9_999)), Ok(()));
+        assert_eq!(fence.check(now + Duration::from_secs(10)), Err(NoLease));
         fence.set(None);
-        assert!(!fence.is_open(now));
-    }
-
-    #[test]
-    fn reads_always_pass_and_writes_only_while_it_is_open() {
-        let fence = Fence::new(Instant::now());
-        assert!(fence.check(request(Method::GET)).is_ok());
-        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert!(fence.check(request(method.clone())).is_err(), "{method}");
-            fence.set(Some(Instant::now() + Duration::from_secs(60)));
-            assert!(fence.check(request(method)).is_ok());
-            fence.set(None);
-        }
+        assert_eq!(fence.check(now), Err(NoLease));
     }
 }

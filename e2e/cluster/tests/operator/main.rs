@@ -4,4 +4,5 @@
 mod refusals;
 mod scene;
 mod takeover;
+mod violence;
 mod writes;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::Api;
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
@@ -17,6 +18,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// Where the Lease is.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
+/// Its name.
+pub(crate) const LEASE: &str = "peerdist-operator";
 /// How often a state is looked for before a test gives up.
 const ATTEMPTS: u32 = 600;
 /// Pause between looks.
@@ -71,17 +76,30 @@ impl Scene {
 
     /// Starts an operator that gives clients this image.
     pub(crate) async fn operator(&self, identity: &str, image: &str) -> Result<Running> {
-        let text = format!("image: {image}\nserver: {{storage: {{hostPath: /var/lib/peerdist-server}}}}");
+        self.operator_in(NAMESPACE, identity, image).await
+    }
+
+    /// Starts an operator that makes everything in this namespace.
+    pub(crate) async fn operator_in(&self, namespace: &str, identity: &str, image: &str) -> Result<Running> {
         let operator = Operator {
             config: self.plane.operator_config().await?,
-            settings: Settings::parse(&text)?,
-            namespace: NAMESPACE.to_owned(),
+            settings: Settings::parse(&settings_text(image))?,
+            namespace: namespace.to_owned(),
+            lease_namespace: LEASE_NAMESPACE.to_owned(),
+            lease_name: LEASE.to_owned(),
             storage_prefixes: StoragePrefixes::default(),
             identity: identity.to_owned(),
             http: TcpListener::bind("127.0.0.1:0").await?,
         };
         let stop = CancellationToken::new();
         Ok(Running { stop: stop.clone(), task: tokio::spawn(operator.run(stop)) })
+    }
+
+    /// Who holds the Lease; empty if nobody does.
+    pub(crate) async fn lease_holder(&self) -> Result<String> {
+        let api: Api<Lease> = Api::namespaced(self.hand.client.clone(), LEASE_NAMESPACE);
+        let lease = api.get_opt(LEASE).await?;
+        Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
     }
 
     /// The hub by label and the store by subnet.
@@ -159,6 +177,11 @@ pub(crate) async fn eventually(wanted: &str, mut is_so: impl AsyncFnMut() -> Res
         Some(error) => Err(error).with_context(|| format!("never so: {wanted}")),
         None => bail!("never so: {wanted}"),
     }
+}
+
+/// The settings file of an operator that gives clients this image.
+pub(crate) fn settings_text(image: &str) -> String {
+    format!("image: {image}\nserver: {{storage: {{hostPath: /var/lib/peerdist-server}}}}")
 }
 
 pub(crate) fn object(kind: &str, name: &str, spec: Value) -> Value {

@@ -95,6 +95,7 @@ fn the_daemon_set_of_a_refused_office_loses_the_nodes_of_others_and_keeps_its_ow
         assert_eq!(labelled.changed(&fleet), ["a"], "who waited for the label is told");
         let without = Fleet::new(&offices, &nodes, &standing(&[("a", "x", "1")]));
         assert_eq!(*without.assignments(), BTreeMap::from([("of-both".to_owned(), Assignment::None)]));
+        assert!(!without.awaits_labels("a"), "its own label keeps no node from it");
     }
 }
 
@@ -117,4 +118,5 @@ fn a_node_leaves_a_refused_office_by_subnet_for_its_holder() {
     nodes[1].labels.insert(ASSIGNED_OFFICE_LABEL.to_owned(), "b".to_owned());
     let fleet = Fleet::new(&offices, &nodes, &standing(&[("b", ASSIGNED_OFFICE_LABEL, "b")]));
     assert_eq!(*fleet.assignments(), BTreeMap::from([("of-both".to_owned(), Assignment::None)]));
+    assert!(fleet.awaits_labels("a"), "its DaemonSet leaves the node out as long as it bears another's label");
 }
