@@ -205,12 +205,17 @@ impl Election {
         };
     }
 
+    /// Whoever wrote may have taken the Lease, or put a label on it: who holds it looks at once.
     fn conflict(&mut self, now: Moment) {
         self.next_at = now + RETRY_PERIOD;
-        self.state = match self.state {
-            State::Waiting { .. } | State::Taking { .. } => State::Waiting { seen: None },
-            State::Holding { .. } | State::Releasing { .. } | State::Ended => State::Ended,
-        };
+        match &mut self.state {
+            State::Waiting { .. } | State::Taking { .. } => self.state = State::Waiting { seen: None },
+            State::Holding { unsure, .. } => {
+                *unsure = true;
+                self.next_at = now;
+            }
+            State::Releasing { .. } | State::Ended => self.state = State::Ended,
+        }
     }
 
     /// A write that failed may have happened all the same: look before the next one.

@@ -41,8 +41,8 @@ pub enum ElectionError {
     /// It belongs to an installation in another namespace.
     #[error(
         "the lease {namespace}/{name} belongs to an installation of peerdist in the namespace {found}, and this operator \
-         makes everything in {expected}: expected one installation in a cluster; uninstall one of them, then kubectl \
-         delete lease --namespace {namespace} {name}"
+         makes everything in {expected}: expected one installation in a cluster; uninstall one of them, and \
+         if its lease is left then kubectl delete lease --namespace {namespace} {name}"
     )]
     AnotherInstallation {
         /// Namespace of the Lease.
@@ -257,5 +257,6 @@ mod tests {
         assert_eq!(desk("theirs", Some(seen)).check_installation(), Ok(()));
         assert_eq!(desk("ours", Some(Lease::default())).check_installation(), Ok(()));
         assert_eq!(desk("ours", None).check_installation(), Ok(()));
+        assert_eq!(record(&Lease::default()).holder, "", "one that nobody held yet is free");
     }
 }

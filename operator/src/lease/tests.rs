@@ -125,10 +125,23 @@ fn a_holder_that_finds_another_ends() {
     let start = Moment::now();
     let (mut election, mut server) = (Election::new("a", start), Server::default());
     step(&mut election, &mut server, start);
-    server.lease.as_mut().unwrap().version = "other".to_owned();
+    let lease = server.lease.as_mut().unwrap();
+    (lease.holder, lease.version) = ("b".to_owned(), "other".to_owned());
     step(&mut election, &mut server, start + RETRY_PERIOD);
     assert!(election.is_ended());
     assert_eq!(election.may_write_until(), None);
+}
+
+#[test]
+fn a_holder_whose_lease_was_edited_by_somebody_goes_on() {
+    let start = Moment::now();
+    let (mut election, mut server) = (Election::new("a", start), Server::default());
+    step(&mut election, &mut server, start);
+    server.lease.as_mut().unwrap().version = "labelled".to_owned();
+    let now = start + RETRY_PERIOD;
+    step(&mut election, &mut server, now);
+    assert_eq!(election.may_write_until(), Some(now + WRITE_DURATION));
+    assert_eq!(server.holder(), "a");
 }
 
 #[test]

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, PostParams};
 use peerdist_e2e_cluster::audit::Write;
 use peerdist_e2e_cluster::objects::NAMESPACE;
 use peerdist_e2e_cluster::process::OperatorProcess;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, eventually, settings_text};
+use crate::scene::{LEASE, LEASE_NAMESPACE, Scene, eventually, settings_text};
 
 /// Names of the two, and of the users under which the audit log knows them.
 const NAMES: [&str; 2] = ["first", "second"];
@@ -71,6 +72,7 @@ async fn a_killed_or_paused_operator_writes_nothing_after_the_other_took_over() 
         Err(_) => ROUNDS,
     };
     let mut scene = Scene::new().await?;
+    install_lease(&scene).await?;
     let mut pair = Pair::new(&scene)?;
     scene.apply_offices().await?;
     put_store(&scene, "/var/lib/peerdist").await?;
@@ -85,6 +87,14 @@ async fn a_killed_or_paused_operator_writes_nothing_after_the_other_took_over() 
         }
     }
     println!("{rounds} kills and {rounds} pauses: no accepted write after a takeover");
+    Ok(())
+}
+
+/// As the chart does: with the name of the installation, and nobody who holds it.
+async fn install_lease(scene: &Scene) -> Result<()> {
+    let api: Api<Lease> = Api::namespaced(scene.hand.client.clone(), LEASE_NAMESPACE);
+    let metadata = json!({"name": LEASE, "annotations": {"peerdist.io/installation": NAMESPACE}});
+    api.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": metadata}))?).await?;
     Ok(())
 }
 
