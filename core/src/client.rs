@@ -16,6 +16,7 @@ mod package;
 mod parent;
 mod planning;
 mod receiving;
+mod running_time;
 mod serving;
 mod steering;
 
@@ -43,6 +44,7 @@ use leading::Leading;
 use package::Package;
 use parent::Parent;
 use receiving::Incoming;
+use running_time::RunningTime;
 
 /// Regular look at deadlines, retries and silent transfers.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
@@ -77,6 +79,8 @@ pub struct ClientConfig {
 pub struct Client {
     config: ClientConfig,
     rng: StdRng,
+    /// Everything below is in its time, and not by the clock.
+    time: RunningTime,
     election: Rendezvous,
     leading: Option<Leading>,
     plan: Option<Plan>,
@@ -115,6 +119,7 @@ impl Client {
         let first_transfer = config.boot_id << 24;
         Self {
             rng,
+            time: RunningTime::default(),
             election,
             leading: None,
             plan: None,
@@ -143,6 +148,7 @@ impl Client {
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Instant, event: Event) {
+        let now = self.take_in(now);
         match event {
             Event::Plan { signed, plan } => self.take_plan(now, signed, plan),
             Event::Delivered { to, .. } => self.delivered(now, &to),
@@ -173,6 +179,7 @@ impl Client {
     /// # Errors
     /// [`Refusal`] is the reply to the peer when the message is not honoured.
     pub fn message(&mut self, now: Instant, from: Peer, message: Message) -> Result<(), Refusal> {
+        let now = self.take_in(now);
         let answer = match (from, message) {
             (Peer::Server, Message::PlanChanged(changed)) => {
                 self.hear_server(now, changed);
@@ -192,6 +199,7 @@ impl Client {
 
     /// Acts on deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.take_in(now);
         self.election.handle_timeout(now);
         self.drive_election(now);
         if self.wake_at.is_some_and(|at| at <= now) {
@@ -221,6 +229,11 @@ impl Client {
 
     /// When [`Client::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Instant {
+        self.time.on_clock(self.due())
+    }
+
+    /// The same by the node's own time.
+    fn due(&self) -> Instant {
         let deadlines = [self.election.poll_timeout(), self.gathering.due(), self.wake_at, self.answer_at()];
         deadlines.into_iter().flatten().fold(self.housekeeping_at, Instant::min)
     }
@@ -248,6 +261,7 @@ impl Client {
     /// Whether a peer may read the manifest of a package: members of the office, and child offices with a grant.
     /// That a child asks is noted.
     pub fn may_read_manifest(&mut self, now: Instant, peer: &NodeRef, digest: Digest) -> bool {
+        let now = self.take_in(now);
         let Some(package) = self.packages.get(&digest) else { return false };
         let to_child = package.planned.granted_children.contains(&peer.office);
         if to_child {
@@ -263,6 +277,12 @@ impl Client {
             state: &package.state,
             phase: package.phase.as_str(),
         })
+    }
+
+    /// The node's own time.
+    fn take_in(&mut self, clock: Instant) -> Instant {
+        let due = self.due();
+        self.time.take_in(clock, due)
     }
 
     fn revision(&self) -> u64 {

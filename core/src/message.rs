@@ -155,6 +155,8 @@ pub struct PackageDelta {
     pub available: Vec<ChunkRun>,
     /// No longer available.
     pub lost: Vec<ChunkRun>,
+    /// On the way from outside the office: all that is.
+    pub coming: Vec<ChunkRun>,
     /// The node's progress.
     pub state: NodeState,
 }
@@ -179,6 +181,8 @@ pub struct PackageInventory {
     pub digest: Digest,
     /// Bitmap of the available chunks; read with the package's true number of chunks.
     pub available: bytes::Bytes,
+    /// On the way from outside the office.
+    pub coming: Vec<ChunkRun>,
     /// The node's progress.
     pub state: NodeState,
 }

@@ -50,6 +50,7 @@ impl Client {
 
     fn give_answer(&mut self, answer: PendingAnswer) {
         let runs_max = RUNS_MAX / answer.digests.len().max(1);
+        let mut coming = self.coming();
         let packages: Vec<PackageDelta> = answer
             .digests
             .iter()
@@ -62,6 +63,7 @@ impl Client {
                     digest: package.planned.digest,
                     available,
                     lost: Vec::new(),
+                    coming: coming.remove(&package.planned.digest).unwrap_or_default(),
                     state: package.state.clone(),
                 }
             })

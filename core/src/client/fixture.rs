@@ -110,10 +110,19 @@ pub(super) fn start(
     transfer
 }
 
+/// Lets time pass in which the client does everything when it is due. Returns the moment after it.
+pub(super) fn pass(client: &mut Client, now: Instant, time: Duration) -> Instant {
+    let (end, mut at) = (now + time, now);
+    while at < end {
+        at = client.poll_timeout().max(at + Duration::from_millis(1)).min(end);
+        client.handle_timeout(at);
+    }
+    end
+}
+
 /// Nobody else claims to be the rendezvous point, so the client does. Returns the moment after it was listening.
 pub(super) fn lead(client: &mut Client, now: Instant) -> Instant {
-    let later = now + Duration::from_secs(5);
-    client.handle_timeout(later);
+    let later = pass(client, now, Duration::from_secs(5));
     assert!(client.is_rendezvous_point());
     later
 }
@@ -123,6 +132,7 @@ pub(super) fn report(client: &mut Client, now: Instant, member: &str, packages: 
     let inventory_of = |(digest, state): &(Digest, NodeState)| PackageInventory {
         digest: *digest,
         available: bytes::Bytes::new(),
+        coming: Vec::new(),
         state: state.clone(),
     };
     let inventory =

@@ -31,7 +31,9 @@ impl Client {
 
     pub(super) fn begin_following(&mut self, now: Instant) {
         // A transit copy stays here and is served from here: a change of the rendezvous point moves no content.
-        self.leading = None;
+        if self.leading.take().is_some() {
+            self.give_back_grants();
+        }
         self.report_sent_at = None;
         self.packages.values_mut().for_each(|package| package.waits(None));
         self.inventory_due = true;
@@ -125,12 +127,14 @@ impl Client {
         self.packages.values_mut().for_each(|package| package.say_what_it_lacks(now));
         let mut report = self.empty_report();
         let mut runs_left = RUNS_MAX;
-        for package in self.packages.values_mut().filter(|package| package.is_reported()) {
+        let mut coming = self.coming();
+        for (digest, package) in self.packages.iter_mut().filter(|(_, package)| package.is_reported()) {
             if report.packages.len() >= PACKAGES_MAX || runs_left == 0 {
                 break;
             }
-            if let Some(delta) = package.take_delta() {
-                runs_left = runs_left.saturating_sub(delta.available.len() + delta.lost.len());
+            if let Some(mut delta) = package.take_delta() {
+                delta.coming = coming.remove(digest).unwrap_or_default();
+                runs_left = runs_left.saturating_sub(delta.available.len() + delta.lost.len() + delta.coming.len());
                 report.packages.push(delta);
             }
         }
@@ -146,6 +150,7 @@ impl Client {
     }
 
     fn inventory(&self) -> Inventory {
+        let mut coming = self.coming();
         let packages = self
             .packages
             .values()
@@ -154,6 +159,7 @@ impl Client {
             .map(|package| PackageInventory {
                 digest: package.planned.digest,
                 available: package.available.to_bytes().into(),
+                coming: coming.remove(&package.planned.digest).unwrap_or_default(),
                 state: package.state.clone(),
             })
             .collect();

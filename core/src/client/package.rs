@@ -159,7 +159,8 @@ impl Package {
         self.state_changed = true;
     }
 
-    /// What the next report says of this package; bounded, the rest goes with the one after.
+    /// What the next report says of this package; bounded, the rest goes with the one after. What is on the way to it
+    /// knows the client.
     pub(super) fn take_delta(&mut self) -> Option<PackageDelta> {
         if !self.state_changed && self.unreported.is_empty() && self.unreported_lost.is_empty() {
             return None;
@@ -167,7 +168,13 @@ impl Package {
         let available = take_runs(&mut self.unreported);
         let lost = take_runs(&mut self.unreported_lost);
         self.state_changed = false;
-        Some(PackageDelta { digest: self.planned.digest, available, lost, state: self.state.clone() })
+        Some(PackageDelta {
+            digest: self.planned.digest,
+            available,
+            lost,
+            coming: Vec::new(),
+            state: self.state.clone(),
+        })
     }
 
     /// Messages overtake each other, so the rendezvous point may believe that this node has what it lacks, and would

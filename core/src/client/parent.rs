@@ -28,7 +28,7 @@ pub(super) struct Parent {
     turn: usize,
     avoided: Avoided<NodeName>,
     /// Who is asked, and since when.
-    asked: Option<(NodeName, Instant)>,
+    asked: Option<(NodeRef, Instant)>,
 }
 
 impl Parent {
@@ -66,9 +66,14 @@ impl Parent {
     /// Since when this node is asked.
     fn asked_since(&mut self, now: Instant, node: &NodeRef) -> Instant {
         match &self.asked {
-            Some((name, since)) if *name == node.name => *since,
-            _ => self.asked.insert((node.name.clone(), now)).1,
+            Some((asked, since)) if asked == node => *since,
+            _ => self.asked.insert((node.clone(), now)).1,
         }
+    }
+
+    /// Who was asked last.
+    pub(super) fn last_asked(&self) -> Option<&NodeRef> {
+        self.asked.as_ref().map(|(node, _)| node)
     }
 
     /// Another plan names other nodes.

@@ -1,6 +1,7 @@
 //! Incoming transfers: asking a holder, accounting for what arrives, and telling the coordinator what did not. How fast
 //! holders send is the business of [`super::steering`].
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Client;
@@ -8,7 +9,7 @@ use super::event::{ControlSignal, NOT_FOLLOWING, NOT_READY, Output, Refusal};
 use super::steering::Pace;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
-use crate::message::{Assign, Grant, Holder, Message, TransferId, Unserved, UnservedReason, Want};
+use crate::message::{Assign, Grant, Holder, Message, RUNS_MAX, TransferId, Unserved, UnservedReason, Want};
 use crate::names::NodeName;
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
 
@@ -40,6 +41,12 @@ pub(super) struct Incoming {
     pub(super) last_progress: Instant,
     /// What the holder sent was rubbish.
     corrupt: bool,
+}
+
+impl Incoming {
+    fn is_from_outside(&self) -> bool {
+        self.class == ContentClass::Background || self.holder == Holder::Server
+    }
 }
 
 impl Client {
@@ -91,6 +98,7 @@ impl Client {
             }
         }
         let runs = runs_of(wanted);
+        package.touch();
         let mut remaining = ChunkSet::new(capacity);
         remaining.insert_runs(&runs);
         if remaining.is_empty() {
@@ -131,6 +139,17 @@ impl Client {
         self.outputs.push_back(Output::Expect { transfer, from: from.clone(), class, digest, runs: runs.clone() });
         self.send(from, MessageClass::Small, Message::Want(Want { transfer, digest, runs, lost_holders, pace }));
         remaining
+    }
+
+    /// What is on its way here from outside the office, by package; of each no more than a message takes.
+    pub(super) fn coming(&self) -> BTreeMap<Digest, Vec<ChunkRun>> {
+        let mut coming: BTreeMap<Digest, ChunkSet> = BTreeMap::new();
+        for incoming in self.transfers.values().filter(|incoming| incoming.is_from_outside()) {
+            let set = coming.entry(incoming.digest).or_insert_with(|| ChunkSet::new(incoming.remaining.capacity()));
+            set.union_with(&incoming.remaining);
+        }
+        let runs = |set: ChunkSet| set.runs().into_iter().take(RUNS_MAX).collect();
+        coming.into_iter().map(|(digest, set)| (digest, runs(set))).collect()
     }
 
     pub(super) fn transfer_started(&mut self, now: Instant, transfer: TransferId) {
@@ -206,6 +225,7 @@ impl Client {
         let reason = if incoming.corrupt { UnservedReason::Corrupt } else { failure.unwrap_or(end) };
         if let Some(package) = self.packages.get_mut(&incoming.digest) {
             package.in_flight.subtract(&incoming.remaining);
+            package.touch();
         }
         let runs = incoming.remaining.runs();
         if runs.is_empty() {
@@ -245,7 +265,7 @@ impl Client {
     }
 
     pub(super) fn send_unserved(&mut self, to: &NodeRef, unserved: Unserved) {
-        for runs in unserved.runs.chunks(crate::message::RUNS_MAX) {
+        for runs in unserved.runs.chunks(RUNS_MAX) {
             let part = Unserved { runs: runs.to_vec(), ..unserved.clone() };
             self.send_small(to, Message::Unserved(part));
         }
@@ -347,6 +367,7 @@ impl Client {
                 && let Some(package) = self.packages.get_mut(&digest)
             {
                 package.in_flight.subtract(&incoming.remaining);
+                package.touch();
                 package.upstream.release(&incoming.remaining.runs());
             }
         }

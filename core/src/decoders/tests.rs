@@ -46,7 +46,13 @@ fn signed(text: &'static [u8]) -> SignedBytes {
 fn messages() -> Vec<Sent> {
     let (digest, runs) = (Digest::of(b"root"), vec![ChunkRun { first: 3, count: 4 }]);
     let state = NodeState { bytes_held: 5, error: Some(("DiskFull".into(), "make room".into())), ..Default::default() };
-    let delta = PackageDelta { digest, available: runs.clone(), lost: runs.clone(), state: state.clone() };
+    let delta = PackageDelta {
+        digest,
+        available: runs.clone(),
+        lost: runs.clone(),
+        coming: runs.clone(),
+        state: state.clone(),
+    };
     let assignment = Assignment { holder: Holder::Node(node()), runs: runs.clone(), lost_holders: vec![name()] };
     let bitmap = Bytes::from_static(&[0xa5, 1]);
     let reason = UnservedReason::AlreadyGiven(name());
@@ -60,7 +66,12 @@ fn messages() -> Vec<Sent> {
         Sent::Inventory(Inventory {
             boot_id: 1,
             term: 3,
-            packages: vec![PackageInventory { digest, available: bitmap.clone(), state: state.clone() }],
+            packages: vec![PackageInventory {
+                digest,
+                available: bitmap.clone(),
+                coming: runs.clone(),
+                state: state.clone(),
+            }],
         }),
         Sent::Assign(Assign { term: 3, digest, assignments: vec![assignment.clone()] }),
         Sent::Want(Want { transfer: 9, digest, runs: runs.clone(), lost_holders: vec![name()], pace }),

@@ -204,6 +204,7 @@ fn delta(value: proto::PackageDelta) -> Result<PackageDelta> {
         digest: digest(&value.digest)?,
         available: decode_runs(value.available)?,
         lost: decode_runs(value.lost)?,
+        coming: decode_runs(value.coming)?,
         state: state(value.state),
     })
 }
@@ -216,6 +217,7 @@ fn package_inventory(value: proto::PackageInventory) -> Result<PackageInventory>
     Ok(PackageInventory {
         digest: digest(&value.digest)?,
         available: bitmap(value.available)?,
+        coming: decode_runs(value.coming)?,
         state: state(value.state),
     })
 }

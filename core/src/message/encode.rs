@@ -69,6 +69,7 @@ fn encode_message(message: &Message) -> Wire {
                 .map(|package| proto::PackageInventory {
                     digest: digest(package.digest),
                     available: package.available.clone(),
+                    coming: runs(&package.coming),
                     state: Some(state(&package.state)),
                 })
                 .collect(),
@@ -162,6 +163,7 @@ fn delta(value: &PackageDelta) -> proto::PackageDelta {
         digest: digest(value.digest),
         available: runs(&value.available),
         lost: runs(&value.lost),
+        coming: runs(&value.coming),
         state: Some(state(&value.state)),
     }
 }

@@ -53,7 +53,8 @@ pub fn assign(view: &mut OfficeView, now: Instant, job: &Job) -> Vec<(NodeRef, V
     if !is_wanted {
         return Vec::new();
     }
-    let spoken = view.spoken_for(now, job.digest, capacity);
+    let mut spoken = view.spoken_for(now, job.digest, capacity);
+    spoken.union_with(&view.coming(now, job.digest, &job.lengths));
     let (once, twice) = view.spread(now, job.digest, capacity, &job.doubted);
     let members: Vec<NodeRef> = view
         .live(now)

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::assigner::LINK_WINDOW_BYTES;
 use super::avoidance::Avoided;
+use super::coming::Coming;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
 use crate::message::{Holder, NodeState, PackageDelta, RUNS_MAX, Revision};
@@ -76,6 +78,8 @@ pub struct MemberPackage {
     pub avoided: Avoided<Option<NodeName>>,
     /// Since when it was told to fetch something and nothing has come.
     told_at: Option<Instant>,
+    /// What it says is on its way to it from outside the office.
+    coming: Coming,
     /// Its own account of its progress.
     pub state: NodeState,
 }
@@ -87,6 +91,7 @@ impl MemberPackage {
             assigned: BTreeMap::new(),
             avoided: Avoided::default(),
             told_at: None,
+            coming: Coming::default(),
             state: NodeState::default(),
         }
     }
@@ -112,6 +117,11 @@ impl MemberPackage {
     /// Whether it was told long ago to fetch something and nothing has come since: it is no use as a second holder.
     pub fn is_idle(&self, now: Instant) -> bool {
         self.told_at.is_some_and(|at| at + IDLE_AFTER <= now)
+    }
+
+    /// Whether the chunk is there, or on its way from outside the office.
+    pub fn has_or_expects(&self, now: Instant, index: ChunkIndex) -> bool {
+        self.available.contains(index) || self.coming.contains(now, index)
     }
 
     /// Notes chunks that are gone.
@@ -209,6 +219,7 @@ impl OfficeView {
             let package = member.packages.entry(delta.digest).or_insert_with(|| MemberPackage::new(capacity));
             package.gain(now, &delta.available);
             package.lose(&delta.lost);
+            package.coming.said(now, &delta.coming, &package.available);
             package.state = delta.state;
             return;
         }
@@ -221,10 +232,11 @@ impl OfficeView {
             digest: delta.digest,
             available: Vec::new(),
             lost: Vec::new(),
+            coming: Vec::new(),
             state: NodeState::default(),
         });
         early.available.extend(delta.available);
-        early.state = delta.state;
+        (early.coming, early.state) = (delta.coming, delta.state);
         if early.available.len() > RUNS_MAX {
             early.available.truncate(RUNS_MAX);
             member.inventory_wanted = true;
@@ -356,6 +368,23 @@ impl OfficeView {
             });
         }
         spoken
+    }
+
+    /// Chunks that are on their way to live members from outside the office; of each member no more than an honest one
+    /// lets come at once.
+    pub fn coming(&self, now: Instant, digest: Digest, lengths: &ChunkLengths) -> ChunkSet {
+        let mut coming = ChunkSet::new(lengths.len() as u32);
+        for package in self.live(now).filter_map(|member| member.packages.get(&digest)) {
+            let mut room = LINK_WINDOW_BYTES;
+            for index in package.coming.iter(now) {
+                if room == 0 {
+                    break;
+                }
+                room = room.saturating_sub(lengths.get(index as usize).copied().map_or(0, u64::from));
+                coming.insert(index);
+            }
+        }
+        coming
     }
 
     /// A live member that has the chunk; which one depends on the chunk, so that the load spreads.

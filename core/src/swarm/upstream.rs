@@ -208,6 +208,12 @@ impl Upstream {
         self.waits_since
     }
 
+    /// Forgets what was asked for and not wanted of a holder. Returns what was granted of it.
+    pub fn give_back(&mut self) -> Vec<ChunkRun> {
+        let given_back = self.asked.extract_if(.., |_, asked| *asked != Asked::Wanted);
+        runs_of(given_back.filter(|(_, asked)| matches!(asked, Asked::Granted(_))).map(|(index, _)| index))
+    }
+
     /// Chunks that did not come are open again.
     pub fn release(&mut self, runs: &[ChunkRun]) {
         self.open_again(runs, |_| true);

@@ -39,6 +39,7 @@ pub fn run_and_check(scenario: &Scenario) -> Result<World, String> {
     if !world.run_until_complete(scenario.deadline) {
         return Err(format!("not complete after {:?}: {:#?}", world.now(), world.incomplete()));
     }
+    world.end_slowness();
     world.run_for(SETTLE);
     let mut faults = faults_of(&world, scenario);
     let before = world.measures().content_bytes();

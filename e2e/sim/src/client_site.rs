@@ -118,7 +118,7 @@ impl World {
         let now = self.instant();
         let at = self.now;
         if let Some(process) = self.process(node, life)
-            && process.wakes_at == Some(at)
+            && process.wakes_at.is_some_and(|planned| planned <= at)
         {
             process.wakes_at = None;
             process.machine.handle_timeout(now);

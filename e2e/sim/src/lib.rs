@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`scenario`] says what a run is about, [`world`] is its loop, `client_site` and `server_site` do
 //! what the drivers of the node agent do, `stream` and [`network`] carry content and messages, [`store`] is a node's
-//! disk, `operator` kills and edits, [`hostile`] nodes lie, [`measure`] counts, [`check`] says what did not hold,
+//! disk, `operator` kills and edits, [`hostile`] nodes lie, [`stalls`] make them slow, [`measure`] counts, [`check`] says what did not hold,
 //! [`pace`] how long it took. It proves decisions and leaves out what only real processes show: sockets, disks, QUIC,
 //! memory.
 
@@ -17,6 +17,7 @@ mod operator;
 pub mod pace;
 pub mod scenario;
 mod server_site;
+pub mod stalls;
 pub mod store;
 mod stream;
 pub mod world;

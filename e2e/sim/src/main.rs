@@ -24,6 +24,9 @@ struct Options {
     /// Let members lie in the random runs.
     #[arg(long, conflicts_with = "full_disks")]
     liars: bool,
+    /// Instead of random runs, one office on machines that are slow.
+    #[arg(long, conflicts_with_all = ["full_disks", "liars"])]
+    slow: bool,
     /// Print what the scenario is.
     #[arg(long)]
     show: bool,
@@ -40,10 +43,14 @@ fn main() -> anyhow::Result<()> {
     }
     let mut failed = Vec::new();
     for seed in options.seed..options.seed + options.runs {
-        let scenario = match (options.full_disks, options.liars) {
-            (true, _) => Scenario::random_with_full_disks(seed),
-            (false, true) => Scenario::random_with_liars(seed),
-            (false, false) => Scenario::random(seed),
+        let scenario = if options.full_disks {
+            Scenario::random_with_full_disks(seed)
+        } else if options.liars {
+            Scenario::random_with_liars(seed)
+        } else if options.slow {
+            Scenario::slow_office(seed)
+        } else {
+            Scenario::random(seed)
         };
         if options.show {
             show(&scenario);

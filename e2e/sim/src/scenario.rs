@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use crate::content::{Catalog, Content};
 use crate::hostile::Lie;
 use crate::network::NetworkSettings;
+use crate::stalls::Slowness;
 
 /// Label by which distributions choose offices here.
 const LABEL: &str = "group";
@@ -75,6 +76,8 @@ pub struct Scenario {
     pub distributions: Vec<Distribution>,
     /// The networks.
     pub network: NetworkSettings,
+    /// How slow the machines are, if they are.
+    pub slowness: Option<Slowness>,
     /// What happens, by time since the start.
     pub operations: Vec<(Duration, Operation)>,
     /// How long an old version stays after it stopped being current.
@@ -98,6 +101,7 @@ impl Scenario {
                 wan_bytes_per_second: Some(12_500_000),
                 loss: 0.0,
             },
+            slowness: None,
             operations: Vec::new(),
             retention_seconds: 5,
             deadline: Duration::from_secs(3_600),
@@ -111,6 +115,20 @@ impl Scenario {
         self.distributions.push(distribution(&content.key, None));
         self.catalog.add(content);
         self
+    }
+
+    /// One package for one office of several nodes below a Central Office of one, all on slow machines; nobody dies.
+    pub fn slow_office(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x510);
+        let offices = vec![
+            office("central", None, OfficeType::Wired, 1),
+            office("store", Some("central"), OfficeType::Wired, rng.random_range(4..=12)),
+        ];
+        let mut scenario = Self::quiet(seed, offices).with_package("package", 32 << 20, 64 << 10);
+        let run_max = Duration::from_millis(rng.random_range(50..300));
+        let stall_max = Duration::from_millis(rng.random_range(1_000..5_000));
+        scenario.slowness = Some(Slowness { run_max, stall_max });
+        scenario
     }
 
     /// Adds something that happens.

@@ -19,7 +19,7 @@ use crate::world::{Action, World};
 /// What bringing a package in takes.
 const INGEST_TIME: Duration = Duration::from_millis(100);
 /// How long a message to a dead process stays without an answer.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
 /// Revisions that one life of the server may give out.
 const REVISIONS_PER_LIFE: u64 = 1 << 20;
 
@@ -82,7 +82,7 @@ impl World {
 
     pub(crate) fn wake_server(&mut self, life: u64) {
         let (now, wall) = (self.instant(), self.wall());
-        if self.server.life == life && self.server.wakes_at == Some(self.now) {
+        if self.server.life == life && self.server.wakes_at.is_some_and(|planned| planned <= self.now) {
             self.server.wakes_at = None;
             if let Some(machine) = &mut self.server.machine {
                 machine.handle_timeout(now, wall);
@@ -159,10 +159,10 @@ impl World {
             return self.undelivered(from, from_life, to, *message, None, DELIVERY_TIMEOUT);
         }
         let delay = self.network.message_delay(crosses, &mut self.rng);
-        self.after(delay, Action::Arrive { from, from_life, to, message });
+        self.after(delay, Action::Arrive { from, from_life, to, message, sent_at: self.now });
     }
 
-    pub(crate) fn arrive(&mut self, from: Peer, from_life: u64, to: Peer, message: Message) {
+    pub(crate) fn arrive(&mut self, from: Peer, from_life: u64, to: Peer, message: Message, sent_at: Duration) {
         let (now, crosses) = (self.instant(), self.crosses_offices(&from, &to));
         let answer = match (&to, &from) {
             (Peer::Server, Peer::Node(node)) => {
@@ -175,6 +175,10 @@ impl World {
             (Peer::Node(node), _) => self.client_hears(&node.name, from.clone(), message.clone()),
         };
         let delay = self.network.message_delay(crosses, &mut self.rng);
+        if sent_at + DELIVERY_TIMEOUT <= self.now {
+            // The sender has given up already, and the message does its work all the same.
+            return;
+        }
         match answer {
             None => self.undelivered(from, from_life, to, message, None, DELIVERY_TIMEOUT),
             Some(Some(reason)) => self.undelivered(from, from_life, to, message, Some(reason), delay),
@@ -189,7 +193,7 @@ impl World {
         }
     }
 
-    fn undelivered(
+    pub(crate) fn undelivered(
         &mut self,
         from: Peer,
         life: u64,

@@ -37,9 +37,9 @@ pub(crate) enum Manner {
 /// A stream from a holder to a receiver.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    sender: Option<NodeRef>,
+    pub(crate) sender: Option<NodeRef>,
     sender_life: u64,
-    receiver: NodeRef,
+    pub(crate) receiver: NodeRef,
     receiver_life: u64,
     transfer: TransferId,
     class: ContentClass,

@@ -24,6 +24,7 @@ use crate::measure::Measures;
 use crate::network::Network;
 use crate::scenario::{Operation, Scenario, SimulatedOffice};
 use crate::server_site::ServerSite;
+use crate::stalls::Stalls;
 use crate::stream::{Stream, StreamId};
 
 /// How often the run is looked at: whether it is done, and whether it is quiet enough.
@@ -44,7 +45,9 @@ pub(crate) enum Action {
     /// The server starts.
     StartServer,
     /// A message arrives.
-    Arrive { from: Peer, from_life: u64, to: Peer, message: Box<Message> },
+    Arrive { from: Peer, from_life: u64, to: Peer, message: Box<Message>, sent_at: Duration },
+    /// The sender of a message has waited long enough for its answer.
+    GiveUp { from: Peer, from_life: u64, to: Peer, message: Box<Message> },
     /// A broadcast arrives.
     Hear { to: NodeName, from: NodeRef, request: BroadcastRequest },
     /// Something a client's driver tells it.
@@ -83,6 +86,7 @@ pub struct World {
     queue: BTreeMap<(Duration, u64), Action>,
     next_number: u64,
     pub(crate) network: Network,
+    pub(crate) stalls: Stalls,
     pub(crate) catalog: Catalog,
     pub(crate) offices: BTreeMap<OfficeName, SimulatedOffice>,
     pub(crate) distributions: BTreeMap<DistributionKey, Distribution>,
@@ -110,6 +114,7 @@ impl World {
             queue: BTreeMap::new(),
             next_number: 0,
             network: Network::new(scenario.network.clone()),
+            stalls: Stalls::new(scenario.seed, scenario.slowness),
             catalog: scenario.catalog.clone(),
             offices: BTreeMap::new(),
             distributions: scenario.distributions.iter().map(|wanted| (wanted.key.clone(), wanted.clone())).collect(),
@@ -170,6 +175,11 @@ impl World {
         self.now = end;
     }
 
+    /// From now on all processes get all the time that they want.
+    pub fn end_slowness(&mut self) {
+        self.stalls.end();
+    }
+
     /// The operator does something now.
     pub fn operate(&mut self, operation: Operation) {
         self.operations_left += 1;
@@ -202,7 +212,9 @@ impl World {
         self.now = at;
         self.actions_at_now += 1;
         self.measures.action(self.actions_at_now);
-        self.act(action);
+        if let Some(action) = self.done_in_time(action) {
+            self.act(action);
+        }
         true
     }
 
@@ -211,7 +223,12 @@ impl World {
             Action::Wake(site, life) => self.wake(site, life),
             Action::Start(node, life) => self.start_client(&node, life),
             Action::StartServer => self.start_server(),
-            Action::Arrive { from, from_life, to, message } => self.arrive(from, from_life, to, *message),
+            Action::Arrive { from, from_life, to, message, sent_at } => {
+                self.arrive(from, from_life, to, *message, sent_at)
+            }
+            Action::GiveUp { from, from_life, to, message } => {
+                self.undelivered(from, from_life, to, *message, None, Duration::ZERO);
+            }
             Action::Hear { to, from, request } => self.hear(&to, from, request),
             Action::Tell(node, life, event) => self.tell(&node, life, *event),
             Action::TellServer(life, event) => self.tell_server(life, *event),

@@ -18,6 +18,8 @@ use rand::rngs::StdRng;
 const MIB: u64 = 1 << 20;
 /// Random runs in the regular tests.
 const RANDOM_RUNS: u64 = 240;
+/// Runs on slow machines.
+const SLOW_RUNS: u64 = 24;
 /// Random runs of each further kind of trouble.
 const RANDOM_RUNS_WITH_TROUBLE: u64 = 80;
 /// What one node may waste of the network with rubbish.
@@ -184,6 +186,14 @@ fn node_that_claims_to_lead_the_parent_office_is_left_alone() {
 #[test]
 fn each_chunk_crosses_each_link_once() {
     holds(&three_levels(1).with_package("package", 128 * MIB, 64 << 10));
+}
+
+#[test]
+fn each_chunk_crosses_the_link_once_however_slow_the_nodes_are() {
+    let base = base_seed();
+    for seed in base..base + SLOW_RUNS {
+        holds(&Scenario::slow_office(seed));
+    }
 }
 
 #[test]

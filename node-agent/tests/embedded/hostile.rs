@@ -114,6 +114,7 @@ impl Liar {
             digest,
             available: vec![ChunkRun { first: 0, count }],
             lost: Vec::new(),
+            coming: Vec::new(),
             state: NodeState { bytes_held: BYTES as u64, complete: true, ..NodeState::default() },
         };
         let packages = packages.iter().map(all).collect();

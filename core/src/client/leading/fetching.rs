@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{FAILURES_TO_BRING_IN, FAILURES_TO_BRING_IN_AGAIN, LOST_AFTER, Leading};
-use crate::chunk_set::{ChunkIndex, ChunkRun, runs_of};
+use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::client::Client;
 use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
 use crate::digest::Digest;
@@ -31,7 +31,9 @@ impl Client {
         let (present, twice) = leading.view.spread(now, digest, package.capacity(), &doubted);
         // A transit office has no use of its own for a chunk: it brings in what its children wait for.
         let demand = (!package.planned.target).then(|| leading.demand(digest, package.capacity()));
-        let runs = package.upstream.next_request(now, &present, demand.as_ref(), &package.lengths);
+        let mut provided = leading.view.coming(now, digest, &package.lengths);
+        provided.union_with(&present);
+        let runs = package.upstream.next_request(now, &provided, demand.as_ref(), &package.lengths);
         let at_risk = if package.planned.target && leading.has_receivers(now, &self.config.me.name, digest) {
             let mut unshared = present;
             unshared.subtract(&twice);
@@ -73,6 +75,10 @@ impl Client {
         if parent.as_ref() != Some(&from.office) {
             return Err(Refusal::unexpected());
         }
+        if self.leading.is_none() {
+            self.decline_grants(from, grant);
+            return Ok(());
+        }
         let Some(package) = self.packages.get_mut(&grant.digest) else { return Ok(()) };
         package.upstream.promised(now, &grant.not_yet);
         let mut declined = Vec::new();
@@ -104,6 +110,39 @@ impl Client {
         Ok(())
     }
 
+    /// This node does not lead any more: what it has not asked a holder for is its successor's to fetch.
+    pub(in crate::client) fn give_back_grants(&mut self) {
+        let given_back: Vec<Unserved> = self
+            .packages
+            .iter_mut()
+            .map(|(&digest, package)| (digest, package.upstream.give_back()))
+            .filter(|(_, runs)| !runs.is_empty())
+            .map(|(digest, runs)| Unserved { digest, holder: None, runs, reason: UnservedReason::Ended })
+            .collect();
+        let Some(parent) = self.parent.last_asked().cloned() else { return };
+        for unserved in given_back {
+            self.send_unserved(&parent, unserved);
+        }
+    }
+
+    /// The answer to a question of the time when this node led.
+    fn decline_grants(&mut self, from: &NodeRef, grant: Grant) {
+        let Some(package) = self.packages.get(&grant.digest) else { return };
+        let granted = grant.granted.iter().flat_map(|order| &order.runs);
+        let mut declined = ChunkSet::new(package.capacity());
+        indices_of(&granted.copied().collect::<Vec<_>>(), package.capacity()).for_each(|index| {
+            declined.insert(index);
+        });
+        package.upstream.outstanding().for_each(|index| {
+            declined.remove(index);
+        });
+        declined.subtract(&package.available);
+        if !declined.is_empty() {
+            let (digest, runs, reason) = (grant.digest, declined.runs(), UnservedReason::Ended);
+            self.send_unserved(from, Unserved { digest, holder: None, runs, reason });
+        }
+    }
+
     /// A new rendezvous point of the parent rebuilds its ledger from this.
     pub(in crate::client) fn tell_parent_what_came(&mut self, parent: &NodeRef) {
         let now_known: Vec<PackageInventory> = self
@@ -118,6 +157,7 @@ impl Client {
                 PackageInventory {
                     digest: package.planned.digest,
                     available: came.to_bytes().into(),
+                    coming: Vec::new(),
                     state: package.state.clone(),
                 }
             })
@@ -143,8 +183,8 @@ impl Leading {
         })
     }
 
-    /// Whether a node that was given these chunks before is silent, does not pass them on, or has not got them although
-    /// it had its time.
+    /// Whether a node that was given these chunks before is silent, does not pass them on, or neither has nor expects
+    /// them although it had its time.
     fn has_lost(
         &self,
         now: Instant,
@@ -160,6 +200,6 @@ impl Leading {
         let on_node = self.view.member(node).and_then(|member| member.packages.get(&planned.digest));
         !self.view.is_live(now, node)
             || self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(node)
-            || on_node.is_some_and(|package| chunks.any(|index| !package.available.contains(index)))
+            || on_node.is_some_and(|package| chunks.any(|index| !package.has_or_expects(now, index)))
     }
 }

@@ -60,11 +60,11 @@ impl Client {
         let plan_revision = leading.view.member(&from.name).map_or(0, |member| member.plan_revision);
         leading.view.heard(now, from, inventory.boot_id, plan_revision);
         leading.view.inventory_came(&from.name);
-        for PackageInventory { digest, available, state } in inventory.packages {
+        for PackageInventory { digest, available, coming, state } in inventory.packages {
             // Reports may overtake an inventory, so it only adds; what is lost is reported as lost.
             let capacity = self.capacity_of(digest).unwrap_or((available.len() * 8) as u32);
             let available = ChunkSet::from_bytes(capacity, &available).runs();
-            self.learn(now, from, PackageDelta { digest, available, lost: Vec::new(), state });
+            self.learn(now, from, PackageDelta { digest, available, lost: Vec::new(), coming, state });
         }
         self.hurry(now);
         Ok(())

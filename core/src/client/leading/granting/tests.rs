@@ -27,7 +27,8 @@ fn leading() -> (Client, Instant, Digest) {
     let now = lead(&mut client, now);
     prepare(&mut client, now, digest, 0);
     report(&mut client, now, "store-2", &[(digest, NodeState::default())]);
-    let delta = PackageDelta { digest, available: vec![ALL], lost: Vec::new(), state: NodeState::default() };
+    let (lost, coming) = (Vec::new(), Vec::new());
+    let delta = PackageDelta { digest, available: vec![ALL], lost, coming, state: NodeState::default() };
     let said = MemberReport { boot_id: 2, plan_revision: 2, term: client.term(), packages: vec![delta] };
     client.message(now, Peer::Node(node("store", "store-2")), Message::MemberReport(said)).unwrap();
     (client, now, digest)

@@ -3,7 +3,7 @@
 use super::*;
 use crate::chunk_set::ChunkRun;
 use crate::client::Event;
-use crate::client::fixture::{client, drain, lead, node, plan, planned, prepare, report, take_plan};
+use crate::client::fixture::{client, drain, lead, node, pass, plan, planned, prepare, report, take_plan};
 use crate::distribution::Priority;
 use crate::message::{Fetch, NodeState};
 use crate::names::OfficeName;
@@ -37,10 +37,10 @@ fn lacks_space() -> NodeState {
     NodeState { error: Some(("DiskFull".to_owned(), "make room".to_owned())), ..NodeState::default() }
 }
 
-/// Who is asked to lead in the next rounds.
-fn asked(client: &mut Client, now: Instant) -> Vec<NodeName> {
+/// Who is asked to lead in the next rounds, which take time.
+fn asked(client: &mut Client, now: &mut Instant) -> Vec<NodeName> {
     drain(client);
-    client.handle_timeout(now);
+    *now = pass(client, *now, HANDOVER_INTERVAL);
     drain(client)
         .into_iter()
         .filter_map(|output| match output {
@@ -56,44 +56,43 @@ fn names(names: &[&str]) -> Vec<NodeName> {
 
 #[test]
 fn full_disk_gives_the_role_to_a_member_that_has_the_space() {
-    let (mut client, now, _, [urgent, other]) = leading_two();
+    let (mut client, mut now, _, [urgent, other]) = leading_two();
     prepare(&mut client, now, other, 0);
     fill_disk(&mut client, now, urgent);
     report(&mut client, now, "store-2", &[(urgent, lacks_space()), (other, fetches())]);
     report(&mut client, now, "store-3", &[(urgent, fetches()), (other, fetches())]);
-    assert_eq!(asked(&mut client, now + HANDOVER_INTERVAL), names(&["store-3"]));
+    assert_eq!(asked(&mut client, &mut now), names(&["store-3"]));
 }
 
 #[test]
 fn nothing_moves_while_nobody_has_the_space() {
-    let (mut client, now, _, [urgent, other]) = leading_two();
+    let (mut client, mut now, _, [urgent, other]) = leading_two();
     prepare(&mut client, now, other, 0);
     fill_disk(&mut client, now, urgent);
     report(&mut client, now, "store-2", &[(urgent, lacks_space()), (other, fetches())]);
-    assert_eq!(asked(&mut client, now + HANDOVER_INTERVAL), []);
+    assert_eq!(asked(&mut client, &mut now), []);
 }
 
 #[test]
 fn role_does_not_come_back_for_a_less_urgent_package() {
-    let (mut client, now, _, [urgent, other]) = leading_two();
+    let (mut client, mut now, _, [urgent, other]) = leading_two();
     prepare(&mut client, now, urgent, 0);
     fill_disk(&mut client, now, other);
     report(&mut client, now, "store-2", &[(urgent, lacks_space()), (other, fetches())]);
     report(&mut client, now, "store-3", &[(urgent, fetches()), (other, lacks_space())]);
-    assert_eq!(asked(&mut client, now + HANDOVER_INTERVAL), [], "store-2 could not take the urgent one");
+    assert_eq!(asked(&mut client, &mut now), [], "store-2 could not take the urgent one");
     report(&mut client, now, "store-3", &[(urgent, has_it()), (other, lacks_space())]);
-    let later = now + HANDOVER_INTERVAL * 2;
-    report(&mut client, later, "store-2", &[(urgent, lacks_space()), (other, fetches())]);
-    assert_eq!(asked(&mut client, later), names(&["store-2"]), "nobody lacks the urgent one any more");
+    report(&mut client, now, "store-2", &[(urgent, lacks_space()), (other, fetches())]);
+    assert_eq!(asked(&mut client, &mut now), names(&["store-2"]), "nobody lacks the urgent one any more");
 }
 
 #[test]
 fn node_that_every_member_can_do_without_keeps_the_role() {
-    let (mut client, now, _, [urgent, other]) = leading_two();
+    let (mut client, mut now, _, [urgent, other]) = leading_two();
     prepare(&mut client, now, other, 0);
     fill_disk(&mut client, now, urgent);
     report(&mut client, now, "store-2", &[(urgent, has_it()), (other, fetches())]);
-    assert_eq!(asked(&mut client, now + HANDOVER_INTERVAL), []);
+    assert_eq!(asked(&mut client, &mut now), []);
 }
 
 #[test]
@@ -106,33 +105,31 @@ fn full_disk_gives_the_role_away_for_the_sake_of_a_child_office_too() {
     take_plan(&mut client, now, &mut plan);
     prepare(&mut client, now, other, 0);
     fill_disk(&mut client, now, urgent);
-    let later = now + HANDOVER_INTERVAL * 2;
+    let mut later = pass(&mut client, now, HANDOVER_INTERVAL);
     report(&mut client, later, "store-2", &[(urgent, has_it()), (other, fetches())]);
     let runs = vec![ChunkRun { first: 0, count: 1 }];
     let fetch = Fetch { term: 1, digest: urgent, runs, lost_holders: Vec::new() };
     assert!(client.message(later, Peer::Node(child), Message::Fetch(fetch)).is_err());
-    assert_eq!(asked(&mut client, later), names(&["store-2"]));
+    assert_eq!(asked(&mut client, &mut later), names(&["store-2"]));
 }
 
 #[test]
 fn member_that_does_not_take_the_role_is_left_out_for_a_while() {
-    let (mut client, now, _, [urgent, other]) = leading_two();
+    let (mut client, mut now, _, [urgent, other]) = leading_two();
     prepare(&mut client, now, other, 0);
     fill_disk(&mut client, now, urgent);
-    let mut at = now;
     for expected in [vec!["store-3"], vec!["store-2"], vec![]] {
-        at += HANDOVER_INTERVAL;
-        report(&mut client, at, "store-2", &[(urgent, fetches())]);
-        report(&mut client, at, "store-3", &[(urgent, fetches())]);
-        assert_eq!(asked(&mut client, at), names(&expected));
+        report(&mut client, now, "store-2", &[(urgent, fetches())]);
+        report(&mut client, now, "store-3", &[(urgent, fetches())]);
+        assert_eq!(asked(&mut client, &mut now), names(&expected));
         for name in expected {
             let (to, message) = (Peer::Node(node("store", name)), Message::Handover { term: client.term() });
-            client.handle(at, Event::Undelivered { to, message, refused: None });
+            client.handle(now, Event::Undelivered { to, message, refused: None });
         }
     }
-    at = now + HANDOVER_INTERVAL + DECLINED + HANDOVER_INTERVAL;
-    report(&mut client, at, "store-3", &[(urgent, fetches())]);
-    assert_eq!(asked(&mut client, at), names(&["store-3"]));
+    now = pass(&mut client, now, DECLINED);
+    report(&mut client, now, "store-3", &[(urgent, fetches())]);
+    assert_eq!(asked(&mut client, &mut now), names(&["store-3"]));
 }
 
 #[test]
