@@ -304,6 +304,8 @@ pub struct Fetch {
     pub runs: Vec<ChunkRun>,
     /// See [`Assignment::lost_holders`].
     pub lost_holders: Vec<NodeName>,
+    /// Holders of the parent office that delivered something since the last such request.
+    pub delivered_by: Vec<NodeName>,
 }
 
 /// See [`Message::Grant`].

@@ -80,13 +80,18 @@ pub(super) fn take_plan(client: &mut Client, now: Instant, plan: &mut Plan) {
 
 /// Manifest and place of a package are there, and these first chunks of it.
 pub(super) fn prepare(client: &mut Client, now: Instant, digest: Digest, chunks_here: u32) {
-    let mut available = ChunkSet::new(CHUNKS);
+    prepare_chunks(client, now, digest, &[1_000; CHUNKS as usize], chunks_here);
+}
+
+/// The same of a package with chunks of these lengths.
+pub(super) fn prepare_chunks(client: &mut Client, now: Instant, digest: Digest, lengths: &[u32], chunks_here: u32) {
+    let mut available = ChunkSet::new(lengths.len() as u32);
     available.insert_runs(&[ChunkRun { first: 0, count: chunks_here }]);
     client.handle(
         now,
         Event::Prepared(PreparedPackage {
             digest,
-            lengths: vec![1_000; CHUNKS as usize].into(),
+            lengths: lengths.into(),
             held: available.clone(),
             available,
             published: false,

@@ -35,7 +35,7 @@ impl Client {
             self.give_back_grants();
         }
         self.report_sent_at = None;
-        self.packages.values_mut().for_each(|package| package.waits(None));
+        self.packages.values_mut().for_each(super::Package::waits_for_nothing);
         self.inventory_due = true;
         self.hurry(now);
         self.retry_packages(now);
@@ -102,7 +102,9 @@ impl Client {
         for delta in deltas {
             if let Some(package) = self.packages.get_mut(&delta.digest) {
                 package.touch();
-                if !delta.available.is_empty() || !delta.lost.is_empty() {
+                // An inventory only adds.
+                package.lose_again(&delta.lost);
+                if !delta.available.is_empty() {
                     self.inventory_due = true;
                 }
             }
@@ -184,3 +186,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,9 +146,17 @@ impl Package {
         self.prepare_failures
     }
 
-    /// Why nothing comes, for the status.
-    pub(super) fn waits(&mut self, why: Option<(&str, String)>) {
-        let why = why.map(|(reason, message)| (reason.to_owned(), message));
+    /// For the status: why nothing comes, by a reason word and a sentence.
+    pub(super) fn waits_because(&mut self, reason: &str, message: String) {
+        self.note_wait(Some((reason.to_owned(), message)));
+    }
+
+    /// For the status: nothing keeps it waiting.
+    pub(super) fn waits_for_nothing(&mut self) {
+        self.note_wait(None);
+    }
+
+    fn note_wait(&mut self, why: Option<(String, String)>) {
         if self.state.waits != why {
             self.state.waits = why;
             self.touch();
@@ -199,6 +207,15 @@ impl Package {
     pub(super) fn forget_gains(&mut self) {
         self.unreported = ChunkSet::new(self.capacity());
         self.state_changed = false;
+    }
+
+    /// It was not heard that these chunks are gone.
+    pub(super) fn lose_again(&mut self, runs: &[ChunkRun]) {
+        for index in indices_of(runs, self.capacity()) {
+            if !self.available.contains(index) {
+                self.unreported_lost.insert(index);
+            }
+        }
     }
 
     /// The rendezvous point does not know of a chunk that is here.

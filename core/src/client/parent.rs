@@ -19,6 +19,8 @@ const PARENT_PATIENCE: Duration = Duration::from_secs(60);
 const MANIFEST_FAILURES_MAX: u32 = 10;
 /// Reason word: the parent office delivers nothing.
 const PARENT_SILENT: &str = "ParentSilent";
+/// Reason word: the parent office answers and has got nothing itself.
+const PARENT_LACKS: &str = "ParentLacks";
 
 /// What is known of the parent's rendezvous point.
 #[derive(Debug, Default)]
@@ -51,14 +53,18 @@ impl Parent {
 
     /// Notes a claim. Returns whether it is news.
     fn hear(&mut self, now: Instant, term: Term, from: NodeRef) -> bool {
+        let is_avoided = |node: &NodeRef| self.avoided.contains(now, &node.name);
         let yields = |known_term: Term, node: &NodeRef| {
-            term > known_term || (term == known_term && *node == from) || self.avoided.contains(now, &node.name)
+            let is_later = term > known_term || (term == known_term && *node == from);
+            is_avoided(node) || (is_later && !is_avoided(&from))
         };
         let known = self.claim.as_ref();
         if !known.is_none_or(|(known_term, node)| yields(*known_term, node)) {
             return false;
         }
-        let is_new = known.is_none_or(|(known_term, node)| *node != from || *known_term != term);
+        let is_other = known.is_none_or(|(known_term, node)| *node != from || *known_term != term);
+        // Whoever is left alone is not asked because it claims once more.
+        let is_new = is_other && !is_avoided(&from);
         self.claim = Some((term, from));
         is_new
     }
@@ -111,14 +117,20 @@ impl Client {
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let since = package.upstream.waits_since();
         if since.is_none_or(|since| since + PARENT_PATIENCE > now) {
-            return package.waits(None);
+            return package.waits_for_nothing();
         }
         let Some(asked) = asked else { return };
-        package.waits(Some((PARENT_SILENT, format!(
-            "{asked}, the rendezvous point of the parent office, was asked and has sent nothing of this package for over {} s: \
-             look at that node, at its office and at the link",
-            PARENT_PATIENCE.as_secs()
-        ))));
+        let seconds = PARENT_PATIENCE.as_secs();
+        if package.upstream.promised_at().is_some_and(|at| at + PARENT_PATIENCE > now) {
+            return package.waits_because(PARENT_LACKS, format!(
+                "{asked}, the rendezvous point of the parent office, answers that nobody there has what is lacking, for over \
+                 {seconds} s: look at what that office waits for"
+            ));
+        }
+        package.waits_because(PARENT_SILENT, format!(
+            "{asked}, the rendezvous point of the parent office, was asked and has sent nothing of this package for over \
+             {seconds} s: look at that node, at its office and at the link"
+        ));
         if self.parent.asked_since(now, &asked) + PARENT_PATIENCE <= now {
             self.leave_parent_alone(now, &asked);
         }
@@ -132,7 +144,7 @@ impl Client {
         if package.prepare_failures() < MANIFEST_FAILURES_MAX {
             return;
         }
-        package.waits(Some((PARENT_SILENT, message)));
+        package.waits_because(PARENT_SILENT, message);
         if let Some(asked) = asked {
             self.leave_parent_alone(now, &asked);
         }

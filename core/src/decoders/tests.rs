@@ -76,7 +76,13 @@ fn messages() -> Vec<Sent> {
         Sent::Assign(Assign { term: 3, digest, assignments: vec![assignment.clone()] }),
         Sent::Want(Want { transfer: 9, digest, runs: runs.clone(), lost_holders: vec![name()], pace }),
         Sent::Unserved(Unserved { digest, holder: Some(name()), runs: runs.clone(), reason }),
-        Sent::Fetch(Fetch { term: 3, digest, runs: runs.clone(), lost_holders: vec![name()] }),
+        Sent::Fetch(Fetch {
+            term: 3,
+            digest,
+            runs: runs.clone(),
+            lost_holders: vec![name()],
+            delivered_by: vec![name()],
+        }),
         Sent::Grant(Grant {
             digest,
             granted: vec![assignment],

@@ -108,6 +108,7 @@ pub fn decode_envelope(envelope: proto::Envelope) -> Result<Message> {
             digest: digest(&fetch.digest)?,
             runs: decode_runs(fetch.runs)?,
             lost_holders: list("lost_holders", fetch.lost_holders, NODES_MAX, name)?,
+            delivered_by: list("delivered_by", fetch.delivered_by, NODES_MAX, name)?,
         }),
         Wire::Grant(grant) => Message::Grant(Grant {
             digest: digest(&grant.digest)?,

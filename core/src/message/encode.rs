@@ -102,6 +102,7 @@ fn encode_message(message: &Message) -> Wire {
             digest: digest(fetch.digest),
             runs: runs(&fetch.runs),
             lost_holders: names(&fetch.lost_holders),
+            delivered_by: names(&fetch.delivered_by),
         }),
         Message::Grant(grant) => Wire::Grant(proto::Grant {
             digest: digest(grant.digest),

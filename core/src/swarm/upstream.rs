@@ -24,6 +24,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PROMISE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest pause while transfers fail one after the other.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Most holders that a request names as good.
+const DELIVERED_BY_MAX: usize = 64;
 /// The pause doubles at most so often.
 const FAILURES_MAX: u32 = 8;
 /// Pause after a request that could not be delivered, and after the first transfer that failed.
@@ -49,10 +51,13 @@ pub struct Upstream {
     quiet_until: Option<Instant>,
     /// Holders that did not deliver, whomever the parent names.
     avoided: Avoided<NodeName>,
+    /// Holders that delivered something of which the parent has not heard.
+    delivered_by: BTreeSet<NodeName>,
     /// Transfers that failed in a row.
     failures: u32,
     /// Since when nothing has come although something was asked for.
     waits_since: Option<Instant>,
+    promised_at: Option<Instant>,
 }
 
 impl Upstream {
@@ -158,8 +163,14 @@ impl Upstream {
         for index in runs.iter().flat_map(|run| run.range()) {
             if let Some(asked @ Asked::Request(_)) = self.asked.get_mut(&index) {
                 *asked = Asked::Promised(now);
+                self.promised_at = Some(now);
             }
         }
+    }
+
+    /// When the parent promised something last, which it has not got itself.
+    pub fn promised_at(&self) -> Option<Instant> {
+        self.promised_at
     }
 
     /// The chunks went to another node of this office. If that node is lost, the next request says so.
@@ -196,6 +207,14 @@ impl Upstream {
     pub fn delivered(&mut self, now: Instant, holder: &NodeName) {
         (self.failures, self.waits_since) = (0, Some(now));
         self.avoided.delivered(holder);
+        if self.delivered_by.len() < DELIVERED_BY_MAX {
+            self.delivered_by.insert(holder.clone());
+        }
+    }
+
+    /// Holders that the next request names as good, once.
+    pub fn take_delivered_by(&mut self) -> Vec<NodeName> {
+        std::mem::take(&mut self.delivered_by).into_iter().collect()
     }
 
     /// The wait begins anew: until now nothing was asked for.

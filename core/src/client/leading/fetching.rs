@@ -43,8 +43,9 @@ impl Client {
         };
         let wants = package.upstream.next_wants(at_risk, &package.lengths);
         if !runs.is_empty() {
-            let lost_holders = package.upstream.take_lost_holders();
-            let fetch = Fetch { term: self.election.term(), digest, runs, lost_holders };
+            let (lost_holders, delivered_by) =
+                (package.upstream.take_lost_holders(), package.upstream.take_delivered_by());
+            let fetch = Fetch { term: self.election.term(), digest, runs, lost_holders, delivered_by };
             self.send_small(&parent, Message::Fetch(fetch));
         }
         for (holder, runs) in wants {
@@ -203,3 +204,6 @@ impl Leading {
             || on_node.is_some_and(|package| chunks.any(|index| !package.has_or_expects(now, index)))
     }
 }
+
+#[cfg(test)]
+mod tests;

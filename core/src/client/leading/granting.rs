@@ -27,6 +27,9 @@ impl Client {
             return Err(Refusal::new(NOT_READY, "the manifest is not here yet"));
         }
         let capacity = package.capacity();
+        for holder in &fetch.delivered_by {
+            leading.avoided_for_children.delivered(&(link.clone(), holder.clone()));
+        }
         let ledger = leading.links.entry(link.clone()).or_default();
         let answer = ledger.ask(fetch.digest, &from.name, &fetch.runs, capacity, &fetch.lost_holders);
         let (granted, not_yet) =
@@ -67,7 +70,9 @@ impl Client {
     /// Chunks arrived that a child waits for.
     pub(super) fn grant_waiting(&mut self, now: Instant) {
         let Some(leading) = &mut self.leading else { return };
-        let mut present: BTreeMap<Digest, ChunkSet> = BTreeMap::new();
+        let me = &self.config.me.name;
+        // Mostly nobody is left out, and the same goes for all children.
+        let mut present: BTreeMap<(Digest, BTreeSet<NodeName>), ChunkSet> = BTreeMap::new();
         let mut grants = Vec::new();
         let mut waiting = std::mem::take(&mut leading.waiting);
         waiting.retain(|(link, digest), (asker, wanted)| {
@@ -76,14 +81,14 @@ impl Client {
             let mut open = wanted.clone();
             open.intersect_with(
                 present
-                    .entry(*digest)
-                    .or_insert_with(|| leading.view.spread(now, *digest, capacity, &BTreeSet::new()).0),
+                    .entry((*digest, leading.left_out(now, me, link, *digest)))
+                    .or_insert_with_key(|(_, left_out)| leading.view.spread(now, *digest, capacity, left_out).0),
             );
             if open.is_empty() || package.planned.paused {
                 return true;
             }
             let open: Vec<ChunkIndex> = open.iter().take(RUNS_MAX).collect();
-            let (granted, not_yet) = leading.grant(now, &self.config.me.name, link, *digest, asker, &open, capacity);
+            let (granted, not_yet) = leading.grant(now, me, link, *digest, asker, &open, capacity);
             open.iter().filter(|index| !not_yet.contains(index)).for_each(|&index| {
                 wanted.remove(index);
             });
@@ -149,6 +154,14 @@ impl Leading {
         demand
     }
 
+    /// Members that are not named to a child as holders.
+    fn left_out(&self, now: Instant, me: &NodeName, link: &Link, digest: Digest) -> BTreeSet<NodeName> {
+        let mut left_out = self.view.doubted(now, me, digest, FAILURES_TO_BRING_IN);
+        let by_child = self.avoided_for_children.iter(now).filter(|((of_link, _), _)| of_link == link);
+        left_out.extend(by_child.map(|((_, holder), _)| holder.clone()));
+        left_out
+    }
+
     /// Names a holder for each chunk and notes it in the ledger. Returns the grants and what nobody has.
     #[allow(clippy::too_many_arguments, reason = "a grant has as many sides")]
     fn grant(
@@ -161,9 +174,7 @@ impl Leading {
         open: &[ChunkIndex],
         capacity: u32,
     ) -> (Vec<Assignment>, Vec<ChunkIndex>) {
-        let mut avoid = self.view.doubted(now, me, digest, FAILURES_TO_BRING_IN);
-        let by_child = self.avoided_for_children.iter(now).filter(|((of_link, _), _)| of_link == link);
-        avoid.extend(by_child.map(|((_, holder), _)| holder.clone()));
+        let avoid = self.left_out(now, me, link, digest);
         let ledger = self.links.entry(link.clone()).or_default();
         let (mut by_holder, mut not_yet) = (BTreeMap::<Holder, Vec<ChunkIndex>>::new(), Vec::new());
         for &index in open {

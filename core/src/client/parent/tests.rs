@@ -1,6 +1,6 @@
 //! Whom of the parent office a node asks when nothing comes.
 
-use super::super::fixture::{client, drain, node, plan, planned, prepare, take_plan};
+use super::super::fixture::{CHUNKS, client, drain, node, plan, planned, prepare, take_plan};
 use super::*;
 use crate::chunk_set::ChunkRun;
 use crate::client::{Event, Output};
@@ -80,4 +80,35 @@ fn claim_of_a_lower_term_is_not_heard_while_the_claimant_is_trusted() {
     claim(&mut client, now, "central-2", 7);
     claim(&mut client, now, "central-3", 6);
     assert_eq!(client.parent_node(now).unwrap().name, node("central", "central-2").name);
+}
+
+#[test]
+fn claim_of_a_node_that_is_left_alone_is_no_news() {
+    let (mut client, mut now, _) = fetching();
+    claim(&mut client, now, "central-9", 5);
+    asked_within(&mut client, &mut now, PARENT_PATIENCE + Duration::from_secs(5));
+    drain(&mut client);
+    claim(&mut client, now, "central-9", 6);
+    let told = drain(&mut client)
+        .into_iter()
+        .any(|output| matches!(output, Output::Send { message: Message::Inventory(_), .. }));
+    assert!(!told, "it asks for nothing that it claims once more");
+    claim(&mut client, now, "central-2", 7);
+    claim(&mut client, now, "central-9", 8);
+    assert_eq!(client.parent_node(now).unwrap().name, node("central", "central-2").name);
+}
+
+#[test]
+fn parent_that_answers_that_it_lacks_the_chunks_is_not_called_silent() {
+    let (mut client, mut now, digest) = fetching();
+    claim(&mut client, now, "central-9", 5);
+    for _ in 0..3 * PARENT_PATIENCE.as_secs() {
+        if !asked_within(&mut client, &mut now, Duration::from_secs(1)).is_empty() {
+            let not_yet = vec![ChunkRun { first: 0, count: CHUNKS }];
+            let grant = Grant { digest, granted: Vec::new(), given_before: Vec::new(), not_yet };
+            client.message(now, Peer::Node(node("central", "central-9")), Message::Grant(grant)).unwrap();
+        }
+    }
+    assert_eq!(waits(&client), Some(PARENT_LACKS));
+    assert_eq!(client.parent_node(now).unwrap().name, node("central", "central-9").name);
 }

@@ -2,17 +2,31 @@
 
 use super::*;
 use crate::chunk_set::ChunkRun;
-use crate::client::fixture::{CHUNKS, client, drain, lead, node, plan, planned, prepare, report, take_plan};
+use crate::client::fixture::{
+    CHUNKS, client, drain, lead, node, pass, plan, planned, prepare_chunks, report, take_plan,
+};
 use crate::client::{Event, Output};
 use crate::distribution::Priority;
 use crate::message::{MemberReport, NodeState, PackageDelta};
 use crate::peer::Peer;
 use crate::plan::ChildOffice;
+use crate::swarm::avoidance::AVOID_UNREACHABLE;
 
 const ALL: ChunkRun = ChunkRun { first: 0, count: CHUNKS };
 
 /// The rendezvous point `store-1` with a package, whose only holder is `store-2`, and two child offices.
 fn leading() -> (Client, Instant, Digest) {
+    leading_with(CHUNKS)
+}
+
+fn leading_with(chunks: u32) -> (Client, Instant, Digest) {
+    let (mut client, now, digest) = leading_alone(chunks, 0);
+    has(&mut client, now, "store-2", digest, ChunkRun { first: 0, count: chunks });
+    (client, now, digest)
+}
+
+/// The rendezvous point with a package of so many chunks, of which so many are here, and two child offices.
+fn leading_alone(chunks: u32, chunks_here: u32) -> (Client, Instant, Digest) {
     let (mut client, now) = client(OfficeType::Wired);
     let mut packages = vec![planned("package", Priority::Normal)];
     let digest = packages[0].digest;
@@ -25,20 +39,33 @@ fn leading() -> (Client, Instant, Digest) {
         .collect();
     take_plan(&mut client, now, &mut plan);
     let now = lead(&mut client, now);
-    prepare(&mut client, now, digest, 0);
-    report(&mut client, now, "store-2", &[(digest, NodeState::default())]);
-    let (lost, coming) = (Vec::new(), Vec::new());
-    let delta = PackageDelta { digest, available: vec![ALL], lost, coming, state: NodeState::default() };
-    let said = MemberReport { boot_id: 2, plan_revision: 2, term: client.term(), packages: vec![delta] };
-    client.message(now, Peer::Node(node("store", "store-2")), Message::MemberReport(said)).unwrap();
+    prepare_chunks(&mut client, now, digest, &vec![1_000; chunks as usize], chunks_here);
     (client, now, digest)
+}
+
+/// The member has these chunks.
+fn has(client: &mut Client, now: Instant, member: &str, digest: Digest, run: ChunkRun) {
+    report(client, now, member, &[(digest, NodeState::default())]);
+    let (lost, coming) = (Vec::new(), Vec::new());
+    let delta = PackageDelta { digest, available: vec![run], lost, coming, state: NodeState::default() };
+    let said = MemberReport { boot_id: 2, plan_revision: 2, term: client.term(), packages: vec![delta] };
+    client.message(now, Peer::Node(node("store", member)), Message::MemberReport(said)).unwrap();
 }
 
 /// How many chunks are granted to the child.
 fn granted(client: &mut Client, now: Instant, child: &str, digest: Digest) -> u32 {
     drain(client);
-    let fetch = Fetch { term: 1, digest, runs: vec![ALL], lost_holders: Vec::new() };
+    asks(client, now, child, digest, ALL, &[]);
+    granted_since(client)
+}
+
+fn asks(client: &mut Client, now: Instant, child: &str, digest: Digest, run: ChunkRun, delivered_by: &[&str]) {
+    let delivered_by = delivered_by.iter().map(|name| node("store", name).name).collect();
+    let fetch = Fetch { term: 1, digest, runs: vec![run], lost_holders: Vec::new(), delivered_by };
     client.message(now, Peer::Node(node(child, child)), Message::Fetch(fetch)).unwrap();
+}
+
+fn granted_since(client: &mut Client) -> u32 {
     let grants = drain(client).into_iter().filter_map(|output| match output {
         Output::Send { message: Message::Grant(grant), .. } => Some(grant.granted),
         _ => None,
@@ -87,4 +114,31 @@ fn complaint_of_a_member_takes_nothing_from_the_others() {
         complain(&mut client, now, node("store", "store-3"), holder, reason.clone(), digest);
         assert_eq!(granted(&mut client, now, "depot", digest), CHUNKS, "{holder} {reason:?}");
     }
+}
+
+#[test]
+fn pauses_of_a_holder_do_not_grow_for_a_child_that_it_served_in_between() {
+    for (delivered_by, expected) in [(&[][..], 0), (&["store-1"][..], CHUNKS)] {
+        let (mut client, mut now, digest) = leading_alone(CHUNKS, CHUNKS);
+        for round in 0..2 {
+            complain(&mut client, now, node("kiosk", "kiosk"), "store-1", UnservedReason::Unreachable, digest);
+            now = pass(&mut client, now, AVOID_UNREACHABLE);
+            if round == 0 {
+                asks(&mut client, now, "kiosk", digest, ALL, delivered_by);
+            }
+        }
+        assert_eq!(granted(&mut client, now, "kiosk", digest), expected);
+    }
+}
+
+#[test]
+fn chunks_of_an_avoided_holder_do_not_hide_those_of_others_from_a_child_that_waits() {
+    let chunks = 2 * RUNS_MAX as u32;
+    let (mut client, mut now, digest) = leading_with(chunks);
+    complain(&mut client, now, node("kiosk", "kiosk"), "store-2", UnservedReason::Refused, digest);
+    asks(&mut client, now, "kiosk", digest, ChunkRun { first: 0, count: chunks }, &[]);
+    assert_eq!(granted_since(&mut client), 0);
+    has(&mut client, now, "store-3", digest, ChunkRun { first: chunks - 2, count: 2 });
+    now = pass(&mut client, now, std::time::Duration::from_secs(1));
+    assert_eq!(granted_since(&mut client), 2, "at {now:?}");
 }

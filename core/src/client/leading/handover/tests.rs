@@ -108,7 +108,8 @@ fn full_disk_gives_the_role_away_for_the_sake_of_a_child_office_too() {
     let mut later = pass(&mut client, now, HANDOVER_INTERVAL);
     report(&mut client, later, "store-2", &[(urgent, has_it()), (other, fetches())]);
     let runs = vec![ChunkRun { first: 0, count: 1 }];
-    let fetch = Fetch { term: 1, digest: urgent, runs, lost_holders: Vec::new() };
+    let (lost_holders, delivered_by) = (Vec::new(), Vec::new());
+    let fetch = Fetch { term: 1, digest: urgent, runs, lost_holders, delivered_by };
     assert!(client.message(later, Peer::Node(child), Message::Fetch(fetch)).is_err());
     assert_eq!(asked(&mut client, &mut later), names(&["store-2"]));
 }

@@ -1,0 +1,95 @@
+//! What is brought in, and what is left to others who bring it in already.
+
+use super::*;
+use crate::client::Output;
+use crate::client::fixture::{
+    CHUNKS, client, drain, lead, node, pass, plan, planned, prepare_chunks, report, take_plan,
+};
+use crate::distribution::Priority;
+use crate::message::{Assignment, MemberReport, NodeState, PackageDelta};
+use crate::office::OfficeType;
+use std::time::Duration;
+
+const ALL: ChunkRun = ChunkRun { first: 0, count: CHUNKS };
+/// So large that one fills the window of the link.
+const LARGE: u32 = 4 << 20;
+
+/// The rendezvous point `store-1` with the member `store-2`, both without a chunk.
+fn leading(chunk_bytes: u32) -> (Client, Instant, Digest) {
+    let (mut client, now) = client(OfficeType::Wired);
+    let packages = vec![planned("package", Priority::Normal)];
+    let digest = packages[0].digest;
+    take_plan(&mut client, now, &mut plan(OfficeType::Wired, packages));
+    let now = lead(&mut client, now);
+    prepare_chunks(&mut client, now, digest, &[chunk_bytes; CHUNKS as usize], 0);
+    report(&mut client, now, "store-2", &[(digest, NodeState::default())]);
+    (client, now, digest)
+}
+
+fn says_what_comes(client: &mut Client, now: Instant, digest: Digest, coming: Vec<ChunkRun>) {
+    let delta = PackageDelta { digest, available: Vec::new(), lost: Vec::new(), coming, state: NodeState::default() };
+    let said = MemberReport { boot_id: 2, plan_revision: 2, term: client.term(), packages: vec![delta] };
+    client.message(now, Peer::Node(node("store", "store-2")), Message::MemberReport(said)).unwrap();
+}
+
+/// Chunks that the parent is asked for within some time.
+fn asked_for(client: &mut Client, now: &mut Instant) -> Vec<ChunkRun> {
+    drain(client);
+    *now = pass(client, *now, Duration::from_secs(2));
+    let runs = drain(client).into_iter().filter_map(|output| match output {
+        Output::Send { message: Message::Fetch(fetch), .. } => Some(fetch.runs),
+        _ => None,
+    });
+    runs.flatten().collect()
+}
+
+fn given_back(client: &mut Client) -> Vec<ChunkRun> {
+    let runs = drain(client).into_iter().filter_map(|output| match output {
+        Output::Send { message: Message::Unserved(unserved), .. } if unserved.holder.is_none() => Some(unserved.runs),
+        _ => None,
+    });
+    runs.flatten().collect()
+}
+
+fn grant_all(client: &mut Client, now: Instant, digest: Digest) {
+    let holder = Holder::Node(node("central", "central-1"));
+    let granted = vec![Assignment { holder, runs: vec![ALL], lost_holders: Vec::new() }];
+    let grant = Grant { digest, granted, given_before: Vec::new(), not_yet: Vec::new() };
+    client.message(now, Peer::Node(node("central", "central-1")), Message::Grant(grant)).unwrap();
+}
+
+fn steps_down(client: &mut Client, now: Instant) {
+    let message = Message::RendezvousClaim { term: client.term() + 1, plan_revision: 1 };
+    client.message(now, Peer::Node(node("store", "store-2")), message).unwrap();
+    assert!(!client.is_rendezvous_point());
+}
+
+#[test]
+fn successor_waits_for_what_its_predecessor_still_fetches() {
+    let (mut client, mut now, digest) = leading(1_000);
+    says_what_comes(&mut client, now, digest, vec![ChunkRun { first: 3, count: 1 }]);
+    assert_eq!(asked_for(&mut client, &mut now), [ChunkRun { first: 0, count: 3 }, ChunkRun { first: 4, count: 4 }]);
+    says_what_comes(&mut client, now, digest, Vec::new());
+    assert_eq!(asked_for(&mut client, &mut now), [ChunkRun { first: 3, count: 1 }], "it comes no more");
+}
+
+#[test]
+fn whoever_steps_down_gives_back_what_it_has_not_asked_a_holder_for() {
+    let (mut client, mut now, digest) = leading(LARGE);
+    assert_eq!(asked_for(&mut client, &mut now), [ChunkRun { first: 0, count: 4 }]);
+    grant_all(&mut client, now, digest);
+    now = pass(&mut client, now, Duration::from_secs(1));
+    drain(&mut client);
+    steps_down(&mut client, now);
+    assert_eq!(given_back(&mut client), [ChunkRun { first: 1, count: 3 }], "the first is on its way");
+}
+
+#[test]
+fn grant_that_comes_after_the_role_is_gone_is_given_back() {
+    let (mut client, mut now, digest) = leading(LARGE);
+    asked_for(&mut client, &mut now);
+    steps_down(&mut client, now);
+    drain(&mut client);
+    grant_all(&mut client, now, digest);
+    assert_eq!(given_back(&mut client), [ALL]);
+}

@@ -1,0 +1,61 @@
+//! What a member says, and when it believes that its rendezvous point is lost.
+
+use super::*;
+use crate::chunk_set::ChunkRun;
+use crate::client::fixture::{CHUNKS, client, drain, node, pass, plan, planned, prepare, take_plan};
+use crate::client::{Event, Output};
+use crate::distribution::Priority;
+use crate::message::MemberReport;
+use crate::office::OfficeType;
+use std::time::Duration;
+
+/// The member `store-1` of the rendezvous point `store-2`, with a package of which it has no chunk.
+fn following() -> (Client, Instant) {
+    let (mut client, now) = client(OfficeType::Wired);
+    let packages = vec![planned("package", Priority::Normal)];
+    let digest = packages[0].digest;
+    take_plan(&mut client, now, &mut plan(OfficeType::Wired, packages));
+    claims(&mut client, now);
+    prepare(&mut client, now, digest, 0);
+    (client, now)
+}
+
+fn claims(client: &mut Client, now: Instant) {
+    let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+    client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+}
+
+/// The next report that says of chunks that they are gone.
+fn report_of_loss(client: &mut Client, now: &mut Instant) -> Option<MemberReport> {
+    claims(client, *now);
+    *now = pass(client, *now, Duration::from_secs(2));
+    drain(client).into_iter().find_map(|output| match output {
+        Output::Send { message: Message::MemberReport(report), .. } => {
+            report.packages.iter().any(|delta| delta.lost == [ChunkRun { first: 0, count: CHUNKS }]).then_some(report)
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn loss_is_said_again_when_the_report_did_not_arrive() {
+    let (mut client, mut now) = following();
+    let report = report_of_loss(&mut client, &mut now).expect("what is lacking is said after a start");
+    assert!(report_of_loss(&mut client, &mut now).is_none());
+    let (to, message) = (Peer::Node(node("store", "store-2")), Message::MemberReport(report));
+    client.handle(now, Event::Undelivered { to, message, refused: Some("busy".to_owned()) });
+    assert!(report_of_loss(&mut client, &mut now).is_some());
+}
+
+#[test]
+fn node_that_was_stopped_does_not_take_its_rendezvous_point_for_lost() {
+    let (mut client, now) = following();
+    let later = now + Duration::from_secs(60);
+    client.handle_timeout(later);
+    assert!(!client.is_rendezvous_point(), "its beacons are unread");
+    claims(&mut client, later);
+    pass(&mut client, later, Duration::from_secs(2));
+    assert!(!client.is_rendezvous_point());
+    pass(&mut client, later, Duration::from_secs(5));
+    assert!(client.is_rendezvous_point(), "it is silent while this node runs");
+}
