@@ -105,6 +105,8 @@ pub struct Client {
     hello_at: Instant,
     report_at: Instant,
     inventory_due: bool,
+    /// When the last one was sent to the rendezvous point: it is not repeated before it can have arrived.
+    inventory_sent_at: Option<Instant>,
     /// When the report was sent whose answer has not come: the next one waits for it and says more at once.
     report_sent_at: Option<Instant>,
     report_waits: bool,
@@ -139,6 +141,7 @@ impl Client {
             hello_at: now,
             report_at: now,
             inventory_due: false,
+            inventory_sent_at: None,
             report_sent_at: None,
             report_waits: false,
             outputs: VecDeque::new(),

@@ -37,6 +37,7 @@ impl Client {
         self.report_sent_at = None;
         self.packages.values_mut().for_each(super::Package::waits_for_nothing);
         self.inventory_due = true;
+        self.inventory_sent_at = None;
         self.hurry(now);
         self.retry_packages(now);
     }
@@ -104,7 +105,7 @@ impl Client {
                 package.touch();
                 // An inventory only adds.
                 package.lose_again(&delta.lost);
-                if !delta.available.is_empty() {
+                if !delta.available.is_empty() || !delta.lost.is_empty() {
                     self.inventory_due = true;
                 }
             }
@@ -114,8 +115,10 @@ impl Client {
     /// Reports to the rendezvous point: everything if it is new to it, otherwise what changed.
     pub(super) fn report(&mut self, now: Instant) {
         let Some(leader) = self.election.leader().cloned() else { return };
-        if self.inventory_due {
+        let inventory_waits = self.inventory_sent_at.is_some_and(|at| now < at + REPORT_INTERVAL);
+        if self.inventory_due && !inventory_waits {
             self.inventory_due = false;
+            self.inventory_sent_at = Some(now);
             let inventory = self.inventory();
             self.packages.values_mut().for_each(super::Package::forget_gains);
             self.send(Peer::Node(leader), MessageClass::Foreground, Message::Inventory(inventory));

@@ -47,7 +47,7 @@ pub struct Member {
     pub packages: BTreeMap<Digest, MemberPackage>,
     /// What it reported of packages whose manifest is not here yet.
     early: BTreeMap<Digest, PackageDelta>,
-    /// Something it said could not be kept: it has to say everything again.
+    /// It has to say everything: its inventory has not come, or something it said could not be kept.
     inventory_wanted: bool,
 }
 
@@ -175,12 +175,13 @@ impl OfficeView {
             if restarted {
                 member.packages.clear();
                 member.early.clear();
+                member.inventory_wanted = true;
             }
             member.node = node.clone();
             member.boot_id = boot_id;
             member.last_report = now;
             member.plan_revision = plan_revision;
-            return Some(restarted || member.inventory_wanted);
+            return Some(member.inventory_wanted);
         }
         if self.members.len() >= MEMBERS_MAX {
             return None;
@@ -192,7 +193,7 @@ impl OfficeView {
             plan_revision,
             packages: BTreeMap::new(),
             early: BTreeMap::new(),
-            inventory_wanted: false,
+            inventory_wanted: true,
         };
         self.members.insert(node.name.clone(), member);
         Some(true)

@@ -89,3 +89,16 @@ fn member_to_which_nothing_comes_is_idle_until_something_does() {
     on_member.gain(later, &[ChunkRun { first: 0, count: 1 }]);
     assert!(!on_member.is_idle(later));
 }
+
+#[test]
+fn member_is_asked_for_its_inventory_until_that_comes() {
+    let now = Instant::now();
+    let mut view = view(now);
+    let node = view.member(&name("n1")).unwrap().node.clone();
+    assert_eq!(view.heard(now, &node, 1, 1), Some(true));
+    assert_eq!(view.heard(now, &node, 1, 1), Some(true), "it may have been lost");
+    view.inventory_came(&node.name);
+    assert_eq!(view.heard(now, &node, 1, 1), Some(false));
+    assert_eq!(view.heard(now, &node, 2, 1), Some(true), "it was started anew");
+    assert_eq!(view.heard(now, &node, 2, 1), Some(true));
+}
