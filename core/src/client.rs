@@ -1,24 +1,32 @@
 //! The client of one node: everything it decides, as one machine.
 //!
-//! It is composed of the election ([`crate::rendezvous`]), the life of each package ([`package`]), incoming transfers
-//! ([`receiving`]) and their pace ([`steering`]), what it serves to others ([`serving`]), its reports as a member
-//! ([`membership`]) and, while it is the rendezvous point, its office's coordination ([`leading`]). The driver feeds
-//! [`Event`]s and acts on [`Output`]s; it verifies and stores chunks before it says that they are stored.
+//! It is composed of the election ([`crate::rendezvous`], [`electing`]), the life of each package ([`package`],
+//! [`preparing`], [`storing`]), incoming transfers ([`receiving`], [`silence`], [`unserved`]) and their pace
+//! ([`steering`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is the
+//! rendezvous point, its office's coordination ([`leading`]); [`hearing`] sorts messages. The driver feeds [`Event`]s and
+//! acts on [`Output`]s; it verifies and stores chunks before it says that they are stored.
 
 mod answering;
+mod electing;
 mod event;
 #[cfg(test)]
 mod fixture;
 mod gathering;
+mod hearing;
 mod leading;
 mod membership;
 mod package;
 mod parent;
 mod planning;
+mod preparing;
+mod progress;
 mod receiving;
 mod running_time;
 mod serving;
+mod silence;
 mod steering;
+mod storing;
+mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -32,7 +40,7 @@ use crate::names::{DistributionKey, NodeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::plan::Plan;
-use crate::rendezvous::{self, Rendezvous};
+use crate::rendezvous::Rendezvous;
 
 use answering::PendingAnswer;
 pub use event::{
@@ -43,6 +51,7 @@ use gathering::Gathering;
 use leading::Leading;
 use package::Package;
 use parent::Parent;
+pub use progress::PackageProgress;
 use receiving::Incoming;
 use running_time::RunningTime;
 
@@ -177,29 +186,6 @@ impl Client {
         self.steer_paces();
     }
 
-    /// Takes in a message of a peer whose identity is proven.
-    ///
-    /// # Errors
-    /// [`Refusal`] is the reply to the peer when the message is not honoured.
-    pub fn message(&mut self, now: Instant, from: Peer, message: Message) -> Result<(), Refusal> {
-        let now = self.take_in(now);
-        let answer = match (from, message) {
-            (Peer::Server, Message::PlanChanged(changed)) => {
-                self.hear_server(now, changed);
-                Ok(())
-            }
-            (Peer::Server, Message::Grant(grant)) => {
-                self.server_given_before(now, grant);
-                Ok(())
-            }
-            (Peer::Node(from), message) => self.message_of_node(now, from, message),
-            (Peer::Server, _) => Err(Refusal::unexpected()),
-        };
-        self.drive_election(now);
-        self.steer_paces();
-        answer
-    }
-
     /// Acts on deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.take_in(now);
@@ -261,27 +247,6 @@ impl Client {
         self.plan.as_ref()
     }
 
-    /// Whether a peer may read the manifest of a package: members of the office, and child offices with a grant.
-    /// That a child asks is noted.
-    pub fn may_read_manifest(&mut self, now: Instant, peer: &NodeRef, digest: Digest) -> bool {
-        let now = self.take_in(now);
-        let Some(package) = self.packages.get(&digest) else { return false };
-        let to_child = package.planned.granted_children.contains(&peer.office);
-        if to_child {
-            self.child_asks(now, digest);
-        }
-        to_child || peer.office == self.config.me.office
-    }
-
-    /// Progress of every planned package on this node.
-    pub fn progress(&self) -> impl Iterator<Item = PackageProgress<'_>> {
-        self.packages.values().filter(|package| !package.superseded).map(|package| PackageProgress {
-            planned: &package.planned,
-            state: &package.state,
-            phase: package.phase.as_str(),
-        })
-    }
-
     /// The node's own time.
     fn take_in(&mut self, clock: Instant) -> Instant {
         let due = self.due();
@@ -329,51 +294,6 @@ impl Client {
         }
     }
 
-    fn drive_election(&mut self, now: Instant) {
-        while let Some(output) = self.election.poll() {
-            match output {
-                rendezvous::Output::Beacon(term) => {
-                    let plan_revision = self.revision();
-                    self.outputs.push_back(Output::Broadcast(BroadcastRequest::Beacon { term, plan_revision }));
-                }
-                rendezvous::Output::Ask => {
-                    self.outputs.push_back(Output::Broadcast(BroadcastRequest::WhoIsRendezvousPoint));
-                }
-                rendezvous::Output::Lead(_) => self.begin_leading(now),
-                rendezvous::Output::Follow { .. } => self.begin_following(now),
-                rendezvous::Output::ReportLost(term) => {
-                    self.send(Peer::Server, MessageClass::Small, Message::RendezvousLost { term });
-                }
-            }
-        }
-    }
-
-    fn message_of_node(&mut self, now: Instant, from: NodeRef, message: Message) -> Result<(), Refusal> {
-        let same_office = from.office == self.config.me.office;
-        match message {
-            Message::RendezvousClaim { term, .. } if same_office => {
-                self.election.handle(now, rendezvous::Event::Beacon { from, term }, &mut self.rng);
-                Ok(())
-            }
-            Message::RendezvousClaim { term, .. } => self.hear_parent_claim(now, term, from),
-            Message::MemberReport(report) if same_office => self.take_member_report(now, &from, report),
-            Message::Inventory(inventory) if same_office => self.take_member_inventory(now, &from, inventory),
-            Message::Inventory(inventory) => self.take_child_inventory(&from, inventory),
-            Message::Handover { term } if same_office => self.take_handover(now, &from, term),
-            Message::Assign(assign) if same_office => self.take_assignments(now, &from, assign),
-            Message::Unserved(unserved) if same_office => self.take_member_unserved(now, &from, unserved),
-            Message::Unserved(unserved) => self.take_child_unserved(now, &from, unserved),
-            Message::Want(want) => self.take_want(&from, want),
-            Message::Fetch(fetch) => self.take_fetch(now, &from, fetch),
-            Message::Grant(grant) => self.take_grant(now, &from, grant),
-            Message::HoldersFound(found) if same_office => {
-                self.take_holders_found(now, &from, found);
-                Ok(())
-            }
-            _ => Err(Refusal::unexpected()),
-        }
-    }
-
     fn empty_report(&self) -> MemberReport {
         MemberReport {
             boot_id: self.config.boot_id,
@@ -382,15 +302,4 @@ impl Client {
             packages: Vec::new(),
         }
     }
-}
-
-/// See [`Client::progress`].
-#[derive(Debug)]
-pub struct PackageProgress<'a> {
-    /// The package as planned.
-    pub planned: &'a crate::plan::PlannedPackage,
-    /// Bytes and completion.
-    pub state: &'a crate::message::NodeState,
-    /// A stable word for where it is in its life: the `state` label of `peerdist_packages`.
-    pub phase: &'static str,
 }

@@ -1,12 +1,10 @@
-//! The node as a member: greeting the server, following a rendezvous point, reporting to it.
+//! The node as a member: greeting the server and reporting to its rendezvous point.
 
 use std::time::Instant;
 
-use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_FOLLOWING, NOT_RENDEZVOUS_POINT, Refusal};
+use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT};
 use super::{Client, HELLO_INTERVAL, REPORT_INTERVAL};
-use crate::message::{
-    Hello, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, PlanChanged, RUNS_MAX, Term,
-};
+use crate::message::{Hello, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, RUNS_MAX};
 use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::rendezvous;
 
@@ -22,33 +20,6 @@ impl Client {
             self.claim();
         }
         self.announce_completions();
-    }
-
-    pub(super) fn hear_server(&mut self, now: Instant, changed: PlanChanged) {
-        let says = rendezvous::Event::ServerSays { term: changed.term, rendezvous_point: changed.rendezvous_point };
-        self.election.handle(now, says, &mut self.rng);
-    }
-
-    pub(super) fn begin_following(&mut self, now: Instant) {
-        // A transit copy stays here and is served from here: a change of the rendezvous point moves no content.
-        if self.leading.take().is_some() {
-            self.give_back_grants();
-        }
-        self.report_sent_at = None;
-        self.packages.values_mut().for_each(super::Package::waits_for_nothing);
-        self.inventory_due = true;
-        self.inventory_sent_at = None;
-        self.hurry(now);
-        self.retry_packages(now);
-    }
-
-    /// The rendezvous point cannot take a package that this node can: the role is this node's.
-    pub(super) fn take_handover(&mut self, now: Instant, from: &NodeRef, term: Term) -> Result<(), Refusal> {
-        if self.election.leader() != Some(from) || self.election.term() != term {
-            return Err(Refusal::new(NOT_FOLLOWING, "this node follows another rendezvous point"));
-        }
-        self.election.handle(now, rendezvous::Event::HandedOver { term }, &mut self.rng);
-        Ok(())
     }
 
     pub(super) fn delivered(&mut self, now: Instant, to: &Peer) {

@@ -1,13 +1,11 @@
-//! One package on a node, from the plan to the published tree.
+//! One package on a node: where it is in its life, what is there of it, and what is still to be said of that. How it is
+//! begun is in [`super::preparing`], what its store says in [`super::storing`].
 
 use std::time::{Duration, Instant};
 
-use super::event::{Output, PreparedPackage};
-use super::{Client, PRUNE_INTERVAL_MAX};
+use super::event::PreparedPackage;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of};
-use crate::digest::Digest;
-use crate::message::{Message, NodeState, PackageDelta, RUNS_MAX};
-use crate::peer::{MessageClass, Peer};
+use crate::message::{NodeState, PackageDelta, RUNS_MAX};
 use crate::plan::PlannedPackage;
 use crate::swarm::office_view::ChunkLengths;
 use crate::swarm::upstream::Upstream;
@@ -16,12 +14,8 @@ use crate::swarm::upstream::Upstream;
 const PREPARE_RETRY_MIN: Duration = Duration::from_millis(40);
 /// Longest pause before a manifest is asked for again.
 const PREPARE_RETRY_MAX: Duration = Duration::from_millis(1_280);
-/// Pause after a failure that will not go away by itself (disk full, foreign directory).
-const FINAL_RETRY: Duration = Duration::from_secs(30);
 /// A member to which nothing comes says this often what it lacks.
 const LACKS_AGAIN_INTERVAL: Duration = Duration::from_secs(30);
-/// Pause before publishing is tried again.
-const PUBLISH_RETRY: Duration = Duration::from_secs(5);
 
 /// Where a package is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +115,7 @@ impl Package {
     }
 
     /// Whether every chunk is here and survives a crash.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.available.is_full() && self.held.is_full()
     }
 
@@ -137,8 +131,26 @@ impl Package {
         }
     }
 
+    /// The chunk is not readable any more.
+    pub(super) fn lose(&mut self, index: ChunkIndex) {
+        if self.available.remove(index) {
+            self.unreported_lost.insert(index);
+            self.unreported.remove(index);
+        }
+        if self.held.remove(index) {
+            self.state.bytes_held = self.state.bytes_held.saturating_sub(self.bytes_of(index));
+        }
+    }
+
     fn prepare_pause(&self) -> Duration {
         PREPARE_RETRY_MIN.saturating_mul(1 << self.prepare_failures.min(8)).min(PREPARE_RETRY_MAX)
+    }
+
+    /// Notes that it could not be prepared. Returns the pause before the next try.
+    pub(super) fn prepare_failed(&mut self) -> Duration {
+        let pause = self.prepare_pause();
+        self.prepare_failures = self.prepare_failures.saturating_add(1);
+        pause
     }
 
     /// Manifests that did not come, or places that could not be made, in a row.
@@ -224,7 +236,7 @@ impl Package {
         self.unreported.insert(index);
     }
 
-    fn take_prepared(&mut self, now: Instant, prepared: PreparedPackage) {
+    pub(super) fn take_prepared(&mut self, now: Instant, prepared: PreparedPackage) {
         (self.prepared_at, self.prepare_failures) = (Some(now), 0);
         let capacity = prepared.lengths.len() as u32;
         self.lengths = prepared.lengths;
@@ -252,208 +264,4 @@ fn take_runs(set: &mut ChunkSet) -> Vec<ChunkRun> {
         set.remove(index);
     }
     runs
-}
-
-impl Client {
-    pub(super) fn retry_packages(&mut self, now: Instant) {
-        let due: Vec<Digest> = self
-            .packages
-            .iter()
-            .filter(|(_, package)| !package.superseded)
-            .filter(|(_, package)| match package.phase {
-                Phase::Planned(at) => at.is_none_or(|at| at <= now),
-                Phase::PublishFailed(at) => at <= now,
-                _ => false,
-            })
-            .map(|(&digest, _)| digest)
-            .collect();
-        for digest in due {
-            match self.packages.get(&digest).map(|package| package.phase) {
-                Some(Phase::PublishFailed(_)) => self.publish_if_whole(digest),
-                _ => self.prepare(now, digest),
-            }
-        }
-    }
-
-    /// Asks for the manifest, if somebody is known who has it and this node is to hold the package.
-    pub(super) fn prepare(&mut self, now: Instant, digest: Digest) {
-        let leading = self.election.is_leading();
-        let from = if self.config.central {
-            Some(Peer::Server)
-        } else if leading {
-            self.parent_node(now).map(Peer::Node)
-        } else {
-            self.election.leader().cloned().map(Peer::Node)
-        };
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and
-        // whoever gave the role away for want of space finds out whether it has the space now.
-        if !package.planned.target && !leading && !package.on_disk && package.state.error.is_none() {
-            return;
-        }
-        let Some(from) = from else { return };
-        package.phase = Phase::Preparing;
-        self.outputs.push_back(Output::Prepare { planned: package.planned.clone(), from });
-    }
-
-    pub(super) fn prepared(&mut self, now: Instant, prepared: PreparedPackage) {
-        let digest = prepared.digest;
-        let Some(package) = self.packages.get_mut(&digest) else {
-            self.outputs.push_back(Output::Delete { digest });
-            return;
-        };
-        package.take_prepared(now, prepared);
-        self.pace_due = true;
-        let distribution = package.planned.key.distribution.clone();
-        let replaced: Vec<Digest> = self
-            .packages
-            .iter()
-            .filter(|(_, other)| other.superseded && other.planned.key.distribution == distribution)
-            .map(|(&digest, _)| digest)
-            .collect();
-        for old in replaced {
-            self.drop_replaced(old);
-        }
-        self.show_own_package(now, digest);
-        self.prune_at = now;
-        self.publish_if_whole(digest);
-        self.hurry(now);
-    }
-
-    pub(super) fn prepare_failed(
-        &mut self,
-        now: Instant,
-        digest: Digest,
-        reason: String,
-        message: String,
-        is_final: bool,
-    ) {
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        let pause = if is_final { FINAL_RETRY } else { package.prepare_pause() };
-        package.phase = Phase::Planned(Some(now + pause));
-        package.prepare_failures = package.prepare_failures.saturating_add(1);
-        if is_final {
-            package.state.error = Some((reason, message.clone()));
-            package.touch();
-        }
-        self.wake_at(now + pause);
-        if !is_final && !self.config.central && self.election.is_leading() {
-            self.manifest_did_not_come(now, digest, message);
-        }
-    }
-
-    pub(super) fn flushed(&mut self, now: Instant, digest: Digest, runs: &[ChunkRun]) {
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        let capacity = package.capacity();
-        for index in indices_of(runs, capacity) {
-            // The flush may overtake the word that the chunk was stored: both are needed before the package is whole.
-            if package.held.insert(index) {
-                package.state.bytes_held += package.bytes_of(index);
-            }
-        }
-        package.touch();
-        self.publish_if_whole(digest);
-        self.hurry(now);
-    }
-
-    pub(super) fn publish_if_whole(&mut self, digest: Digest) {
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        let ready = matches!(package.phase, Phase::Fetching | Phase::PublishFailed(_));
-        if ready && package.planned.target && !package.superseded && package.is_whole() {
-            package.phase = Phase::Publishing;
-            self.outputs.push_back(Output::Publish { digest });
-        }
-    }
-
-    pub(super) fn published(&mut self, now: Instant, digest: Digest) {
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        package.phase = Phase::Published;
-        package.state.complete = true;
-        package.state.error = None;
-        package.completion_due = true;
-        package.touch();
-        self.prune_at = now;
-        self.prune(now);
-        self.announce_completions();
-        self.hurry(now);
-    }
-
-    /// Has old versions deleted whose time is over, of every distribution whose newest version is published: after a
-    /// publication, after a new plan, and regularly because time passes.
-    pub(super) fn prune(&mut self, now: Instant) {
-        if self.prune_at > now {
-            return;
-        }
-        let Some(plan) = &self.plan else { return };
-        let retention_seconds = plan.retention_seconds;
-        let interval = Duration::from_secs(retention_seconds.saturating_add(1)).min(PRUNE_INTERVAL_MAX);
-        self.prune_at = now + interval;
-        let published = self.packages.values().filter(|package| package.phase == Phase::Published);
-        for package in published.filter(|package| !package.superseded) {
-            self.outputs.push_back(Output::Prune {
-                distribution: package.planned.key.distribution.clone(),
-                versions: package.planned.retention_versions,
-                retention_seconds,
-            });
-        }
-    }
-
-    /// Tells the server of published packages until it has heard.
-    pub(super) fn announce_completions(&mut self) {
-        let due: Vec<Message> = self
-            .packages
-            .values_mut()
-            .filter_map(|package| {
-                std::mem::take(&mut package.completion_due).then(|| Message::Complete {
-                    digest: package.planned.digest,
-                    bytes: package.lengths.iter().map(|&bytes| u64::from(bytes)).sum(),
-                })
-            })
-            .collect();
-        for message in due {
-            self.send(Peer::Server, MessageClass::Small, message);
-        }
-    }
-
-    pub(super) fn store_failed(&mut self, now: Instant, digest: Digest, reason: String, message: String) {
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        package.state.error = Some((reason, message));
-        package.touch();
-        package.phase = match package.phase {
-            Phase::Publishing => Phase::PublishFailed(now + PUBLISH_RETRY),
-            // A write failed: the place on disk is made again, with what is there.
-            _ => Phase::Planned(Some(now + FINAL_RETRY)),
-        };
-        self.pace_due = true;
-        if matches!(package.phase, Phase::Planned(_)) {
-            self.cancel_transfers(digest);
-        }
-        self.hurry(now);
-    }
-
-    pub(super) fn chunks_lost(&mut self, now: Instant, digest: Digest, runs: &[ChunkRun]) {
-        let me = self.config.me.name.clone();
-        let Some(package) = self.packages.get_mut(&digest) else { return };
-        let capacity = package.capacity();
-        for index in indices_of(runs, capacity) {
-            if package.available.remove(index) {
-                package.unreported_lost.insert(index);
-                package.unreported.remove(index);
-            }
-            if package.held.remove(index) {
-                package.state.bytes_held = package.state.bytes_held.saturating_sub(package.bytes_of(index));
-            }
-        }
-        package.state.complete = false;
-        let capacity = package.capacity();
-        if let Some(leading) = &mut self.leading
-            && let Some(own) = leading.view.package(&me, digest, capacity)
-        {
-            own.lose(runs);
-        }
-        // The store makes the place ready again: a published tree that lost chunks is repaired in staging.
-        package.phase = Phase::Planned(Some(now));
-        self.cancel_transfers(digest);
-        self.hurry(now);
-    }
 }

@@ -1,31 +1,17 @@
-//! Incoming transfers: asking a holder, accounting for what arrives, and telling the coordinator what did not. How fast
-//! holders send is the business of [`super::steering`].
+//! Incoming transfers: asking a holder and accounting for what arrives. What does not arrive is in [`super::unserved`]
+//! and [`super::silence`]; how fast holders send is the business of [`super::steering`].
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Client;
 use super::event::{ControlSignal, NOT_FOLLOWING, NOT_READY, Output, Refusal};
 use super::steering::Pace;
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::digest::Digest;
-use crate::message::{Assign, Grant, Holder, Message, RUNS_MAX, TransferId, Unserved, UnservedReason, Want};
+use crate::message::{Assign, Holder, Message, RUNS_MAX, TransferId, UnservedReason, Want};
 use crate::names::NodeName;
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
-
-/// A transfer inside the office that brings nothing for so long is given up.
-const SILENCE_IN_OFFICE: Duration = Duration::from_secs(5);
-/// A holder of the parent office has so long to open its stream.
-const SILENCE_BEFORE_START: Duration = Duration::from_secs(10);
-/// A transfer over a link may be silent for so long, and for as long as a chunk takes at [`SLOWEST_BITS_PER_SECOND`],
-/// twice as long after every failure in a row, so that a chunk comes over a slower link too,
-const SILENCE_OVER_LINK_MIN: Duration = Duration::from_secs(30);
-/// and this long at most. A dead holder is noticed sooner, by its connection.
-const SILENCE_OVER_LINK_MAX: Duration = Duration::from_secs(600);
-/// The patience doubles at most so often.
-const FAILURES_MAX: u32 = 5;
-/// A transfer that runs slower than this over a link may be given up and asked for again.
-const SLOWEST_BITS_PER_SECOND: u64 = 64_000;
 
 /// A transfer that this node asked for.
 #[derive(Debug)]
@@ -33,8 +19,8 @@ pub(super) struct Incoming {
     pub(super) holder: Holder,
     pub(super) digest: Digest,
     pub(super) class: ContentClass,
-    remaining: ChunkSet,
-    started: bool,
+    pub(super) remaining: ChunkSet,
+    pub(super) started: bool,
     /// Whether it brought a chunk.
     brought: bool,
     pub(super) pace: Pace,
@@ -232,129 +218,6 @@ impl Client {
             return;
         }
         self.unserved(now, incoming.class, incoming.digest, &incoming.holder, runs, reason);
-    }
-
-    /// Tells whoever named the holder that it did not deliver.
-    fn unserved(
-        &mut self,
-        now: Instant,
-        class: ContentClass,
-        digest: Digest,
-        holder: &Holder,
-        runs: Vec<ChunkRun>,
-        reason: UnservedReason,
-    ) {
-        let holder = holder.node_name().cloned();
-        if class == ContentClass::Background {
-            if let Some(package) = self.packages.get_mut(&digest) {
-                match &holder {
-                    Some(holder) => package.upstream.not_served(now, holder, &reason, &runs),
-                    None => package.upstream.release(&runs),
-                }
-            }
-            if let Some(parent) = self.parent_node(now) {
-                self.send_unserved(&parent, Unserved { digest, holder, runs, reason });
-            }
-        } else if self.leading.is_some() {
-            let me = self.config.me.clone();
-            self.account_unserved(now, &me, Unserved { digest, holder, runs, reason });
-        } else if let Some(leader) = self.election.leader().cloned() {
-            self.send_unserved(&leader, Unserved { digest, holder, runs, reason });
-        }
-        self.hurry(now);
-    }
-
-    pub(super) fn send_unserved(&mut self, to: &NodeRef, unserved: Unserved) {
-        for runs in unserved.runs.chunks(RUNS_MAX) {
-            let part = Unserved { runs: runs.to_vec(), ..unserved.clone() };
-            self.send_small(to, Message::Unserved(part));
-        }
-    }
-
-    /// A holder could not be asked, or refused.
-    pub(super) fn want_failed(&mut self, now: Instant, transfer: TransferId, refused: Option<String>) {
-        // Only the answer was lost: the holder has begun to send.
-        if refused.is_none() && self.transfers.get(&transfer).is_some_and(|incoming| incoming.started) {
-            return;
-        }
-        self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
-        let reason = match refused.as_deref() {
-            None => UnservedReason::Unreachable,
-            Some(super::MISSING) => UnservedReason::Missing,
-            Some(_) => UnservedReason::Refused,
-        };
-        self.transfer_ended(now, transfer, Some(reason));
-    }
-
-    /// The server gave some chunks to another node of the Central Office before.
-    pub(super) fn server_given_before(&mut self, now: Instant, grant: Grant) {
-        for (receiver, runs) in grant.given_before {
-            let mut refused = Vec::new();
-            for incoming in self.transfers.values_mut() {
-                if incoming.holder != Holder::Server || incoming.digest != grant.digest {
-                    continue;
-                }
-                let capacity = incoming.remaining.capacity();
-                for index in indices_of(&runs, capacity) {
-                    if incoming.remaining.remove(index) {
-                        refused.push(index);
-                    }
-                }
-            }
-            refused.sort_unstable();
-            if let Some(package) = self.packages.get_mut(&grant.digest) {
-                for &index in &refused {
-                    package.in_flight.remove(index);
-                }
-            }
-            if !refused.is_empty() {
-                let runs = runs_of(refused);
-                let reason = UnservedReason::AlreadyGiven(receiver);
-                self.unserved(now, ContentClass::Foreground, grant.digest, &Holder::Server, runs, reason);
-            }
-        }
-        let done: Vec<TransferId> = self
-            .transfers
-            .iter()
-            .filter(|(_, incoming)| incoming.remaining.is_empty() && !incoming.started)
-            .map(|(&transfer, _)| transfer)
-            .collect();
-        self.pace_due |= !done.is_empty();
-        for transfer in done {
-            self.transfers.remove(&transfer);
-            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
-        }
-    }
-
-    pub(super) fn end_silent_transfers(&mut self, now: Instant) {
-        let silent: Vec<TransferId> = self
-            .transfers
-            .iter()
-            .filter(|(_, incoming)| !incoming.pace.paused)
-            .filter(|(_, incoming)| incoming.last_progress + self.patience(incoming) <= now)
-            .map(|(&transfer, _)| transfer)
-            .collect();
-        for transfer in silent {
-            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
-            self.transfer_ended(now, transfer, Some(UnservedReason::Unreachable));
-        }
-    }
-
-    /// How long a transfer may bring nothing.
-    fn patience(&self, incoming: &Incoming) -> Duration {
-        match (incoming.class, incoming.started) {
-            (ContentClass::Foreground, _) => SILENCE_IN_OFFICE,
-            (ContentClass::Background, false) => SILENCE_BEFORE_START,
-            (ContentClass::Background, true) => {
-                let package = self.packages.get(&incoming.digest);
-                let largest = package.and_then(|package| incoming.remaining.iter().map(|i| package.bytes_of(i)).max());
-                let rate = incoming.pace.slowest(SLOWEST_BITS_PER_SECOND);
-                let for_chunk = Duration::from_secs(largest.unwrap_or(0) * 8 / rate);
-                let failures = package.map_or(0, |package| package.upstream.failures());
-                let patience = (SILENCE_OVER_LINK_MIN + for_chunk).saturating_mul(1 << failures.min(FAILURES_MAX));
-                patience.min(SILENCE_OVER_LINK_MAX)
-            }
-        }
     }
 
     /// Cancels what is on its way for a package, without complaint to anybody.

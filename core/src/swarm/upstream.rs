@@ -250,16 +250,6 @@ impl Upstream {
         self.asked.iter().filter(move |(_, asked)| on_the_way(asked)).map(|(&index, _)| index)
     }
 
-    /// The next moment at which something may be asked again.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let oldest = self.asked.values().filter_map(|asked| match asked {
-            Asked::Request(since) => Some(*since + ANSWER_TIMEOUT),
-            Asked::Promised(since) => Some(*since + PROMISE_TIMEOUT),
-            Asked::Granted(_) | Asked::Wanted => None,
-        });
-        oldest.chain(self.quiet_until).min()
-    }
-
     fn open_again(&mut self, runs: &[ChunkRun], which: impl Fn(&Asked) -> bool) {
         for run in runs {
             let stale: Vec<ChunkIndex> =

@@ -14,7 +14,7 @@ use crate::peer::{NodeRef, Peer};
 use crate::plan::PlannedPackage;
 use crate::swarm::assigner::{Job, assign};
 use crate::swarm::avoidance::{AVOID_CORRUPT, AVOID_UNREACHABLE};
-use crate::swarm::office_view::UNANSWERED_LIFETIME;
+use crate::swarm::member_package::UNANSWERED_LIFETIME;
 
 /// The server is left alone for so long about chunks that it gave to another node of the office before.
 const ASK_SERVER_AGAIN: Duration = Duration::from_millis(500);

@@ -1,7 +1,9 @@
 //! Whose word counts for what the office has.
 
 use super::*;
+use crate::chunk_set::ChunkRun;
 use crate::swarm::avoidance::AVOID_UNREACHABLE;
+use crate::swarm::member_package::IDLE_AFTER;
 
 const CHUNKS: u32 = 4;
 const ALL: [ChunkRun; 1] = [ChunkRun { first: 0, count: CHUNKS }];

@@ -1,0 +1,102 @@
+//! How a package is begun: whom its manifest is asked of, and what follows when manifest and place on disk are there or
+//! could not be made.
+
+use std::time::{Duration, Instant};
+
+use super::Client;
+use super::event::{Output, PreparedPackage};
+use super::package::Phase;
+use crate::digest::Digest;
+use crate::peer::Peer;
+
+/// Pause after a failure that will not go away by itself (disk full, foreign directory).
+pub(super) const FINAL_RETRY: Duration = Duration::from_secs(30);
+
+impl Client {
+    pub(super) fn retry_packages(&mut self, now: Instant) {
+        let due: Vec<Digest> = self
+            .packages
+            .iter()
+            .filter(|(_, package)| !package.superseded)
+            .filter(|(_, package)| match package.phase {
+                Phase::Planned(at) => at.is_none_or(|at| at <= now),
+                Phase::PublishFailed(at) => at <= now,
+                _ => false,
+            })
+            .map(|(&digest, _)| digest)
+            .collect();
+        for digest in due {
+            match self.packages.get(&digest).map(|package| package.phase) {
+                Some(Phase::PublishFailed(_)) => self.publish_if_whole(digest),
+                _ => self.prepare(now, digest),
+            }
+        }
+    }
+
+    /// Asks for the manifest, if somebody is known who has it and this node is to hold the package.
+    pub(super) fn prepare(&mut self, now: Instant, digest: Digest) {
+        let leading = self.election.is_leading();
+        let from = if self.config.central {
+            Some(Peer::Server)
+        } else if leading {
+            self.parent_node(now).map(Peer::Node)
+        } else {
+            self.election.leader().cloned().map(Peer::Node)
+        };
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and
+        // whoever gave the role away for want of space finds out whether it has the space now.
+        if !package.planned.target && !leading && !package.on_disk && package.state.error.is_none() {
+            return;
+        }
+        let Some(from) = from else { return };
+        package.phase = Phase::Preparing;
+        self.outputs.push_back(Output::Prepare { planned: package.planned.clone(), from });
+    }
+
+    pub(super) fn prepared(&mut self, now: Instant, prepared: PreparedPackage) {
+        let digest = prepared.digest;
+        let Some(package) = self.packages.get_mut(&digest) else {
+            self.outputs.push_back(Output::Delete { digest });
+            return;
+        };
+        package.take_prepared(now, prepared);
+        self.pace_due = true;
+        let distribution = package.planned.key.distribution.clone();
+        let replaced: Vec<Digest> = self
+            .packages
+            .iter()
+            .filter(|(_, other)| other.superseded && other.planned.key.distribution == distribution)
+            .map(|(&digest, _)| digest)
+            .collect();
+        for old in replaced {
+            self.drop_replaced(old);
+        }
+        self.show_own_package(now, digest);
+        self.prune_at = now;
+        self.publish_if_whole(digest);
+        self.hurry(now);
+    }
+
+    pub(super) fn prepare_failed(
+        &mut self,
+        now: Instant,
+        digest: Digest,
+        reason: String,
+        message: String,
+        is_final: bool,
+    ) {
+        let Some(package) = self.packages.get_mut(&digest) else { return };
+        let growing = package.prepare_failed();
+        let pause = if is_final { FINAL_RETRY } else { growing };
+        package.phase = Phase::Planned(Some(now + pause));
+        if is_final {
+            package.state.error = Some((reason, message.clone()));
+            package.touch();
+        }
+        self.wake_at(now + pause);
+        if !is_final && !self.config.central && self.election.is_leading() {
+            self.manifest_did_not_come(now, digest, message);
+        }
+    }
+}
