@@ -178,11 +178,6 @@ impl Background {
         bytes.max(WINDOW_BYTES_MIN)
     }
 
-    /// Bytes to send at once: half a millisecond's worth, one to ten datagrams.
-    pub fn send_quantum(&self) -> u64 {
-        (self.rate * 0.0005).clamp(self.datagram_bytes, 10.0 * self.datagram_bytes) as u64
-    }
-
     /// The queue seen in the last round.
     pub fn queue_delay(&self) -> Duration {
         self.queue_delay

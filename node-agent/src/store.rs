@@ -27,6 +27,7 @@ mod pages;
 mod prepare;
 mod publish;
 mod read;
+mod recent;
 mod recover;
 mod remove;
 mod segments;

@@ -67,7 +67,7 @@ pub(super) async fn send_chunks(
     let _listening = AbortOnDropHandle::new(tokio::spawn(listen(control, heard)));
     let mut pace = Pace::new(&sending.runs, sending.pace, signals);
     let mut damaged = Vec::new();
-    let mut reading: Option<JoinHandle<Batch>> = None;
+    let mut reading: Option<Reading> = None;
     loop {
         if reading.is_none() {
             if !pace.listen().await {
@@ -75,8 +75,14 @@ pub(super) async fn send_chunks(
             }
             reading = read_next(store, sending.digest, &mut pace.queue);
         }
-        let Some(batch) = reading.take() else { break };
-        let Ok(batch) = batch.await else { break };
+        let batch = match reading.take() {
+            Some(Reading::Done(batch)) => batch,
+            Some(Reading::Waits(batch)) => match batch.await {
+                Ok(batch) => batch,
+                Err(_) => break,
+            },
+            None => break,
+        };
         batch.unread.into_iter().rev().for_each(|index| pace.queue.push_front(index));
         // The next batch is read while this one is sent.
         reading = read_next(store, sending.digest, &mut pace.queue);
@@ -105,31 +111,51 @@ pub(super) async fn send_chunks(
     Ok(damaged)
 }
 
-/// Chunks read in one go on a thread that may wait: handing over each small chunk costs more than reading it.
+/// Chunks read in one go.
 struct Batch {
     read: Vec<(ChunkIndex, Result<Bytes, ReadError>)>,
     unread: Vec<ChunkIndex>,
 }
 
+enum Reading {
+    /// All of it was in memory.
+    Done(Batch),
+    /// On a thread that may wait: handing over each small chunk costs more than reading it.
+    Waits(JoinHandle<Batch>),
+}
+
 /// Begins to read what is first in the queue. `None` when nothing is wanted.
-fn read_next(store: &Arc<NodeStore>, digest: Digest, queue: &mut VecDeque<ChunkIndex>) -> Option<JoinHandle<Batch>> {
-    let wanted: Vec<ChunkIndex> = queue.drain(..queue.len().min(BATCH_CHUNKS_MAX)).collect();
+fn read_next(store: &Arc<NodeStore>, digest: Digest, queue: &mut VecDeque<ChunkIndex>) -> Option<Reading> {
+    let mut wanted: VecDeque<ChunkIndex> = queue.drain(..queue.len().min(BATCH_CHUNKS_MAX)).collect();
     if wanted.is_empty() {
         return None;
     }
+    let recent = read_while(&mut wanted, |index| store.recent_chunk(digest, index).map(Ok));
+    if !recent.is_empty() {
+        return Some(Reading::Done(Batch { read: recent, unread: wanted.into() }));
+    }
     let store = store.clone();
-    Some(tokio::task::spawn_blocking(move || {
-        let (mut read, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
-        let mut wanted = wanted.into_iter();
-        while bytes < BATCH_BYTES
-            && let Some(index) = wanted.next()
-        {
-            let chunk = store.read_chunk(digest, index);
-            bytes += chunk.as_ref().map_or(0, Bytes::len);
-            read.push((index, chunk));
-        }
-        Batch { read, unread: wanted.collect() }
-    }))
+    Some(Reading::Waits(tokio::task::spawn_blocking(move || {
+        let read = read_while(&mut wanted, |index| Some(store.read_chunk(digest, index)));
+        Batch { read, unread: wanted.into() }
+    })))
+}
+
+/// Takes chunks from the queue until a batch is full or `read` gives none.
+fn read_while(
+    wanted: &mut VecDeque<ChunkIndex>,
+    read: impl Fn(ChunkIndex) -> Option<Result<Bytes, ReadError>>,
+) -> Vec<(ChunkIndex, Result<Bytes, ReadError>)> {
+    let (mut chunks, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+    while bytes < BATCH_BYTES
+        && let Some(&index) = wanted.front()
+        && let Some(chunk) = read(index)
+    {
+        wanted.pop_front();
+        bytes += chunk.as_ref().map_or(0, Bytes::len);
+        chunks.push((index, chunk));
+    }
+    chunks
 }
 
 /// Reads what the receiver says until it has nothing more to say. A task of its own, because giving up a read half-way

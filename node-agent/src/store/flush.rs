@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use peerdist_core::chunk_set::{ChunkIndex, ChunkRun, runs_of};
 use peerdist_core::digest::Digest;
@@ -26,6 +27,7 @@ impl NodeStore {
     /// [`FlushError`]; it names the chunks that must be fetched again. When only the journal failed none is lost, and
     /// the next flush tries again.
     pub fn flush(&self) -> Result<Vec<(Digest, Vec<ChunkRun>)>, FlushError> {
+        lock(&self.recent).expire(Instant::now());
         let _flushing = lock(&self.flushing);
         let mut batches = self.take_batches();
         if batches.is_empty() {

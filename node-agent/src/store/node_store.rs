@@ -22,6 +22,7 @@ use super::journal::{Journal, RecordedStage};
 use super::open_files::OpenFiles;
 use super::package::{Package, Stage, Unflushed, lock};
 use super::pages::{Pages, check_page};
+use super::recent::Recent;
 
 /// What a store may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +65,7 @@ pub struct NodeStore {
     pub(super) journal: Journal,
     pub(super) pages: Pages,
     pub(super) files: OpenFiles,
+    pub(super) recent: Mutex<Recent>,
     pub(super) packages: Mutex<BTreeMap<Digest, Arc<Package>>>,
     /// Held while places under `packages/` change. Taken after a package's lifecycle, before `flushing`.
     pub(super) places: Mutex<()>,
@@ -101,6 +103,7 @@ impl NodeStore {
             journal: Journal::open(&root.join("journal/journal.redb"))?,
             pages: Pages::new(root.join("journal/manifests"))?,
             files: OpenFiles::new(),
+            recent: Mutex::new(Recent::default()),
             packages: Mutex::new(BTreeMap::new()),
             places: Mutex::new(()),
             flushing: Mutex::new(()),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use peerdist_core::chunk_set::{ChunkIndex, ChunkSet};
 use peerdist_core::digest::Digest;
@@ -14,10 +13,6 @@ use super::open_files::OpenFile;
 
 /// Files that a flush syncs one by one; with more, the whole file system is synced at once.
 pub(super) const FILES_SYNCED_SINGLY_MAX: usize = 16;
-
-/// How long a chunk that was verified and written counts as what is on the disk: while it is forwarded, mostly from
-/// memory.
-const PROVEN_FOR: Duration = Duration::from_secs(60);
 
 /// How far a package is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +55,6 @@ pub(super) struct PackageState {
     pub(super) held: ChunkSet,
     /// Written or verified in this run.
     pub(super) available: ChunkSet,
-    /// Of those, what this run verified a moment ago on its way into a tree that nobody else can change.
-    proven: ChunkSet,
-    /// Until when that counts.
-    proven_until: Option<Instant>,
     pub(super) unflushed: Unflushed,
     /// Top directory of the tree, opened once.
     pub(super) tree: Option<Arc<OwnedFd>>,
@@ -127,8 +118,6 @@ impl Package {
             superseded_at_seconds: record.superseded_at_seconds,
             sparse: record.sparse,
             available: held.clone(),
-            proven: ChunkSet::new(held.capacity()),
-            proven_until: None,
             held,
             unflushed: Unflushed::default(),
             tree: None,
@@ -151,27 +140,6 @@ impl Package {
 }
 
 impl PackageState {
-    /// Notes a chunk that was verified and written. Disks forget, so no proof lasts longer than [`PROVEN_FOR`].
-    pub(super) fn prove(&mut self, now: Instant, index: ChunkIndex) {
-        if self.proven_until.is_none_or(|until| until <= now) {
-            self.proven = ChunkSet::new(self.available.capacity());
-            self.proven_until = Some(now + PROVEN_FOR);
-        }
-        self.proven.insert(index);
-    }
-
-    /// Whether the chunk may be served without another look: its tree is still private to this process, which verified
-    /// the chunk a moment ago, when it wrote it.
-    pub(super) fn is_proven(&self, now: Instant, index: ChunkIndex) -> bool {
-        let lasts = self.proven_until.is_some_and(|until| now < until);
-        lasts && self.stage == Stage::Staged && self.proven.contains(index)
-    }
-
-    /// Everybody on the node can reach the tree now: what is in it has to be looked at from here on.
-    pub(super) fn forget_proofs(&mut self) {
-        self.proven_until = None;
-    }
-
     /// What the journal should say about it.
     pub(super) fn record(&self, stage: RecordedStage) -> Record {
         Record { stage, superseded_at_seconds: self.superseded_at_seconds, sparse: self.sparse }

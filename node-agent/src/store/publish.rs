@@ -163,7 +163,8 @@ impl NodeStore {
             renamed => renamed.map_err(io)?,
         }
         state.stage = Stage::Published { inode };
-        state.forget_proofs();
+        drop(state);
+        lock(&self.recent).forget(package.digest());
         Ok(())
     }
 

@@ -1,10 +1,8 @@
-//! Reads chunks. Those of a published tree are verified each time: its files can change under us, and nothing wrong may
-//! be passed on. A tree in staging is private, so what was verified within the last minute, when it was written there,
-//! is not hashed again.
+//! Reads chunks. What comes from disk is verified each time: files can change under us, disks forget, and nothing wrong
+//! may be passed on. What was verified and written a moment ago is still in memory.
 
 use std::fs::File;
 use std::io;
-use std::time::Instant;
 
 use bytes::Bytes;
 use peerdist_core::chunk_set::ChunkIndex;
@@ -33,19 +31,16 @@ impl NodeStore {
     /// # Errors
     /// [`ReadError::Missing`] when it is not here, [`ReadError::Corrupt`] when its file changed.
     pub fn read_chunk(&self, digest: Digest, index: ChunkIndex) -> Result<Bytes, ReadError> {
+        if let Some(bytes) = self.recent_chunk(digest, index) {
+            return Ok(bytes);
+        }
         let missing = || ReadError::Missing { digest, index };
         let package = self.package(digest).map_err(|_| missing())?;
-        let is_proven = {
-            let state = package.state();
-            state.available.contains(index).then(|| state.is_proven(Instant::now(), index)).ok_or_else(missing)?
-        };
+        if !package.state().available.contains(index) {
+            return Err(missing());
+        }
         let table = self.pages.table(&package.root)?;
-        let read = if is_proven {
-            self.read_place(&package, &table, index).map(|(bytes, _)| bytes)
-        } else {
-            self.read_verified(&package, &table, index)
-        };
-        match read {
+        match self.read_verified(&package, &table, index) {
             Ok(bytes) => Ok(bytes),
             Err(ReadFault::Store(error)) => Err(error.into()),
             Err(ReadFault::Damaged) => {
@@ -55,23 +50,17 @@ impl NodeStore {
         }
     }
 
+    /// The chunk if it is in memory, verified when it was written a moment ago: never waits for a disk.
+    pub fn recent_chunk(&self, digest: Digest, index: ChunkIndex) -> Option<Bytes> {
+        lock(&self.recent).find((digest, index))
+    }
+
     pub(super) fn read_verified(
         &self,
         package: &Package,
         table: &ChunkTable,
         index: ChunkIndex,
     ) -> Result<Bytes, ReadFault> {
-        let (bytes, digest) = self.read_place(package, table, index)?;
-        if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(ReadFault::Damaged) }
-    }
-
-    /// What lies where the chunk belongs, and the digest that it must have.
-    fn read_place(
-        &self,
-        package: &Package,
-        table: &ChunkTable,
-        index: ChunkIndex,
-    ) -> Result<(Bytes, Digest), ReadFault> {
         let place = table.offset(index).zip(table.length(index)).zip(table.digest(index));
         let Some(((first, length), digest)) = place else { return Err(ReadFault::Damaged) };
         let segments = segments_of(&self.pages, &package.root, first, length).map_err(ReadFault::Store)?;
@@ -79,7 +68,7 @@ impl NodeStore {
         for segment in &segments {
             self.read_segment(package, segment, &mut content)?;
         }
-        Ok((content.into(), digest))
+        if Digest::of(&content) == digest { Ok(content.into()) } else { Err(ReadFault::Damaged) }
     }
 
     /// Appends the bytes of a segment to what was read already.

@@ -49,6 +49,7 @@ impl NodeStore {
         let _places = lock(&self.places);
         let inode = self.mark_removing(package)?;
         self.files.forget(package.digest());
+        lock(&self.recent).forget(package.digest());
         let at_place = inode.is_some() && self.inode_at_place(package.root.package()) == inode;
         if std::mem::take(&mut package.state().current) || at_place {
             self.remove_current(package)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use peerdist_core::chunk_set::ChunkIndex;
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::ChunkTable;
@@ -12,7 +13,7 @@ use peerdist_core::manifest::ChunkTable;
 use super::error::{ChunkFault, StoreError, io_error};
 use super::node_store::NodeStore;
 use super::open_files::OpenFile;
-use super::package::{Package, Stage, Unflushed};
+use super::package::{Package, Stage, Unflushed, lock};
 use super::segments::{Segment, segments_of};
 
 /// Written bytes after which a flush is due: what a crash may cost.
@@ -32,13 +33,17 @@ impl NodeStore {
     ///
     /// # Errors
     /// [`StoreError::ChunkRefused`] for other bytes than the manifest's, [`StoreError::NotPrepared`] without a tree.
-    pub fn write_chunk(&self, digest: Digest, index: ChunkIndex, bytes: &[u8]) -> Result<ChunkOutcome, StoreError> {
+    pub fn write_chunk(&self, digest: Digest, index: ChunkIndex, bytes: &Bytes) -> Result<ChunkOutcome, StoreError> {
         let package = self.package(digest)?;
         let table = self.pages.table(&package.root)?;
         if let Some(fault) = fault_of(&table, index, bytes) {
             return Err(StoreError::ChunkRefused { digest, index, fault });
         }
-        self.store_verified(&package, &table, index, bytes)
+        let outcome = self.store_verified(&package, &table, index, bytes)?;
+        if matches!(package.state().stage, Stage::Staged) {
+            lock(&self.recent).keep(Instant::now(), (digest, index), bytes.clone());
+        }
+        Ok(outcome)
     }
 
     /// Writes bytes that were verified to be this chunk.
@@ -109,7 +114,6 @@ impl NodeStore {
         }
         state.unflushed.add_files(touched);
         let new = state.available.insert(index);
-        state.prove(Instant::now(), index);
         if new {
             state.unflushed.chunks.push(index);
             state.unflushed.bytes += u64::from(length);

@@ -112,7 +112,6 @@ impl Controller for BackgroundController {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.machine.window();
         metrics.pacing_rate = Some(self.machine.send_rate());
-        metrics.send_quantum = Some(self.machine.send_quantum());
         metrics
     }
 

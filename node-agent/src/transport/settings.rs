@@ -61,8 +61,7 @@ const OFFLOAD_SEGMENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not z
 const LAN_WINDOW_INITIAL_BYTES: u64 = 128 << 10;
 
 /// Packets between two acknowledgements on background connections, and the longest wait for one: late
-/// acknowledgements would look like a queue. Foreground content keeps QUIC's own rule: with this one noq panicked on
-/// connections that lose packets.
+/// acknowledgements would look like a queue. Foreground content, which is sent in batches, keeps QUIC's own rule.
 const BACKGROUND_ACK_PACKETS: u32 = 9;
 const BACKGROUND_ACK_DELAY: Duration = Duration::from_millis(1);
 
@@ -249,6 +248,9 @@ impl Traffic {
                     .ack_eliciting_threshold(VarInt::from_u32(BACKGROUND_ACK_PACKETS))
                     .max_ack_delay(Some(BACKGROUND_ACK_DELAY));
                 config.ack_frequency_config(Some(acknowledgements));
+                // A datagram at a time: the request for acknowledgements is written without a look at the room left,
+                // and noq panics when it meets a later, shorter datagram of a batch. Bursts are unwanted here anyway.
+                config.enable_segmentation_offload(false);
             }
             Self::ForegroundContent => {
                 let mut cubic = CubicConfig::default();

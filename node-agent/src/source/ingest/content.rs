@@ -1,5 +1,6 @@
 //! The pass over the content: the caller reads (and writes) files in manifest order, a second thread cuts, hashes and
-//! describes them. Each byte is read once; between the two are a few buffers, whatever the size of the package.
+//! describes them, a third brings large copies to the disk meanwhile. Each byte is read once; between the first two are
+//! a few buffers, whatever the size of the package.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,6 +27,8 @@ const BATCH_ROOM_BYTES: usize = 64 << 10;
 const BATCH_ENTRIES_MAX: usize = 1024;
 /// Buffers on their way, besides the one that is filled and the one that is hashed.
 const BATCHES_QUEUED_MAX: usize = 2;
+/// Copied bytes after which they begin their way to the disk: otherwise all of it would be waited for at the end.
+const WRITEBACK_BYTES: u64 = 32 << 20;
 
 /// Entries and bytes, both in manifest order.
 struct Batch {
@@ -52,6 +55,7 @@ pub(super) fn describe(
 ) -> Result<ManifestBuilder, SourceError> {
     let (full_sender, full) = sync_channel(BATCHES_QUEUED_MAX);
     let (empty_sender, empty) = sync_channel(BATCHES_QUEUED_MAX + 2);
+    let (writeback, copies) = sync_channel::<File>(1);
     thread::scope(|scope| {
         let describer = Describer {
             builder: ManifestBuilder::default(),
@@ -61,15 +65,20 @@ pub(super) fn describe(
             progress,
         };
         let describing = scope.spawn(move || describer.run(&full, &empty_sender));
-        let mut feeder = Feeder { full: full_sender, empty, batch: Batch::new(), progress };
+        let writing = scope.spawn(move || copies.iter().try_for_each(|copy| copy.sync_data()));
+        let mut feeder = Feeder { full: full_sender, empty, batch: Batch::new(), progress, writeback, copied_bytes: 0 };
         let fed = feed(&mut feeder).and_then(|()| feeder.send());
         drop(feeder);
         let described = describing
             .join()
             .unwrap_or_else(|_| Err(SourceError::manifest(io::Error::other("the hashing thread panicked"))));
+        let written = writing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes back panicked")));
         // When the describer gives up, the feeder only notices that nobody takes its buffers.
         match (fed, described) {
-            (Ok(()), described) => described,
+            (Ok(()), described) => {
+                written.map_err(SourceError::library(staging.tree()))?;
+                described
+            }
             (Err(SourceError::Cancelled), Err(error)) => Err(error),
             (Err(error), _) => Err(error),
         }
@@ -82,6 +91,8 @@ pub(super) struct Feeder<'a> {
     empty: Receiver<Batch>,
     batch: Batch,
     progress: &'a Progress,
+    writeback: SyncSender<File>,
+    copied_bytes: u64,
 }
 
 impl Feeder<'_> {
@@ -117,6 +128,12 @@ impl Feeder<'_> {
             }
             if let Some(copy) = &mut copy {
                 copy.write(&room[..count], self.progress)?;
+                self.copied_bytes += count as u64;
+                if self.copied_bytes >= WRITEBACK_BYTES {
+                    self.copied_bytes = 0;
+                    // A disk that is busy with the last part takes this one with the next.
+                    let _ = copy.file.try_clone().map(|file| self.writeback.try_send(file));
+                }
             }
             self.batch.filled += count;
         }
