@@ -9,7 +9,6 @@ mod labels;
 
 use std::sync::Arc;
 
-use peerdist_core::ports::TransferClass;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
@@ -26,7 +25,6 @@ const QUEUE_DELAY_BUCKETS_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02
 pub struct Metrics {
     registry: Registry,
     class_counters: Arc<ClassCounters>,
-    transfer_errors: IntCounterVec,
     content_bytes: IntCounterVec,
     content_payload_received: IntCounterVec,
     chunks_rejected: IntCounterVec,
@@ -43,12 +41,6 @@ impl Metrics {
         let registry = Registry::new();
         registry.register(Box::new(class_series::ClassSeries::new(Arc::clone(&class_counters))?))?;
         let metrics = Self {
-            transfer_errors: counters(
-                &registry,
-                "peerdist_transfer_errors_total",
-                "Transfers and messages that failed, by transfer class and reason.",
-                &["class", "reason"],
-            )?,
             content_bytes: counters(
                 &registry,
                 "peerdist_content_bytes_total",
@@ -79,11 +71,6 @@ impl Metrics {
     /// The counters of the packet path, also shown by this struct's series.
     pub fn class_counters(&self) -> &Arc<ClassCounters> {
         &self.class_counters
-    }
-
-    /// Errors of a class for a reason.
-    pub fn transfer_errors(&self, class: TransferClass, reason: TransferErrorReason) -> IntCounter {
-        self.transfer_errors.with_label_values(&[class.as_str(), reason.as_str()])
     }
 
     /// Verified package bytes from a source.
@@ -120,11 +107,6 @@ impl Metrics {
     }
 
     fn initialise_labels(&self) {
-        for class in TransferClass::ALL {
-            for reason in TransferErrorReason::ALL {
-                self.transfer_errors(class, reason);
-            }
-        }
         ContentSource::ALL.iter().for_each(|&source| drop(self.content_bytes(source)));
         ContentLink::ALL.iter().for_each(|&link| drop(self.content_payload_received(link)));
         ChunkRejection::ALL.iter().for_each(|&reason| drop(self.chunks_rejected(reason)));
@@ -157,6 +139,8 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C)
 
 #[cfg(test)]
 mod tests {
+    use peerdist_core::ports::TransferClass;
+
     use super::*;
 
     #[test]
@@ -185,9 +169,12 @@ mod tests {
         let metrics = Metrics::new(Arc::default()).unwrap();
         metrics.class_counters().add_bytes(TransferClass::BackgroundContent, Direction::Received, 1200);
         metrics.class_counters().add_message(TransferClass::BackgroundContent, Direction::Received);
+        metrics.class_counters().add_error(TransferClass::Broadcast, TransferErrorReason::Malformed);
         let text = metrics.render().unwrap();
         let labels = "{class=\"background_content\",direction=\"received\"}";
         assert!(text.contains(&format!("peerdist_transfer_bytes_total{labels} 1200")), "{text}");
         assert!(text.contains(&format!("peerdist_transfer_messages_total{labels} 1")), "{text}");
+        let labels = "{class=\"broadcast\",reason=\"malformed\"}";
+        assert!(text.contains(&format!("peerdist_transfer_errors_total{labels} 1")), "{text}");
     }
 }

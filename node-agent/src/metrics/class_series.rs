@@ -1,4 +1,4 @@
-//! The two series by class and direction, read from [`ClassCounters`] at the moment of a scrape.
+//! The series by transfer class, read from [`ClassCounters`] at the moment of a scrape.
 
 use std::sync::Arc;
 
@@ -9,25 +9,37 @@ use prometheus::{
     proto::{Counter, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use super::{ClassCounters, Direction};
+use super::{ClassCounters, Direction, TransferErrorReason};
 
-const LABELS: [&str; 2] = ["class", "direction"];
+const BY_DIRECTION: [&str; 2] = ["class", "direction"];
+const BY_REASON: [&str; 2] = ["class", "reason"];
 
 /// A collector without state of its own: no second bookkeeping next to the packet path.
 pub(super) struct ClassSeries {
     counters: Arc<ClassCounters>,
     bytes: Desc,
     messages: Desc,
+    errors: Desc,
 }
 
 impl ClassSeries {
     pub(super) fn new(counters: Arc<ClassCounters>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             counters,
-            bytes: describe("peerdist_transfer_bytes_total", "UDP payload bytes, by transfer class and direction.")?,
+            bytes: describe(
+                "peerdist_transfer_bytes_total",
+                "UDP payload bytes, by transfer class and direction.",
+                BY_DIRECTION,
+            )?,
             messages: describe(
                 "peerdist_transfer_messages_total",
                 "Messages, broadcasts, chunks and control signals, by transfer class and direction.",
+                BY_DIRECTION,
+            )?,
+            errors: describe(
+                "peerdist_transfer_errors_total",
+                "Transfers and messages that failed, by transfer class and reason.",
+                BY_REASON,
             )?,
         })
     }
@@ -35,40 +47,47 @@ impl ClassSeries {
 
 impl Collector for ClassSeries {
     fn desc(&self) -> Vec<&Desc> {
-        vec![&self.bytes, &self.messages]
+        vec![&self.bytes, &self.messages, &self.errors]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let counters = &self.counters;
+        let directions = Direction::ALL.map(|direction| (direction, direction.as_str()));
+        let reasons = TransferErrorReason::ALL.map(|reason| (reason, reason.as_str()));
         vec![
-            family(&self.bytes, |class, direction| self.counters.bytes(class, direction)),
-            family(&self.messages, |class, direction| self.counters.messages(class, direction)),
+            family(&self.bytes, BY_DIRECTION, &directions, |class, direction| counters.bytes(class, direction)),
+            family(&self.messages, BY_DIRECTION, &directions, |class, direction| counters.messages(class, direction)),
+            family(&self.errors, BY_REASON, &reasons, |class, reason| counters.errors(class, reason)),
         ]
     }
 }
 
-fn describe(name: &str, help: &str) -> Result<Desc, prometheus::Error> {
-    Opts::new(name, help).variable_labels(LABELS.map(str::to_owned).to_vec()).describe()
+fn describe(name: &str, help: &str, labels: [&str; 2]) -> Result<Desc, prometheus::Error> {
+    Opts::new(name, help).variable_labels(labels.map(str::to_owned).to_vec()).describe()
 }
 
-fn family(desc: &Desc, value: impl Fn(TransferClass, Direction) -> u64) -> MetricFamily {
+/// A series for each class and each value of the second label.
+fn family<Label: Copy>(
+    desc: &Desc,
+    names: [&str; 2],
+    labels: &[(Label, &str)],
+    value: impl Fn(TransferClass, Label) -> u64,
+) -> MetricFamily {
+    let of_class = |class: TransferClass| labels.iter().map(move |&(label, text)| (class, label, text));
+    let series = TransferClass::ALL.iter().copied().flat_map(of_class);
+    let metrics = series.map(|(class, label, text)| metric(names, [class.as_str(), text], value(class, label)));
     let mut family = MetricFamily::default();
     family.set_name(desc.fq_name.clone());
     family.set_help(desc.help.clone());
     family.set_field_type(MetricType::COUNTER);
-    family.set_metric(
-        TransferClass::ALL
-            .iter()
-            .flat_map(|&class| Direction::ALL.map(|direction| (class, direction)))
-            .map(|(class, direction)| metric([class.as_str(), direction.as_str()], value(class, direction)))
-            .collect(),
-    );
+    family.set_metric(metrics.collect());
     family
 }
 
-fn metric(values: [&str; 2], value: u64) -> Metric {
-    let labels = LABELS.iter().zip(values).map(|(name, value)| {
+fn metric(names: [&str; 2], values: [&str; 2], value: u64) -> Metric {
+    let labels = names.into_iter().zip(values).map(|(name, value)| {
         let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
+        pair.set_name(name.to_owned());
         pair.set_value(value.to_owned());
         pair
     });

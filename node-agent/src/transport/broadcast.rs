@@ -15,7 +15,7 @@ use peerdist_core::wire::{BROADCAST_DATAGRAM_BYTES, proto};
 use rand::RngCore;
 use tokio::net::UdpSocket;
 
-use crate::metrics::{ClassCounters, Direction};
+use crate::metrics::{ClassCounters, Direction, TransferErrorReason};
 
 use super::socket::{self, BindError};
 
@@ -142,6 +142,7 @@ impl Broadcaster {
                 return None;
             }
             Err(error) => {
+                self.counters.add_error(TransferClass::Broadcast, TransferErrorReason::Malformed);
                 tracing::debug!(%from, %error, "broadcast dropped");
                 return None;
             }

@@ -4,6 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use noq::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use prost::Message;
 
+use crate::metrics::TransferErrorReason;
+
 /// Length of a message, big endian.
 pub(super) const PREFIX_BYTES: usize = 4;
 
@@ -20,6 +22,16 @@ pub(super) enum FrameError {
     Read(#[from] ReadError),
     #[error("stream cannot be written: {0}")]
     Write(#[from] WriteError),
+}
+
+impl FrameError {
+    pub(super) fn reason(&self) -> TransferErrorReason {
+        match self {
+            Self::TooLarge { .. } => TransferErrorReason::OverLimit,
+            Self::Decode(_) => TransferErrorReason::Malformed,
+            Self::Truncated | Self::Read(_) | Self::Write(_) => TransferErrorReason::Interrupted,
+        }
+    }
 }
 
 /// Encodes a message with its prefix.

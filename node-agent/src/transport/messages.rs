@@ -13,7 +13,7 @@ use peerdist_core::wire::{LARGE_MESSAGE_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, prot
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::metrics::{ClassCounters, Direction};
+use crate::metrics::{ClassCounters, Direction, TransferErrorReason};
 
 use super::acceptor::{Accepted, Serve};
 use super::certificate::PeerIdentity;
@@ -113,6 +113,18 @@ pub enum RequestError {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl RequestError {
+    fn reason(&self) -> TransferErrorReason {
+        match self {
+            Self::Unreachable { .. } => TransferErrorReason::Unreachable,
+            Self::TimedOut { .. } => TransferErrorReason::TimedOut,
+            Self::Refused { reason, .. } if reason == "certificate" => TransferErrorReason::Unauthorised,
+            Self::Refused { .. } => TransferErrorReason::Refused,
+            Self::Protocol { .. } => TransferErrorReason::Malformed,
+        }
+    }
 }
 
 /// A message that arrived.
@@ -229,6 +241,11 @@ impl Requester {
         role: Role,
         envelope: &proto::Envelope,
     ) -> Result<proto::Reply, RequestError> {
+        let replied = self.ask(to, role, envelope).await;
+        replied.inspect_err(|error| self.counters.add_error(self.class.transfer_class(self.vesc), error.reason()))
+    }
+
+    async fn ask(&self, to: SocketAddr, role: Role, envelope: &proto::Envelope) -> Result<proto::Reply, RequestError> {
         let encoded = framing::encode(envelope, self.class.bytes_max())
             .map_err(|error| RequestError::Protocol { to: to.ip(), problem: error.to_string() })?;
         let ask = async {
@@ -333,8 +350,13 @@ impl MessageService {
     }
 
     /// Reads one message and queues it.
-    async fn take(&self, accepted: &Accepted, send: SendStream, mut receive: RecvStream) -> Result<(), FrameError> {
-        let transfer_class = self.class.transfer_class(matches!(accepted.peer, PeerIdentity::Vesc { .. }));
+    async fn take(
+        &self,
+        accepted: &Accepted,
+        transfer_class: TransferClass,
+        send: SendStream,
+        mut receive: RecvStream,
+    ) -> Result<(), FrameError> {
         let reply =
             ReplyHandle { stream: Some(send), class: self.class, transfer_class, counters: self.counters.clone() };
         let Some(length) = framing::read_length(&mut receive, self.class.bytes_max()).await? else { return Ok(()) };
@@ -363,10 +385,17 @@ impl MessageService {
     }
 
     async fn take_in_time(&self, accepted: &Accepted, send: SendStream, receive: RecvStream) {
-        match timeout(self.class.read_timeout(), self.take(accepted, send, receive)).await {
+        let class = self.class.transfer_class(matches!(accepted.peer, PeerIdentity::Vesc { .. }));
+        match timeout(self.class.read_timeout(), self.take(accepted, class, send, receive)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(from = %accepted.peer, %error, "message dropped"),
-            Err(_) => tracing::debug!(from = %accepted.peer, "message dropped: it took too long"),
+            Ok(Err(error)) => {
+                self.counters.add_error(class, error.reason());
+                tracing::debug!(from = %accepted.peer, %error, "message dropped");
+            }
+            Err(_) => {
+                self.counters.add_error(class, TransferErrorReason::TimedOut);
+                tracing::debug!(from = %accepted.peer, "message dropped: it took too long");
+            }
         }
     }
 

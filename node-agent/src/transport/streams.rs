@@ -17,7 +17,7 @@ use peerdist_core::wire::proto::{Control, TransferStart};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use crate::metrics::{ClassCounters, Direction};
+use crate::metrics::{ClassCounters, Direction, TransferErrorReason};
 
 use super::acceptor::{Accepted, Serve};
 use super::bulk::{
@@ -105,7 +105,11 @@ impl BulkTransport for StreamBulk {
         class: ContentClass,
         start: TransferStart,
     ) -> BoxFuture<'_, Result<BulkSend, BulkError>> {
-        async move { self.open_stream(to, class, &start).await }.boxed()
+        async move {
+            let opened = self.open_stream(to, class, &start).await;
+            opened.inspect_err(|error| count(&self.counters, class.transfer_class(), error))
+        }
+        .boxed()
     }
 
     fn accept(&self) -> BoxFuture<'_, Result<BulkReceive, BulkError>> {
@@ -177,6 +181,24 @@ struct End {
     _uses: Option<Arc<()>>,
 }
 
+impl End {
+    /// A transfer that fails on its way is counted once, by the half that notices first.
+    fn counted<T>(&self, result: Result<T, BulkError>) -> Result<T, BulkError> {
+        result.inspect_err(|error| count(&self.counters, self.class, error))
+    }
+}
+
+fn count(counters: &ClassCounters, class: TransferClass, error: &BulkError) {
+    let reason = match error {
+        BulkError::Unreachable { .. } => TransferErrorReason::Unreachable,
+        BulkError::Refused { .. } => TransferErrorReason::Unauthorised,
+        BulkError::Stopped(_) => TransferErrorReason::Interrupted,
+        BulkError::Protocol { .. } => TransferErrorReason::Malformed,
+        BulkError::Closed => return,
+    };
+    counters.add_error(class, reason);
+}
+
 struct StreamChunkSender {
     end: End,
     stream: SendStream,
@@ -198,7 +220,7 @@ impl ChunkSender for StreamChunkSender {
             // In one go: the connection fills its packets with what it finds, and a short one costs as much as a full
             // one.
             let written = self.stream.write_all_chunks(&mut pieces).await;
-            written.map_err(|error| frame_error(peer, error.into()))?;
+            self.end.counted(written.map_err(|error| frame_error(peer, error.into())))?;
             (0..pieces.len() / 2).for_each(|_| self.end.counters.add_message(self.end.class, Direction::Sent));
             Ok(())
         }
@@ -210,11 +232,11 @@ impl ChunkSender for StreamChunkSender {
             self.done = true;
             // Fails only when the stream is closed already, which the wait below reports.
             let _ = self.stream.finish();
-            match self.stream.stopped().await {
+            self.end.counted(match self.stream.stopped().await {
                 Ok(None) => Ok(()),
                 Ok(Some(_)) => Err(BulkError::Stopped(self.end.peer)),
                 Err(error) => Err(BulkError::Unreachable { to: self.end.peer, reason: error.to_string() }),
-            }
+            })
         }
         .boxed()
     }
@@ -237,24 +259,31 @@ struct StreamChunkReceiver {
 impl ChunkReceiver for StreamChunkReceiver {
     fn next_chunk(&mut self, bytes_max: usize) -> BoxFuture<'_, Result<Option<(u32, Bytes)>, BulkError>> {
         async move {
-            let peer = self.end.peer;
-            let mut header = [0; CHUNK_HEADER_BYTES];
-            match self.stream.read_exact(&mut header).await {
-                Ok(()) => {}
-                Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-                Err(ReadExactError::FinishedEarly(_)) => return Err(frame_error(peer, FrameError::Truncated)),
-                Err(ReadExactError::ReadError(error)) => return Err(frame_error(peer, error.into())),
-            }
-            let (index, length) = chunk_header(header);
-            if length > bytes_max {
-                return Err(too_large(peer, length, bytes_max));
-            }
-            let bytes = framing::read_bytes(&mut self.stream, length).await;
-            let bytes = bytes.map_err(|error| frame_error(peer, error))?;
-            self.end.counters.add_message(self.end.class, Direction::Received);
-            Ok(Some((index, bytes)))
+            let chunk = self.read_chunk(bytes_max).await;
+            let chunk = self.end.counted(chunk)?;
+            chunk.iter().for_each(|_| self.end.counters.add_message(self.end.class, Direction::Received));
+            Ok(chunk)
         }
         .boxed()
+    }
+}
+
+impl StreamChunkReceiver {
+    async fn read_chunk(&mut self, bytes_max: usize) -> Result<Option<(u32, Bytes)>, BulkError> {
+        let peer = self.end.peer;
+        let mut header = [0; CHUNK_HEADER_BYTES];
+        match self.stream.read_exact(&mut header).await {
+            Ok(()) => {}
+            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(ReadExactError::FinishedEarly(_)) => return Err(frame_error(peer, FrameError::Truncated)),
+            Err(ReadExactError::ReadError(error)) => return Err(frame_error(peer, error.into())),
+        }
+        let (index, length) = chunk_header(header);
+        if length > bytes_max {
+            return Err(too_large(peer, length, bytes_max));
+        }
+        let bytes = framing::read_bytes(&mut self.stream, length).await;
+        Ok(Some((index, bytes.map_err(|error| frame_error(peer, error))?)))
     }
 }
 
