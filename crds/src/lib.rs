@@ -2,8 +2,8 @@
 //! directory see it. A field that no code acts upon is not in here yet.
 //!
 //! In reading order: [`office`], [`package_distribution`] with [`status`], and [`vesc_endpoint`] are the kinds; the
-//! first two turn a spec into the core's validated types. [`quantity`] is a size in bytes; [`unknown_fields`] finds
-//! what the schema does not have. The YAML in `crds/` is generated and compared by a test. Reading files or the
+//! first two turn a spec into the core's validated types. [`names`] are those of objects in a cluster, [`quantity`] is a
+//! size in bytes; [`unknown_fields`] finds what the schema does not have. The YAML in `crds/` is generated and compared by a test. Reading files or the
 //! Kubernetes API is no part of this crate.
 //!
 //! Optional fields that a rule speaks about are absent or have a value, never null: `has()` means what it says.
@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "kube's KubeSchema repeats every struct inside a function")]
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat types and priorities")]
 
+pub mod names;
 pub mod office;
 pub mod package_distribution;
 pub mod quantity;

@@ -24,6 +24,9 @@ pub struct PackageDistributionStatus {
     /// Bytes of the package and bytes that crossed links.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<ByteCounts>,
+    /// Why the server cannot bring the package in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<IngestFailure>,
     /// Counts of offices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offices: Option<OfficeCounts>,
@@ -59,6 +62,17 @@ pub struct ByteCounts {
     pub wan: i64,
     /// Received inside offices.
     pub lan: i64,
+}
+
+/// Why the server cannot bring a package in; it may still be trying.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IngestFailure {
+    /// One word.
+    pub reason: String,
+    /// What was found, what was expected, and what to do.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// Counts of offices.

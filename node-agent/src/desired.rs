@@ -1,11 +1,12 @@
 //! Desired state: what people want, as objects, validated. [`DesiredSource`] is where it comes from and how it
-//! changes; [`DirectorySource`] is the one that reads a directory of YAML files. What is done about it is decided in
-//! the core.
+//! changes; [`DirectorySource`] is the one that reads a directory of YAML files, [`ClusterSource`] the one that watches the objects
+//! of a cluster. What is done about it is decided in the core.
 //!
 //! The way of an object: `document` splits files into documents and finds what each is about, `objects` turns the
 //! documents into one validated state, `revision` keeps the last good objects in force when an edit is bad, and
 //! `directory` watches.
 
+mod cluster;
 mod directory;
 mod document;
 mod error;
@@ -24,6 +25,7 @@ use peerdist_core::office::OfficeTree;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use self::cluster::ClusterSource;
 pub use self::directory::DirectorySource;
 pub use self::error::{ErrorScope, ObjectError};
 pub use self::objects::{EMBEDDED_NODES_ANNOTATION, EMBEDDED_NODES_DEFAULT, EMBEDDED_NODES_MAX};

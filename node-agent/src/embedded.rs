@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Console, ExitStatus, OutputFormat, Progress, UpOptions};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, DirectorySource, ObjectError};
-use crate::driver::server::{BoundServer, RetryPolicy, ServerSettings};
+use crate::driver::server::{AddressRule, BoundServer, RetryPolicy, ServerSettings};
 use crate::report::RunReport;
 use nodes::Nodes;
 use progress::Watch;
@@ -111,6 +111,8 @@ impl Run {
             join_token_file: options.state.join("join-token"),
             database: None,
             retry: if options.once { RetryPolicy::Once } else { RetryPolicy::KeepTrying },
+            sources: AddressRule::any(),
+            cluster: None,
         };
         let server = BoundServer::bind(settings).await.map_err(|error| match error.is_port_in_use() {
             true => StartError::PortInUse(error.to_string()),

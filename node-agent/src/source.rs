@@ -3,9 +3,10 @@
 //! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says;
 //! [`entry`] has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a
 //! staging folder and nowhere else; [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what
-//! still fits; [`retry`] says when to try again; [`progress`] counts; [`error`] is what goes wrong, with the field that
+//! still fits; [`AddressRule`] says from where; [`retry`] says when to try again; [`progress`] counts; [`error`] is what goes wrong, with the field that
 //! is at fault.
 
+mod address_rule;
 pub mod archive;
 pub mod digest;
 pub mod disk;
@@ -22,6 +23,7 @@ pub mod tree;
 pub mod uri;
 pub mod walk;
 
+pub use address_rule::{AddressForbidden, AddressRule};
 pub use error::SourceError;
 pub use http::Downloader;
 pub use ingest::{Ingest, IngestRequest, Ingested};

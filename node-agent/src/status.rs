@@ -38,6 +38,8 @@ pub struct PackageStatus {
     pub name: PackageName,
     /// The version.
     pub version: Version,
+    /// Generation of the object that this speaks about.
+    pub generation: u64,
     /// What the server does with it.
     pub state: PackageState,
     /// Digest of the manifest root; known after ingest.
@@ -84,6 +86,8 @@ pub struct NodeStatus {
     pub source: Option<ContentSource>,
     /// Published (in a transit office: held whole).
     pub complete: bool,
+    /// The server has not heard of it for ten minutes.
+    pub unreachable: bool,
     /// The last error, until it is overcome.
     pub error: Option<StatusError>,
     /// Why nothing comes although nothing failed on this node.
@@ -191,6 +195,7 @@ pub(crate) mod tests {
             eta_seconds: if complete { None } else { eta_seconds(mebibytes(100 - held), mebibytes(10)) },
             source: Some(ContentSource::Office),
             complete,
+            unreachable: false,
             error: None,
             waits: None,
             wan_bytes_received: 0,
@@ -212,6 +217,7 @@ pub(crate) mod tests {
                 namespace: Namespace::new("retail").unwrap(),
                 name: PackageName::new("pos-app").unwrap(),
                 version: Version::new("7.4.1").unwrap(),
+                generation: 3,
                 state: PackageState::Transferring,
                 digest: Some(Digest::of(b"root")),
                 bytes: mebibytes(100),

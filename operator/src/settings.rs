@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Toleration;
 use peerdist_crds::Quantity;
 use serde::Deserialize;
@@ -21,9 +22,6 @@ pub struct Settings {
     /// Names of Secrets to pull it with.
     #[serde(default)]
     pub image_pull_secrets: Vec<String>,
-    /// Secret with the join token under the key `token`.
-    #[serde(default = "default_join_token_secret")]
-    pub join_token_secret: String,
     /// The clients of all offices.
     #[serde(default)]
     pub client: ClientSettings,
@@ -50,6 +48,12 @@ pub struct ServerSettings {
     pub pod: PodSettings,
     /// Where it keeps library, identity and metadata.
     pub storage: ServerStorage,
+    /// Networks that sources may be fetched from although the server may not otherwise, such as 10.8.0.0/16.
+    #[serde(default)]
+    pub allowed_sources: Vec<IpNet>,
+    /// Networks that sources may not be fetched from: those of pods, services and nodes.
+    #[serde(default)]
+    pub forbidden_sources: Vec<IpNet>,
 }
 
 /// What a pod gets.
@@ -173,10 +177,6 @@ fn is_whole_mebibytes(quantity: Quantity) -> bool {
 
 fn mebibytes(count: u64) -> Quantity {
     Quantity::new(count * MEMORY_UNIT_BYTES)
-}
-
-fn default_join_token_secret() -> String {
-    "peerdist-join-token".to_owned()
 }
 
 impl Default for ClientSettings {

@@ -86,16 +86,21 @@ impl ControlPlane {
         Ok(path)
     }
 
-    async fn config(&self, token: &str) -> Result<Config> {
+    /// How whoever has this token reaches it.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read back.
+    pub async fn config(&self, token: &str) -> Result<Config> {
         let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig_text(token))?;
         Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
     }
 
-    fn kubeconfig_text(&self, token: &str) -> String {
+    /// The same as a text for programs.
+    pub fn kubeconfig_text(&self, token: &str) -> String {
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:{}', \
              insecure-skip-tls-verify: true}}}}]\nusers: [{{name: a, user: {{token: {token}}}}}]\ncontexts: [{{name: a, context: \
-             {{cluster: a, user: a}}}}]\n",
+             {{cluster: a, user: a, namespace: peerdist}}}}]\n",
             self.port
         )
     }

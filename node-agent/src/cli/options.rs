@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use peerdist_core::names::{NodeName, OfficeName};
 
 /// `peerdist up`: server and clients in one process on loopback addresses.
@@ -32,8 +33,24 @@ pub struct UpOptions {
 #[derive(Debug, Clone, Args)]
 pub struct ServerOptions {
     /// Directory with the YAML files of the objects
-    #[arg(long, value_name = "DIR", env = "PEERDIST_MANIFESTS")]
-    pub manifests: PathBuf,
+    #[arg(long, value_name = "DIR", env = "PEERDIST_MANIFESTS", required_unless_present = "kubernetes")]
+    pub manifests: Option<PathBuf>,
+    /// Take the objects from the Kubernetes cluster that this process runs in, or that KUBECONFIG names
+    #[arg(long, env = "PEERDIST_KUBERNETES", conflicts_with = "manifests")]
+    pub kubernetes: bool,
+    /// Networks that sources may be fetched from although a server in a cluster may not: its own host, its link, and
+    /// the forbidden networks
+    #[arg(long, value_name = "CIDR", env = "PEERDIST_ALLOWED_SOURCES", value_delimiter = ',', requires = "kubernetes")]
+    pub allowed_sources: Vec<IpNet>,
+    /// Networks that sources may not be fetched from, such as those of pods, services and nodes
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "PEERDIST_FORBIDDEN_SOURCES",
+        value_delimiter = ',',
+        requires = "kubernetes"
+    )]
+    pub forbidden_sources: Vec<IpNet>,
     /// Address that the server's ports are bound to
     #[arg(long, value_name = "IP", env = "PEERDIST_ADDRESS")]
     pub address: IpAddr,
@@ -52,8 +69,11 @@ pub struct ServerOptions {
 #[derive(Debug, Clone, Args)]
 pub struct ClientOptions {
     /// Address of the server
-    #[arg(long, value_name = "IP", env = "PEERDIST_SERVER")]
-    pub server: IpAddr,
+    #[arg(long, value_name = "IP", env = "PEERDIST_SERVER", required_unless_present = "server_file")]
+    pub server: Option<IpAddr>,
+    /// File with the address of a server that may move; waited for when it is absent, and followed
+    #[arg(long, value_name = "FILE", env = "PEERDIST_SERVER_FILE", conflicts_with = "server")]
+    pub server_file: Option<PathBuf>,
     /// Address that the client's ports are bound to
     #[arg(long, value_name = "IP", env = "PEERDIST_ADDRESS")]
     pub address: IpAddr,
@@ -69,6 +89,9 @@ pub struct ClientOptions {
     /// File with the join token; waited for when it is absent
     #[arg(long, value_name = "FILE", env = "PEERDIST_JOIN_TOKEN_FILE")]
     pub join_token_file: PathBuf,
+    /// File with the SHA-256 of the server's root certificate: the join token is the service-account token of a pod
+    #[arg(long, value_name = "FILE", env = "PEERDIST_TRUST_FILE")]
+    pub trust_file: Option<PathBuf>,
 }
 
 /// What goes to standard output at the end.

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::desired::document::{self, Document, file_error};
 use crate::desired::error::ObjectError;
 use crate::desired::objects::{self, Reading};
-use crate::desired::revision::revise;
+use crate::desired::revision::{Generations, revise};
 use crate::desired::source_uri::Environment;
 use crate::desired::{DesiredSource, DesiredState, DesiredUpdate};
 
@@ -144,7 +144,7 @@ impl DesiredSource for DirectorySource {
             if same {
                 continue;
             }
-            let update = revise(self.state.as_deref(), reading);
+            let update = revise(self.state.as_deref(), reading, Generations::Counted);
             self.state = update.state.clone().or(self.state.take());
             return update;
         }

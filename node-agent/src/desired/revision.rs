@@ -7,8 +7,17 @@ use crate::desired::error::{ErrorScope, ObjectError};
 use crate::desired::objects::Reading;
 use crate::desired::{DesiredState, DesiredUpdate};
 
+/// Where generations come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Generations {
+    /// Files have none: changes are counted.
+    Counted,
+    /// The objects carry them.
+    Given,
+}
+
 /// What holds after `reading`, when `previous` was in force before.
-pub(super) fn revise(previous: Option<&DesiredState>, reading: Reading) -> DesiredUpdate {
+pub(super) fn revise(previous: Option<&DesiredState>, reading: Reading, generations: Generations) -> DesiredUpdate {
     let Reading { state, refused, mut errors } = reading;
     let Some(mut state) = state else {
         return DesiredUpdate { state: None, errors };
@@ -17,7 +26,9 @@ pub(super) fn revise(previous: Option<&DesiredState>, reading: Reading) -> Desir
         if refused.contains(key) {
             state.distributions.insert(key.clone(), older.clone());
         } else if let Some(newer) = state.distributions.get_mut(key) {
-            newer.generation = older.generation;
+            if generations == Generations::Counted {
+                newer.generation = older.generation;
+            }
             if let Err(reused) = newer.check_replaces(older) {
                 errors.push(ObjectError {
                     object: format!("PackageDistribution {key}"),
@@ -27,7 +38,7 @@ pub(super) fn revise(previous: Option<&DesiredState>, reading: Reading) -> Desir
                     scope: ErrorScope::Object,
                 });
                 *newer = older.clone();
-            } else if *newer != *older {
+            } else if *newer != *older && generations == Generations::Counted {
                 newer.generation = older.generation.saturating_add(1);
             }
         }

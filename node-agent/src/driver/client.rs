@@ -2,13 +2,15 @@
 //!
 //! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers
 //! and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and publishes,
-//! `kept_plan` survives restarts.
+//! `kept_plan` survives restarts, `server_address`
+//! follows a server that moves.
 
 mod arriving;
 mod kept_plan;
 pub(super) mod manifests;
 mod node;
 mod receiving;
+mod server_address;
 mod signals;
 pub(super) mod storing;
 
@@ -25,6 +27,7 @@ use peerdist_core::ports::Role;
 use peerdist_core::wire::proto;
 use tokio_util::sync::CancellationToken;
 
+pub use self::server_address::ServerAddress;
 use super::progress::NodeProgress;
 use crate::cli::ClientOptions;
 use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
@@ -46,7 +49,7 @@ pub(super) const CHECK_PLAN: &str = "plan";
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
     /// Address of the server.
-    pub server: IpAddr,
+    pub server: ServerAddress,
     /// Address that the ports are bound to.
     pub address: IpAddr,
     /// Office of the node.
@@ -57,18 +60,32 @@ pub struct ClientSettings {
     pub root: PathBuf,
     /// File with the join token; waited for when it is absent.
     pub join_token_file: PathBuf,
+    /// File with the digest of the server's root certificate, when the join token is that of a pod.
+    pub trust_file: Option<PathBuf>,
 }
 
-impl From<ClientOptions> for ClientSettings {
-    fn from(options: ClientOptions) -> Self {
-        let ClientOptions { server, address, office, node, root, join_token_file } = options;
-        Self { server, address, office, node, root, join_token_file }
+impl ClientSettings {
+    /// From the command line; waits for the file that says where the server is, if there is one.
+    async fn of(options: ClientOptions) -> Result<Self, ClientError> {
+        let ClientOptions { server, server_file, address, office, node, root, join_token_file, trust_file } = options;
+        let server = match (server, server_file) {
+            (Some(address), _) => ServerAddress::fixed(address),
+            (None, Some(file)) => ServerAddress::wait(file).await,
+            (None, None) => return Err(ClientError::NoServer { node }),
+        };
+        Ok(Self { server, address, office, node, root, join_token_file, trust_file })
     }
 }
 
 /// A client that could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// Nothing says where the server is.
+    #[error("node {node}: no server: expected --server IP or --server-file FILE")]
+    NoServer {
+        /// The node.
+        node: NodeName,
+    },
     /// The root folder.
     #[error("node {node}: {source}")]
     Store {
@@ -198,6 +215,7 @@ impl BoundClient {
     pub async fn run(self, stop: CancellationToken) -> Result<(), ClientError> {
         let service = HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: None };
         let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
+        tokio::spawn(self.settings.server.clone().follow(stop.clone()));
         let enrolled = tokio::select! {
             enrolled = enrol(&self.settings, &self.transport) => enrolled?,
             () = stop.cancelled() => return Ok(()),
@@ -224,7 +242,8 @@ impl BoundClient {
 /// # Errors
 /// [`ClientError`] as for [`BoundClient`].
 pub async fn run_client(options: ClientOptions, stop: CancellationToken) -> Result<(), ClientError> {
-    BoundClient::bind(options.into()).await?.run(stop).await
+    let Some(settings) = stop.run_until_cancelled(ClientSettings::of(options)).await else { return Ok(()) };
+    BoundClient::bind(settings?).await?.run(stop).await
 }
 
 /// Gets a certificate unless the node has one for this address already.
@@ -234,7 +253,7 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
     let current = identity.enrolment().filter(|enrolment| decode_office_type(enrolment.office_type).is_ok());
     let usable = identity.covers(settings.address) && !identity.is_expired(SystemTime::now());
     let token = || async {
-        JoinToken::wait(&settings.join_token_file)
+        JoinToken::wait(&settings.join_token_file, settings.trust_file.as_deref())
             .await
             .map_err(|source| ClientError::Token { node: node.clone(), source })
     };
@@ -249,10 +268,13 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
     loop {
         // Read anew each time: a server that was set up again has written another token.
         let token = token().await?;
-        match transport.enrol(settings.server, &token, me.clone()).await {
+        match transport.enrol(settings.server.get(), &token, me.clone()).await {
             Ok(enrolment) => return Ok(enrolment),
             Err(EnrolError::Request(crate::transport::RequestError::Refused { reason, message, .. }))
-                if reason != "certificate" && reason != "unknown-office" =>
+                if reason != "certificate"
+                    && reason != "unknown-office"
+                    && reason != "busy"
+                    && settings.trust_file.is_none() =>
             {
                 return Err(ClientError::Enrolment { node, message });
             }

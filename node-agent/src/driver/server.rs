@@ -2,7 +2,8 @@
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
 //! issues certificates, `ingest` brings packages in and `overview` says how that goes, `library` is what earlier runs
-//! brought in, `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
+//! brought in, `reviews` are enrolments that wait for a cluster's word,
+//! `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
 
 mod enrolment;
 mod ingest;
@@ -10,6 +11,7 @@ mod library;
 mod node;
 mod overview;
 mod recording;
+mod reviews;
 mod revisions;
 mod snapshot;
 
@@ -24,8 +26,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
+use crate::cluster::{Cluster, ClusterError, TokenReviewer, publish_root, write_progress};
 use crate::database::{DatabaseError, SqliteStore};
-use crate::desired::{DesiredSource, DirectorySource};
+use crate::desired::{ClusterSource, DesiredSource, DirectorySource};
 use crate::http::{
     self, ApiFile, ApiFileError, ApiToken, ApiTokenError, HttpService, Readiness, SERVER_HTTP_PORT, StatusApi,
 };
@@ -37,7 +40,7 @@ use crate::transport::authority::AuthorityError;
 use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
 
-pub use crate::source::RetryPolicy;
+pub use crate::source::{AddressRule, RetryPolicy};
 pub use overview::{IngestFailure, IngestOverview};
 
 /// Readiness: the objects were read.
@@ -46,7 +49,7 @@ const CHECK_OBJECTS: &str = "objects";
 const RETENTION_SECONDS: u64 = 3_600;
 
 /// What a server needs to know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerSettings {
     /// Address that the ports are bound to.
     pub address: IpAddr,
@@ -58,11 +61,18 @@ pub struct ServerSettings {
     pub database: Option<String>,
     /// How often a source is tried.
     pub retry: RetryPolicy,
+    /// From where sources may be fetched.
+    pub sources: AddressRule,
+    /// The cluster that it serves, if any: pods enrol by their tokens, and progress goes to the objects.
+    pub cluster: Option<Cluster>,
 }
 
 /// A server that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// Nothing says where its objects are.
+    #[error("server: no objects: expected --manifests DIR or --kubernetes")]
+    NoObjects,
     /// The root folder.
     #[error("server: {0}")]
     Store(#[from] StoreError),
@@ -90,6 +100,9 @@ pub enum ServerError {
     /// The database.
     #[error("server: {0}")]
     Database(#[from] DatabaseError),
+    /// The cluster.
+    #[error("server: {0}")]
+    Cluster(#[from] ClusterError),
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -192,11 +205,18 @@ impl BoundServer {
             HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: Some(self.api) };
         let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
         let transport = self.transport.clone();
+        let cluster = self.settings.cluster.clone();
+        if let Some(cluster) = &cluster {
+            let root = self.authority.root_sha256();
+            tokio::spawn(stop.clone().run_until_cancelled_owned(publish_root(cluster.clone(), root)));
+            tokio::spawn(write_progress(cluster.clone(), self.snapshots.subscribe(), stop.clone()));
+        }
         let node = node::Node::new(node::Parts {
             settings: self.settings,
             store: self.store,
             authority: self.authority,
             token: self.token,
+            reviewer: cluster.map(TokenReviewer::new),
             transport: self.transport,
             metrics: self.metrics,
             database: self.database,
@@ -216,9 +236,26 @@ impl BoundServer {
 /// # Errors
 /// [`ServerError`] when it cannot start.
 pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Result<(), ServerError> {
-    let ServerOptions { manifests, address, root, join_token_file, database } = options;
-    let settings = ServerSettings { address, root, join_token_file, database, retry: RetryPolicy::KeepTrying };
-    let server = BoundServer::bind(settings).await?;
-    server.run(DirectorySource::new(&manifests), stop).await;
+    let cluster = if options.kubernetes { Some(Cluster::infer().await?) } else { None };
+    let sources = match &cluster {
+        Some(_) => AddressRule::checked(options.allowed_sources, options.forbidden_sources),
+        None => AddressRule::any(),
+    };
+    let server = BoundServer::bind(ServerSettings {
+        address: options.address,
+        root: options.root,
+        join_token_file: options.join_token_file,
+        database: options.database,
+        retry: RetryPolicy::KeepTrying,
+        sources,
+        cluster: cluster.clone(),
+    })
+    .await?;
+    let manifests = options.manifests;
+    match (cluster, manifests) {
+        (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client), stop).await,
+        (None, Some(manifests)) => server.run(DirectorySource::new(&manifests), stop).await,
+        (None, None) => return Err(ServerError::NoObjects),
+    }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{LoopbackPrefix, UpOptions};
 use crate::database::{DatabaseError, MetadataStore, SqliteStore};
 use crate::desired::DesiredState;
-use crate::driver::client::{BoundClient, ClientError, ClientSettings};
+use crate::driver::client::{BoundClient, ClientError, ClientSettings, ServerAddress};
 use crate::driver::progress::NodeProgress;
 use crate::metrics::Metrics;
 
@@ -103,12 +103,13 @@ impl Nodes {
         let name = format!("{office}-{number}");
         let node = NodeName::new(&name).map_err(|_| NodesError::Name { office: office.clone(), name: name.clone() })?;
         Ok(ClientSettings {
-            server: self.prefix.server().into(),
+            server: ServerAddress::fixed(self.prefix.server().into()),
             address: self.prefix.node(index, number).into(),
             office: office.clone(),
             node,
             root: self.state.join("nodes").join(name),
             join_token_file: self.state.join("join-token"),
+            trust_file: None,
         })
     }
 

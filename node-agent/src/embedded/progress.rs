@@ -164,6 +164,7 @@ fn empty(name: NodeName) -> NodeStatus {
         eta_seconds: None,
         source: None,
         complete: false,
+        unreachable: false,
         error: None,
         waits: None,
         wan_bytes_received: 0,

@@ -36,6 +36,16 @@ pub enum SourceError {
         /// What arrived.
         actual: String,
     },
+    /// The server may not connect there.
+    #[error(
+        "{uri} leads to {address}, from where this server may not fetch: expected an address outside this host, its link and the networks of the cluster; correct spec.source.uri, or let the administrator allow the address (server.allowedSources)"
+    )]
+    AddressForbidden {
+        /// The source.
+        uri: String,
+        /// Where it leads.
+        address: std::net::IpAddr,
+    },
     /// Nothing is there.
     #[error("{uri} does not exist{detail}: correct spec.source.uri, or put the source there")]
     SourceMissing {
@@ -184,6 +194,7 @@ impl SourceError {
             Self::UriInvalid { .. } => "UriInvalid",
             Self::DigestOfDirectory { .. } => "DigestOfDirectory",
             Self::DigestMismatch { .. } => "DigestMismatch",
+            Self::AddressForbidden { .. } => "AddressForbidden",
             Self::SourceMissing { .. } => "SourceMissing",
             Self::SourceUnreadable { .. } => "SourceUnreadable",
             Self::SourceHoldsLibrary { .. } => "SourceHoldsLibrary",

@@ -14,6 +14,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::address_rule::{AddressForbidden, AddressRule};
 use super::disk::DiskAdmission;
 use super::error::SourceError;
 use super::progress::{Phase, Progress};
@@ -40,9 +41,10 @@ const QUEUED_PIECES_MAX: usize = 16;
 const REQUESTS_A_TRY: usize = 2;
 
 /// Fetches addresses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Downloader {
     stall_timeout: Duration,
+    rule: AddressRule,
 }
 
 /// One download.
@@ -62,9 +64,10 @@ pub struct Download<'a> {
 }
 
 impl Downloader {
-    /// A downloader as patient as the policy.
-    pub fn new(policy: RetryPolicy) -> Self {
+    /// A downloader as patient as the policy, from where the rule allows.
+    pub fn new(policy: RetryPolicy, rule: AddressRule) -> Self {
         Self {
+            rule,
             stall_timeout: match policy {
                 RetryPolicy::Once => TRIES_ONCE_WITHIN,
                 RetryPolicy::KeepTrying => STALL_TIMEOUT,
@@ -73,15 +76,17 @@ impl Downloader {
     }
 
     /// A client a try: it sees certificates that were added meanwhile.
-    fn client(self) -> Result<Client, reqwest::Error> {
+    fn client(&self) -> Result<Client, reqwest::Error> {
         install_tls_provider();
         let builder = || {
-            Client::builder()
+            let rule = self.rule.clone();
+            let builder = Client::builder()
                 .user_agent(concat!("peerdist/", env!("CARGO_PKG_VERSION")))
-                .redirect(redirect::Policy::custom(follow))
+                .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &rule)))
                 .referer(false)
                 .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(self.stall_timeout)
+                .read_timeout(self.stall_timeout);
+            if self.rule.is_checked() { builder.dns_resolver(self.rule.clone()).no_proxy() } else { builder }
         };
         // A machine without any trusted certificate still downloads by http; https then says what is missing.
         builder().build().or_else(|_| builder().tls_certs_only([]).build())
@@ -105,6 +110,7 @@ impl Downloader {
     }
 
     async fn try_fetch(&self, download: &Download<'_>) -> Result<(), SourceError> {
+        self.rule.check_host(download.url).map_err(|forbidden| download.forbidden(forbidden))?;
         let client = self.client().map_err(|error| download.unavailable(root_cause(&error)))?;
         for _ in 0..REQUESTS_A_TRY {
             let pinned = download.partial.load();
@@ -235,6 +241,9 @@ impl Download<'_> {
 
     fn failed(&self, error: &reqwest::Error, stall_timeout: Duration) -> SourceError {
         let uri = self.uri();
+        if let Some(forbidden) = find::<AddressForbidden>(error) {
+            return self.forbidden(*forbidden);
+        }
         if error.is_redirect() {
             let detail = find::<RedirectRefusal>(error).map_or_else(|| error.to_string(), ToString::to_string);
             return SourceError::RedirectRefused { uri, detail };
@@ -249,6 +258,10 @@ impl Download<'_> {
             return self.unavailable(format!("no byte for {} s", stall_timeout.as_secs()));
         }
         self.unavailable(root_cause(error))
+    }
+
+    fn forbidden(&self, AddressForbidden(address): AddressForbidden) -> SourceError {
+        SourceError::AddressForbidden { uri: self.uri(), address }
     }
 
     /// How far it got is filled in when the try has ended.
@@ -347,10 +360,11 @@ enum RedirectRefusal {
     Scheme(String),
 }
 
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    match check_redirect(attempt.previous(), attempt.url()) {
-        Ok(()) => attempt.follow(),
-        Err(refusal) => attempt.error(refusal),
+fn follow(attempt: redirect::Attempt<'_>, rule: &AddressRule) -> redirect::Action {
+    match (check_redirect(attempt.previous(), attempt.url()), rule.check_host(attempt.url())) {
+        (Err(refusal), _) => attempt.error(refusal),
+        (_, Err(forbidden)) => attempt.error(forbidden),
+        (Ok(()), Ok(())) => attempt.follow(),
     }
 }
 

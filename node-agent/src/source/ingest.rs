@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::record::{Record, Records};
 use self::staged::{Staged, Stager};
+use super::address_rule::AddressRule;
 use super::error::SourceError;
 use super::file::{Inspection, Origin};
 use super::http::{Download, Downloader, Partial};
@@ -65,10 +66,10 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Signs with the server's manifest key; downloads are as patient as the policy.
-    pub fn new(store: Arc<NodeStore>, key: SigningKey, policy: RetryPolicy) -> Self {
+    /// Signs with the server's manifest key; downloads are as patient as the policy, from where the rule allows.
+    pub fn new(store: Arc<NodeStore>, key: SigningKey, policy: RetryPolicy, rule: AddressRule) -> Self {
         let records = Records::of(store.root());
-        Self { store, key, downloader: Downloader::new(policy), records }
+        Self { store, key, downloader: Downloader::new(policy, rule), records }
     }
 
     /// The package if it is in the library and its source is, as far as can be told without reading it, the same. A

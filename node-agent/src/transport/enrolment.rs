@@ -47,7 +47,7 @@ impl Transport {
     ) -> Result<proto::EnrolReply, EnrolError> {
         let requester = self.requesters.get(&MessageClass::Small).ok_or(EnrolError::NoRow)?;
         let config = ClientConfig::new(tls::enrolling_client(token.root_sha256())?);
-        let envelope = self.enrolment_request(token.secret(), node)?;
+        let envelope = self.enrolment_request(token.secret().to_owned(), node)?;
         let to = SocketAddr::new(server, SERVER_SMALL);
         let (reply, connection) = requester.request_once(config, to, &envelope).await?;
         let enrolment = enrolment_of(reply)?;

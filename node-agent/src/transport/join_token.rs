@@ -1,10 +1,11 @@
 //! The join token: what lets a node enrol, and what lets it recognise the server before it sends the secret.
 //!
-//! Text form: `peerdist1:<secret>:<SHA-256 of the root certificate>`, both in hexadecimal. Which offices a token is
-//! entitled to is the server's driver's business.
+//! Text form: `peerdist1:<secret>:<SHA-256 of the root certificate>`, both in hexadecimal. In a cluster the secret is the
+//! service-account token of the client's pod, and the pin comes in a file of its own. Which nodes a token is entitled to
+//! is the server's driver's business.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// A secret and the pin of the authority that made it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
-    secret: [u8; SECRET_BYTES],
+    secret: String,
     root_sha256: [u8; 32],
 }
 
@@ -30,6 +31,11 @@ pub enum JoinTokenError {
     /// The text is not a token.
     #[error("join token is not valid: expected peerdist1:<64 hexadecimal digits>:<64 hexadecimal digits>")]
     Malformed,
+    /// The pin is not a digest.
+    #[error(
+        "trust file {0} is not valid: expected the SHA-256 of the server's root certificate as 64 hexadecimal digits"
+    )]
+    MalformedPin(PathBuf),
     /// The file could not be read or written.
     #[error("join token file: {0}")]
     File(#[from] FileError),
@@ -40,7 +46,7 @@ impl JoinToken {
     pub fn generate(root_sha256: [u8; 32]) -> Self {
         let mut secret = [0; SECRET_BYTES];
         rand::rng().fill_bytes(&mut secret);
-        Self { secret, root_sha256 }
+        Self { secret: hex::encode(secret), root_sha256 }
     }
 
     /// SHA-256 of the root certificate in DER form.
@@ -49,8 +55,8 @@ impl JoinToken {
     }
 
     /// The secret as it travels in the enrolment request.
-    pub fn secret(&self) -> String {
-        hex::encode(self.secret)
+    pub fn secret(&self) -> &str {
+        &self.secret
     }
 
     /// Whether a presented secret is this token's. Takes the same time for every wrong secret.
@@ -73,18 +79,34 @@ impl JoinToken {
     /// # Errors
     /// [`JoinTokenError`] when the file cannot be read or holds something else.
     pub fn read(path: &Path) -> Result<Option<Self>, JoinTokenError> {
-        let Some(bytes) = private_file::read(path)? else { return Ok(None) };
-        let text = std::str::from_utf8(&bytes).map_err(|_| JoinTokenError::Malformed)?;
-        text.trim().parse().map(Some)
+        read_text(path)?.map(|text| text.parse()).transpose()
     }
 
-    /// Waits until the file is there and reads it.
+    /// Reads the token of a pod and the pin that goes with it; `None` when one of them is not there yet.
     ///
     /// # Errors
-    /// [`JoinTokenError`] when the file cannot be read or holds something else.
-    pub async fn wait(path: &Path) -> Result<Self, JoinTokenError> {
+    /// [`JoinTokenError`] when a file cannot be read or holds something else.
+    pub fn read_of_pod(path: &Path, trust: &Path) -> Result<Option<Self>, JoinTokenError> {
+        let (Some(secret), Some(pin)) = (read_text(path)?, read_text(trust)?) else { return Ok(None) };
+        if secret.is_empty() || secret.contains(char::is_whitespace) {
+            return Err(JoinTokenError::Malformed);
+        }
+        let mut root_sha256 = [0; 32];
+        hex::decode_to_slice(pin, &mut root_sha256).map_err(|_| JoinTokenError::MalformedPin(trust.to_owned()))?;
+        Ok(Some(Self { secret, root_sha256 }))
+    }
+
+    /// Waits until the file is there and reads it; with a trust file it is the token of a pod.
+    ///
+    /// # Errors
+    /// [`JoinTokenError`] when a file cannot be read or holds something else.
+    pub async fn wait(path: &Path, trust: Option<&Path>) -> Result<Self, JoinTokenError> {
         loop {
-            if let Some(token) = Self::read(path)? {
+            let token = match trust {
+                Some(trust) => Self::read_of_pod(path, trust)?,
+                None => Self::read(path)?,
+            };
+            if let Some(token) = token {
                 return Ok(token);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -111,8 +133,14 @@ impl FromStr for JoinToken {
             let mut bytes = [0; 32];
             hex::decode_to_slice(digits, &mut bytes).map(|()| bytes).map_err(|_| JoinTokenError::Malformed)
         };
-        Ok(Self { secret: decode(secret)?, root_sha256: decode(root)? })
+        Ok(Self { secret: hex::encode(decode(secret)?), root_sha256: decode(root)? })
     }
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, JoinTokenError> {
+    let Some(bytes) = private_file::read(path)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| JoinTokenError::Malformed)?;
+    Ok(Some(text.trim().to_owned()))
 }
 
 #[cfg(test)]
@@ -132,9 +160,24 @@ mod tests {
     #[test]
     fn only_the_own_secret_is_accepted() {
         let (token, other) = (JoinToken::generate([7; 32]), JoinToken::generate([7; 32]));
-        assert!(token.accepts(&token.secret()));
-        assert!(!token.accepts(&other.secret()));
+        assert!(token.accepts(token.secret()));
+        assert!(!token.accepts(other.secret()));
         assert!(!token.accepts(""));
+    }
+
+    #[test]
+    fn a_pod_has_its_token_and_the_pin_in_two_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let [token, trust] = ["token", "root-sha256"].map(|name| folder.path().join(name));
+        std::fs::write(&token, "aaa.bbb.ccc").unwrap();
+        assert!(JoinToken::read_of_pod(&token, &trust).unwrap().is_none());
+        std::fs::write(&trust, "07".repeat(32)).unwrap();
+        let read = JoinToken::read_of_pod(&token, &trust).unwrap().unwrap();
+        assert_eq!((read.secret(), read.root_sha256()), ("aaa.bbb.ccc", [7; 32]));
+        std::fs::write(&trust, "07").unwrap();
+        assert!(matches!(JoinToken::read_of_pod(&token, &trust), Err(JoinTokenError::MalformedPin(_))));
+        std::fs::write(&token, "").unwrap();
+        assert!(matches!(JoinToken::read_of_pod(&token, &trust), Err(JoinTokenError::Malformed)));
     }
 
     #[test]

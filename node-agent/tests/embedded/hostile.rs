@@ -61,7 +61,7 @@ impl Liar {
         let identity = NodeIdentity::open(&place.path(&name)).unwrap();
         let (settings, counters) = (TransportSettings::default(), Arc::new(ClassCounters::default()));
         let transport = Transport::bind(Role::Client, address, Arc::new(identity), settings, counters).unwrap();
-        let token = JoinToken::wait(&place.path("state/join-token")).await.unwrap();
+        let token = JoinToken::wait(&place.path("state/join-token"), None).await.unwrap();
         let node = proto::Node { name, office: "central".into(), address: address.to_string() };
         let server = Ipv4Addr::new(127, PREFIX, 0, 1).into();
         // The token is there a moment before the server knows its offices.

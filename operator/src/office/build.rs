@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use peerdist_core::ports::Role;
+use peerdist_crds::names::{TOKEN_AUDIENCE, TRUST, TRUST_KEY};
 use peerdist_crds::office::NodeSelection;
 use serde_json::{Value, json};
 
@@ -21,10 +22,10 @@ use crate::pod::{
 };
 use crate::settings::Settings;
 
-/// Where the join token is in a client's container.
-const JOIN_TOKEN_FOLDER: &str = "/etc/peerdist/join-token";
-/// Where the address of the server is.
-const SERVER_FOLDER: &str = "/etc/peerdist/server";
+/// Where a client finds the token of its pod, whom to trust, and the address of the server, which it follows.
+const FOLDER: &str = "/etc/peerdist";
+/// Kubelet makes a new token when little of this is left; a client shows it once, when it enrols.
+const TOKEN_SECONDS: u32 = 3600;
 
 /// What an office has in the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +88,7 @@ fn template(office: &ValidOffice, settings: &Settings, name: &str) -> Value {
             "nodeSelector": node_selector(office),
             "initContainers": [storage_container(&settings.image, pod, &office.storage_path)],
             "containers": [client_container(office, settings)],
-            "volumes": volumes(office, settings),
+            "volumes": volumes(office),
         },
     });
     if matches!(office.selection, NodeSelection::Labels(_)) {
@@ -125,13 +126,11 @@ fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
         "env": [
             {"name": "PEERDIST_OFFICE", "value": office.office.name.as_str()},
             {"name": "PEERDIST_ROOT", "value": office.storage_path},
-            {"name": "PEERDIST_JOIN_TOKEN_FILE", "value": format!("{JOIN_TOKEN_FOLDER}/token")},
+            {"name": "PEERDIST_JOIN_TOKEN_FILE", "value": format!("{FOLDER}/token")},
+            {"name": "PEERDIST_TRUST_FILE", "value": format!("{FOLDER}/{TRUST_KEY}")},
+            {"name": "PEERDIST_SERVER_FILE", "value": format!("{FOLDER}/{SERVER_ADDRESS_KEY}")},
             from_pod("PEERDIST_NODE", "spec.nodeName"),
             from_pod("PEERDIST_ADDRESS", "status.hostIP"),
-            {
-                "name": "PEERDIST_SERVER",
-                "valueFrom": {"configMapKeyRef": {"name": SERVER, "key": SERVER_ADDRESS_KEY}},
-            },
         ],
         "ports": ports(Role::Client, CLIENT_HTTP_PORT),
         "resources": resources(&settings.client.pod),
@@ -140,18 +139,22 @@ fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
         "readinessProbe": probe("/readyz", CLIENT_HTTP_PORT, 10),
         "volumeMounts": [
             {"name": "storage", "mountPath": office.storage_path},
-            {"name": "join-token", "mountPath": JOIN_TOKEN_FOLDER, "readOnly": true},
-            {"name": "server", "mountPath": SERVER_FOLDER, "readOnly": true},
+            {"name": "enrolment", "mountPath": FOLDER, "readOnly": true},
         ],
     })
 }
 
-/// The Secret may come later: a client waits for its token.
-fn volumes(office: &ValidOffice, settings: &Settings) -> Value {
+/// The ConfigMaps may come later: a client waits for them.
+fn volumes(office: &ValidOffice) -> Value {
+    let from_map = |name: &str, key: &str| json!({"configMap": {"name": name, "optional": true, "items": [{"key": key, "path": key}]}});
+    let token = json!({
+        "serviceAccountToken": {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"},
+    });
     json!([
         {"name": "storage", "hostPath": {"path": office.storage_path, "type": "DirectoryOrCreate"}},
-        {"name": "join-token", "secret": {"secretName": settings.join_token_secret, "optional": true}},
-        {"name": "server", "configMap": {"name": SERVER, "optional": true}},
+        {"name": "enrolment", "projected": {"sources": [
+            token, from_map(TRUST, TRUST_KEY), from_map(SERVER, SERVER_ADDRESS_KEY),
+        ]}},
     ])
 }
 

@@ -50,8 +50,16 @@ fn ingested(progress: Option<&PackageDistributionStatus>) -> Finding {
         Some(PackageDistributionStatus { digest: Some(_), .. }) => {
             Finding::yes(INGESTED, "Signed", "the package is fetched, checked and signed")
         }
+        Some(PackageDistributionStatus { failure: Some(failure), .. }) if is_word(&failure.reason) => {
+            Finding::no(INGESTED, &failure.reason, &failure.message)
+        }
         Some(_) => Finding::no(INGESTED, "Fetching", "the server fetches the package"),
     }
+}
+
+/// Whether the API server takes it as the reason of a condition.
+fn is_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Once said of a generation, it is not taken back because somebody has to count anew.
@@ -133,11 +141,13 @@ mod tests {
         let none = Expectation { nodes: 0, ..THREE };
         let no_central = Expectation { central_nodes: 0, ..THREE };
         let fetching = json!({"progressGeneration": 2, "nodes": {"complete": 3}});
+        let failing = json!({"progressGeneration": 2, "failure": {"reason": "SourceMissing", "message": "m"}});
         for (status, expectation, expected) in [
             (json!({}), THREE, "NotReported"),
             (json!({"observedGeneration": -1}), THREE, "NotReported"),
             (progress(1, 3, 0, 0), THREE, "NotReported"),
             (fetching, THREE, "Fetching"),
+            (failing, THREE, "SourceMissing"),
             (progress(2, 0, 0, 0), none, "NoNodes"),
             (progress(2, 3, 0, 0), no_central, "NoCentralNodes"),
             (progress(2, 2, 0, 0), THREE, "InProgress"),

@@ -103,7 +103,7 @@ fn container(settings: &Settings) -> Value {
         ServerStorage::HostPath(path) => path,
         ServerStorage::Claim { .. } => CLAIM_FOLDER,
     };
-    json!({
+    let mut container = json!({
         "name": SERVER_COMPONENT,
         "image": settings.image,
         "command": [PROGRAM],
@@ -119,7 +119,17 @@ fn container(settings: &Settings) -> Value {
         "livenessProbe": probe("/livez", SERVER_HTTP_PORT, 20),
         "readinessProbe": probe("/readyz", SERVER_HTTP_PORT, 10),
         "volumeMounts": [{"name": "storage", "mountPath": root}],
-    })
+    });
+    let server = &settings.server;
+    for (flag, networks) in
+        [("--allowed-sources", &server.allowed_sources), ("--forbidden-sources", &server.forbidden_sources)]
+    {
+        if let (false, Some(arguments)) = (networks.is_empty(), container["args"].as_array_mut()) {
+            let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+            arguments.push(json!(format!("{flag}={}", networks.join(","))));
+        }
+    }
+    container
 }
 
 #[cfg(test)]

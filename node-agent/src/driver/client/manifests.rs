@@ -111,7 +111,7 @@ async fn fetch_page(
     page: Digest,
 ) -> Result<bytes::Bytes, PrepareError> {
     let (address, role, class): (IpAddr, Role, MessageClass) = match from {
-        Peer::Server => (context.settings.server, Role::Server, MessageClass::Foreground),
+        Peer::Server => (context.settings.server.get(), Role::Server, MessageClass::Foreground),
         Peer::Node(node) if node.office == context.settings.office => {
             (node.address, Role::Client, MessageClass::Foreground)
         }

@@ -259,7 +259,7 @@ impl Node {
         let context = self.context.clone();
         let sending = async move {
             let (address, role): (IpAddr, Role) = match &to {
-                Peer::Server => (context.settings.server, Role::Server),
+                Peer::Server => (context.settings.server.get(), Role::Server),
                 Peer::Node(node) => (node.address, Role::Client),
             };
             let sent = messages::send(&context.transport, address, role, class, &message).await;
@@ -305,7 +305,7 @@ impl Node {
         let context = self.context.clone();
         tokio::spawn(async move {
             let me = encode_node(&context.settings.me());
-            let renewed = context.transport.renew(context.settings.server, me).await;
+            let renewed = context.transport.renew(context.settings.server.get(), me).await;
             context.transport.identity().tolerate_expired_peers(renewed.is_err());
             if let Err(error) = renewed {
                 tracing::warn!(%error, "the certificate could not be renewed and is tried again");

@@ -14,7 +14,6 @@ use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, Sql
 use crate::metrics::{ContentSource, Metrics};
 use crate::source::{FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SourceError};
 use crate::store::NodeStore;
-use crate::transport::Authority;
 
 use super::library::described;
 use super::overview::{IngestFailure, IngestOverview};
@@ -76,15 +75,14 @@ struct Tools {
 
 impl Ingests {
     pub(super) fn new(
+        ingest: Ingest,
         store: Arc<NodeStore>,
-        authority: Arc<Authority>,
         database: SqliteStore,
         metrics: Arc<Metrics>,
         policy: RetryPolicy,
         overview: IngestOverview,
         events: mpsc::Sender<ServerEvent>,
     ) -> Self {
-        let ingest = Ingest::new(store.clone(), authority.manifest_key().clone(), policy);
         let tools = Tools { store, database, metrics, policy, ingest, overview, events };
         Self { tools, running: BTreeMap::new(), checked: BTreeSet::new(), stopped: CancellationToken::new() }
     }

@@ -15,9 +15,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
+use super::enrolment::{Asked, Entitlement};
 use super::ingest::Ingests;
 use super::recording::Recorder;
+use super::reviews::Reviews;
 use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, library, snapshot};
+use crate::cluster::TokenReviewer;
 use crate::database::{MetadataStore, SqliteStore};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate};
 use crate::driver::client::manifests;
@@ -25,9 +28,10 @@ use crate::driver::messages::{self, Incoming};
 use crate::driver::sending::{Sending, send_chunks};
 use crate::http::Readiness;
 use crate::metrics::Metrics;
+use crate::source::Ingest;
 use crate::status::StatusSnapshot;
 use crate::store::NodeStore;
-use crate::transport::{Authority, IncomingMessage, JoinToken, Transport};
+use crate::transport::{Authority, IncomingMessage, JoinToken, ReplyHandle, Transport};
 
 /// Most events of tasks that wait for the machine.
 const EVENTS_MAX: usize = 1024;
@@ -42,6 +46,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<NodeStore>,
     pub(super) authority: Arc<Authority>,
     pub(super) token: JoinToken,
+    /// Checks the tokens of pods, in a cluster.
+    pub(super) reviewer: Option<TokenReviewer>,
     pub(super) transport: Arc<Transport>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) database: SqliteStore,
@@ -58,10 +64,11 @@ pub(super) struct Node {
     ingests: Ingests,
     recorder: Recorder,
     desired: Option<Arc<DesiredState>>,
-    started: Instant,
     snapshot: snapshot::Maker,
     events: mpsc::Sender<ServerEvent>,
     received: mpsc::Receiver<ServerEvent>,
+    /// Enrolments whose token was reviewed.
+    reviews: Reviews,
 }
 
 impl Node {
@@ -73,12 +80,13 @@ impl Node {
             retention_seconds: RETENTION_SECONDS,
             last_revision: parts.last_revision,
         };
+        let (key, settings) = (parts.authority.manifest_key().clone(), &parts.settings);
         let ingests = Ingests::new(
+            Ingest::new(parts.store.clone(), key, settings.retry, settings.sources.clone()),
             parts.store.clone(),
-            parts.authority.clone(),
             parts.database.clone(),
             parts.metrics.clone(),
-            parts.settings.retry,
+            settings.retry,
             parts.overview.clone(),
             events.clone(),
         );
@@ -87,10 +95,10 @@ impl Node {
             ingests,
             recorder: Recorder::new(parts.database.clone()),
             desired: None,
-            started: now,
-            snapshot: snapshot::Maker::default(),
+            snapshot: snapshot::Maker::new(now),
             events,
             received,
+            reviews: Reviews::new(parts.reviewer.clone()),
             parts,
         }
     }
@@ -112,6 +120,7 @@ impl Node {
                     self.take_message(message);
                 }
                 Some(event) = self.received.recv() => self.handle(event),
+                Some((asked, entitlement, reply)) = self.reviews.next() => self.enrol(asked, &entitlement, reply),
                 () = tokio::time::sleep_until(deadline) => {
                     self.machine.handle_timeout(Instant::now(), Timestamp::now());
                 }
@@ -172,15 +181,10 @@ impl Node {
         let IncomingMessage { from, address, envelope, reply, .. } = incoming;
         match messages::parse(envelope) {
             Ok(Incoming::Enrol(enrol)) => {
-                let office = |name: &_| self.machine.office(name);
                 let asked = enrolment::Asked { from, address, enrol };
-                match enrolment::answer(&self.parts.authority, &self.parts.token, asked, office) {
-                    Ok(enrolled) => {
-                        self.recorder.enrolled(&enrolled);
-                        self.handle(ServerEvent::Enrolled { node: enrolled.node });
-                        reply.send(enrolled.reply);
-                    }
-                    Err(refusal) => reply.refuse(refusal.reason, &refusal.message),
+                if let Some((asked, reply)) = self.reviews.begin(asked, reply) {
+                    let entitlement = Entitlement::of_join_token(&self.parts.token, &asked);
+                    self.enrol(asked, &entitlement, reply);
                 }
             }
             Ok(Incoming::Manifest(request)) => {
@@ -202,6 +206,21 @@ impl Node {
                 }
             }
             Err(error) => reply.refuse("malformed", &error.to_string()),
+        }
+    }
+
+    fn enrol(&mut self, asked: Asked, entitlement: &Entitlement, reply: ReplyHandle) {
+        let office = |name: &_| self.machine.office(name);
+        match enrolment::answer(&self.parts.authority, entitlement, asked, office) {
+            Ok(enrolled) => {
+                self.recorder.enrolled(&enrolled);
+                self.handle(ServerEvent::Enrolled { node: enrolled.node });
+                reply.send(enrolled.reply);
+            }
+            Err(refusal) => {
+                tracing::warn!(reason = %refusal.reason, "enrolment refused: {}", refusal.message);
+                reply.refuse(refusal.reason, &refusal.message);
+            }
         }
     }
 
@@ -262,7 +281,7 @@ impl Node {
     fn show(&mut self) {
         let Some(desired) = &self.desired else { return };
         let overview = &self.parts.overview;
-        let made = self.snapshot.make(&self.machine, desired, overview, self.started);
+        let made = self.snapshot.make(&self.machine, desired, overview);
         snapshot::count(&self.parts.metrics, &made);
         self.parts.snapshots.send_replace(Arc::new(made));
     }

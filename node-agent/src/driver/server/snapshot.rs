@@ -19,6 +19,8 @@ use crate::status::{
     rate_bytes_per_second,
 };
 
+/// A node that was not heard for so long counts as unreachable.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(600);
 /// Rates are measured over at least this span.
 const RATE_SPAN: Duration = Duration::from_secs(2);
 
@@ -28,8 +30,8 @@ pub(super) fn empty() -> StatusSnapshot {
 }
 
 /// Remembers what rates need.
-#[derive(Default)]
 pub(super) struct Maker {
+    started: Instant,
     rates: BTreeMap<(PackageKey, NodeName), Measured>,
 }
 
@@ -40,12 +42,15 @@ struct Measured {
 }
 
 impl Maker {
+    pub(super) fn new(started: Instant) -> Self {
+        Self { started, rates: BTreeMap::new() }
+    }
+
     pub(super) fn make(
         &mut self,
         machine: &Server,
         desired: &DesiredState,
         overview: &IngestOverview,
-        started: Instant,
     ) -> StatusSnapshot {
         let mut links = LinkTotals::new(&desired.offices, overview.origin_bytes());
         let packages = desired
@@ -53,7 +58,6 @@ impl Maker {
             .values()
             .map(|distribution| self.package(machine, overview, distribution, &mut links))
             .collect();
-        tracing::trace!(after = ?started.elapsed(), "snapshot");
         StatusSnapshot { time: Timestamp::now(), packages, links: links.into_links() }
     }
 
@@ -70,11 +74,12 @@ impl Maker {
         let running = overview.running(&key);
         let report = machine.rollout().report.get(&distribution.key);
         let mut offices = Vec::new();
+        let silent = self.silent_nodes(machine);
         if let Some(report) = report {
             let targets = report.targets.iter().map(|name| (name, false));
             let transit = report.transit.iter().map(|name| (name, true));
             for (name, is_transit) in targets.chain(transit) {
-                offices.push(self.office(machine, &key, ingested, name, is_transit, links));
+                offices.push(self.office(machine, &key, ingested, name, is_transit, links, &silent));
             }
         }
         offices.sort_by(|left: &OfficeStatus, right| left.name.cmp(&right.name));
@@ -91,6 +96,7 @@ impl Maker {
             namespace: distribution.key.namespace.clone(),
             name: distribution.key.name.clone(),
             version: distribution.version.clone(),
+            generation: distribution.generation,
             state,
             digest: ingested.map(|package| package.digest),
             bytes: ingested.map_or(running.map_or(0, |(_, total)| total), |package| package.bytes),
@@ -104,6 +110,14 @@ impl Maker {
         status
     }
 
+    /// Nodes that were not heard for long, as far as this run of the server can know.
+    fn silent_nodes(&self, machine: &Server) -> BTreeSet<NodeName> {
+        let now = Instant::now();
+        let heard = |last_seen: Option<Instant>| now.saturating_duration_since(last_seen.unwrap_or(self.started));
+        let silent = machine.nodes().filter(|known| heard(known.last_seen) > UNREACHABLE_AFTER);
+        silent.map(|known| known.node.name.clone()).collect()
+    }
+
     #[allow(clippy::too_many_arguments, reason = "what an office's row is made of")]
     fn office(
         &mut self,
@@ -113,6 +127,7 @@ impl Maker {
         name: &OfficeName,
         transit: bool,
         links: &mut LinkTotals<'_>,
+        silent: &BTreeSet<NodeName>,
     ) -> OfficeStatus {
         let progress = ingested.and_then(|package| machine.progress(name, package.digest));
         let package_bytes = ingested.map_or(0, |package| package.bytes);
@@ -123,7 +138,8 @@ impl Maker {
         for node in names {
             let state = progress.and_then(|progress| progress.nodes.get(&node)).cloned().unwrap_or_default();
             links.add(name, &state);
-            nodes.entry(node.clone()).or_insert_with(|| self.node(key, node, &state, package_bytes, transit));
+            let status = self.node(key, node.clone(), &state, package_bytes, transit);
+            nodes.insert(node.clone(), NodeStatus { unreachable: silent.contains(&node), ..status });
         }
         OfficeStatus { name: name.clone(), targeted: !transit, transit, nodes: nodes.into_values().collect() }
     }
@@ -157,6 +173,7 @@ impl Maker {
             eta_seconds: eta_seconds(package_bytes.saturating_sub(state.bytes_held), rate).filter(|_| !complete),
             source: main_source(state),
             complete,
+            unreachable: false,
             error: state.error.clone().map(|(reason, message)| StatusError { reason, message }),
             waits: state.waits.clone().map(|(reason, message)| StatusError { reason, message }),
             wan_bytes_received: state.wan_bytes_received,

@@ -25,7 +25,7 @@ impl Target {
             digest: None,
             limit_left_bytes: None,
             cancel: CancellationToken::new(),
-            downloader: Downloader::new(RetryPolicy::Once),
+            downloader: Downloader::new(RetryPolicy::Once, AddressRule::any()),
         }
     }
 
@@ -241,7 +241,7 @@ async fn lengths_that_are_wrong_are_noticed() {
 #[tokio::test]
 async fn a_server_that_falls_silent_is_left() {
     let server = TestServer::start(|_, _| Reply { hang: true, ..Reply::ok(&content(1)).cut(1000) });
-    let downloader = Downloader { stall_timeout: Duration::from_millis(300) };
+    let downloader = Downloader { stall_timeout: Duration::from_millis(300), rule: AddressRule::any() };
     let target = Target { downloader, ..Target::new() };
     let error = target.fetch(&server.url("/")).await.unwrap_err();
     assert!(error.to_string().contains("no byte for"), "{error}");

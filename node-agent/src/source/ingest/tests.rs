@@ -31,7 +31,8 @@ impl Library {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("source")).unwrap();
         let store = NodeStore::open(&folder.path().join("library"), StoreLimits { limit_bytes }).unwrap();
-        let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once);
+        let ingest =
+            Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once, AddressRule::any());
         Self { folder, ingest, progress: Arc::default(), cancel: CancellationToken::new() }
     }
 
@@ -336,7 +337,7 @@ async fn unfinished_downloads_outlive_the_process_and_refused_ones_go() {
     let Library { folder, ingest, .. } = library;
     drop(ingest);
     let store = NodeStore::open(&folder.path().join("library"), StoreLimits::default()).unwrap();
-    let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once);
+    let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once, AddressRule::any());
     let library = Library { folder, ingest, progress: Arc::default(), cancel: CancellationToken::new() };
     assert_eq!(library.downloads(), 2);
     assert_eq!(library.reason(&request).await, "EntryRefused");

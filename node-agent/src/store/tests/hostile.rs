@@ -18,7 +18,7 @@ fn other_bytes_than_the_manifest_names_are_refused() {
     let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
     let store = root.open();
     package.put_manifest(&store);
-    let write = |index, bytes: &[u8]| store.write_chunk(package.digest(), index, bytes);
+    let write = |index, bytes: &[u8]| store.write_chunk(package.digest(), index, &Bytes::copy_from_slice(bytes));
     assert!(matches!(write(0, &package.chunks[0]), Err(StoreError::NotPrepared(_))));
     store.prepare(package.digest()).unwrap();
     let mut flipped = package.chunks[2].to_vec();
@@ -29,7 +29,10 @@ fn other_bytes_than_the_manifest_names_are_refused() {
         assert!(matches!(write(index, bytes), Err(StoreError::ChunkRefused { .. })), "{index}");
     }
     assert!(matches!(store.read_chunk(package.digest(), 2), Err(ReadError::Missing { .. })));
-    assert!(matches!(store.write_chunk(Digest::of(b"?"), 0, b"x"), Err(StoreError::UnknownPackage(_))));
+    assert!(matches!(
+        store.write_chunk(Digest::of(b"?"), 0, &Bytes::from_static(b"x")),
+        Err(StoreError::UnknownPackage(_))
+    ));
 }
 
 /// A signed manifest of any entries, without the checks of the builder: what a stolen key could make.
@@ -110,7 +113,7 @@ fn hostile_manifests_write_nothing_outside_and_nothing_inside() {
         let refused = store.prepare(manifest.digest());
         let refused = refused.expect_err(name);
         assert_eq!(refused.reason(), "ManifestRefused", "{name}: {refused}");
-        assert!(store.write_chunk(manifest.digest(), 0, payload).is_err());
+        assert!(store.write_chunk(manifest.digest(), 0, &Bytes::from_static(payload)).is_err());
         assert_eq!(fs::read_dir(root.path().join("staging")).unwrap().count(), 0, "{name}");
         assert_eq!(fs::read_dir(root.path().join("packages")).unwrap().count(), 0, "{name}");
         assert_eq!(fs::read_dir(root.0.path()).unwrap().count(), 1, "{name}");

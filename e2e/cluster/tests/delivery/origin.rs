@@ -1,0 +1,68 @@
+//! An HTTP server with one file, on an address of its own.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Result;
+use rand::RngCore;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// No role uses it.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 81, 9, 9);
+
+/// The server; it ends with the test's process.
+pub(crate) struct Origin {
+    address: SocketAddr,
+    content: Arc<Vec<u8>>,
+}
+
+impl Origin {
+    pub(crate) async fn start(bytes: usize) -> Result<Self> {
+        let mut content = vec![0; bytes];
+        SmallRng::seed_from_u64(bytes as u64).fill_bytes(&mut content);
+        let content = Arc::new(content);
+        let listener = TcpListener::bind((ADDRESS, 0)).await?;
+        let address = listener.local_addr()?;
+        let served = content.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, served.clone()));
+            }
+        });
+        Ok(Self { address, content })
+    }
+
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address.ip()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/app.bin", self.address)
+    }
+
+    pub(crate) fn missing_url(&self) -> String {
+        format!("http://{}/nothing", self.address)
+    }
+
+    pub(crate) fn content(&self) -> &[u8] {
+        &self.content
+    }
+}
+
+async fn answer(stream: TcpStream, content: Arc<Vec<u8>>) -> Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut request, mut line) = (String::new(), String::new());
+    stream.read_line(&mut request).await?;
+    while stream.read_line(&mut line).await? > 2 {
+        line.clear();
+    }
+    let found = request.starts_with("GET /app.bin ");
+    let (status, body): (&str, &[u8]) = if found { ("200 OK", &content) } else { ("404 Not Found", b"") };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body).await?;
+    Ok(stream.shutdown().await?)
+}

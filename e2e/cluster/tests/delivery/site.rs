@@ -1,0 +1,333 @@
+//! A control plane with three nodes, and the processes that pods would be: an operator, the server, a client a node.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use kube::ResourceExt;
+use kube::api::{Api, PostParams};
+use peerdist_crds::names::{TRUST, TRUST_KEY, client_objects};
+use peerdist_crds::{Office, PackageDistribution};
+use peerdist_e2e_cluster::control_plane::ControlPlane;
+use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
+use peerdist_operator::run::{Operator, RunError};
+use peerdist_operator::settings::Settings;
+use peerdist_operator::storage::StoragePrefixes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::rights;
+
+/// How often a state is looked for before a test gives up.
+const ATTEMPTS: u32 = 900;
+/// Pause between looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Where the server runs.
+const SERVER: &str = "127.81.0.1";
+
+/// A node of the cluster.
+pub(crate) struct SiteNode {
+    pub(crate) name: &'static str,
+    office: &'static str,
+    address: &'static str,
+}
+
+/// One node of the hub and two of the store.
+pub(crate) const NODES: [SiteNode; 3] = [
+    SiteNode { name: "hub-1", office: "hub", address: "127.81.1.1" },
+    SiteNode { name: "till-1", office: "store", address: "127.81.2.1" },
+    SiteNode { name: "till-2", office: "store", address: "127.81.2.2" },
+];
+
+/// Everything that runs.
+pub(crate) struct Site {
+    // Ended in this order.
+    clients: BTreeMap<&'static str, Process>,
+    server: Process,
+    stop: CancellationToken,
+    operator: JoinHandle<Result<(), RunError>>,
+    hand: Hand,
+    folder: TempDir,
+    plane: ControlPlane,
+}
+
+impl Site {
+    /// Starts it all, up to offices that are ready and nodes that are enrolled.
+    pub(crate) async fn start(origin: IpAddr) -> Result<Self> {
+        let (plane, folder) = (ControlPlane::start().await?, tempfile::tempdir()?);
+        let hand = Hand { client: plane.admin().await? };
+        hand.install().await?;
+        rights::install(&hand.client).await?;
+        for node in &NODES {
+            hand.add_node(node.name, ("site", node.office), node.address).await?;
+        }
+        let stop = CancellationToken::new();
+        let operator = start_operator(&plane, &hand, &stop).await?;
+        for (name, parent) in [("hub", None), ("store", Some("hub"))] {
+            let mut spec = json!({"nodeSelector": {"matchLabels": {"site": name}}});
+            parent.inspect(|parent| spec["parent"] = json!(parent));
+            hand.apply(&Api::<Office>::all(hand.client.clone()), object("Office", name, spec)).await?;
+        }
+        eventually("accounts of server and offices", async || {
+            let accounts: Api<ServiceAccount> = Api::namespaced(hand.client.clone(), NAMESPACE);
+            let names: Vec<String> =
+                accounts.list(&Default::default()).await?.iter().map(|one| one.name_any()).collect();
+            Ok(["peerdist-server", "peerdist-office-hub", "peerdist-office-store"]
+                .iter()
+                .all(|name| names.iter().any(|one| one == name)))
+        })
+        .await?;
+        let server = start_server(&plane, &hand, folder.path(), origin).await?;
+        let mut site = Self { clients: BTreeMap::new(), server, stop, operator, hand, folder, plane };
+        site.start_clients().await?;
+        Ok(site)
+    }
+
+    async fn start_clients(&mut self) -> Result<()> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.hand.client.clone(), NAMESPACE);
+        let mut trust = None;
+        eventually("the server says how it is recognised", async || {
+            trust = maps.get_opt(TRUST).await?.and_then(|map| map.data?.remove(TRUST_KEY));
+            Ok(trust.is_some())
+        })
+        .await
+        .with_context(|| format!("server:\n{}", self.server.last_lines()))?;
+        fs::write(self.folder.path().join("trust"), trust.unwrap_or_default())?;
+        fs::write(self.folder.path().join("server"), SERVER)?;
+        for node in &NODES {
+            self.make_pod(node).await?;
+            let token = self.token(&client_objects(node.office), Some(node.name), "peerdist").await?;
+            let client = self.start_client(node, &token)?;
+            self.clients.insert(node.name, client);
+        }
+        for (office, nodes) in [("hub", 1), ("store", 2)] {
+            self.hand.report_daemon_set(&client_objects(office), nodes).await?;
+        }
+        Ok(())
+    }
+
+    /// The pod that a client would be: its token is bound to it.
+    async fn make_pod(&self, node: &SiteNode) -> Result<()> {
+        let pod = json!({
+            "metadata": {"name": node.name},
+            "spec": {
+                "nodeName": node.name, "serviceAccountName": client_objects(node.office),
+                "containers": [{"name": "client", "image": "peerdist"}],
+            },
+        });
+        let pods: Api<Pod> = Api::namespaced(self.hand.client.clone(), NAMESPACE);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        Ok(())
+    }
+
+    /// A token of a service account, bound to a pod if one is named.
+    pub(crate) async fn token(&self, account: &str, pod: Option<&str>, audience: &str) -> Result<String> {
+        token(&self.hand, account, pod, audience).await
+    }
+
+    fn start_client(&self, node: &SiteNode, token: &str) -> Result<Process> {
+        let file = self.folder.path().join(format!("token-{}", node.name));
+        fs::write(&file, token)?;
+        let path = |name: &str| self.folder.path().join(name);
+        let arguments = [
+            ("--server-file", path("server")),
+            ("--trust-file", path("trust")),
+            ("--join-token-file", file),
+            ("--address", node.address.into()),
+            ("--office", node.office.into()),
+            ("--node", node.name.into()),
+            ("--root", self.root(node.name)),
+        ];
+        let mut command = peerdist("client")?;
+        arguments.iter().for_each(|(flag, value)| {
+            command.arg(flag).arg(value);
+        });
+        Process::start(command, &path(&format!("{}.log", node.name)))
+    }
+
+    /// Starts the client anew with another token and nothing on its disk, and waits for the server's words.
+    pub(crate) async fn expect_refusal(&mut self, name: &'static str, token: &str, said: &str) -> Result<()> {
+        let node = NODES.iter().find(|node| node.name == name).context("a node")?;
+        drop(self.clients.remove(name));
+        fs::remove_dir_all(self.root(name))?;
+        let before = self.server.log()?.len();
+        let client = self.start_client(node, token)?;
+        let server = &self.server;
+        eventually(&format!("the server refuses {name}: {said}"), async || {
+            let log = server.log()?;
+            Ok(log[before..].lines().any(|line| line.contains("enrolment refused") && line.contains(said)))
+        })
+        .await?;
+        ensure!(!self.root(name).join("identity/certificate.der").exists(), "{name} has a certificate");
+        self.clients.insert(name, client);
+        Ok(())
+    }
+
+    pub(crate) fn packages(&self) -> Api<PackageDistribution> {
+        Api::namespaced(self.hand.client.clone(), "retail")
+    }
+
+    pub(crate) async fn apply_package(&self, name: &str, spec: Value) -> Result<()> {
+        self.hand.apply(&self.packages(), object("PackageDistribution", name, spec)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn package(&self, name: &str) -> Result<PackageDistribution> {
+        Ok(self.packages().get(name).await?)
+    }
+
+    /// Waits for a condition of this generation to be true.
+    pub(crate) async fn package_is(&self, name: &str, kind: &str) -> Result<()> {
+        let (mut last, wanted) = (Value::Null, format!("{name} is {kind}"));
+        let found = eventually(&wanted, async || {
+            let package = self.package(name).await?;
+            last = json!(package.status);
+            let conditions = package.status.map(|status| status.conditions).unwrap_or_default();
+            let generation = package.metadata.generation;
+            Ok(conditions
+                .iter()
+                .any(|one| one.type_ == kind && one.status == "True" && one.observed_generation == generation))
+        })
+        .await;
+        found.with_context(|| format!("{last:#}\nserver:\n{}", self.server.last_lines()))
+    }
+
+    pub(crate) fn root(&self, node: &str) -> PathBuf {
+        self.folder.path().join("roots").join(node)
+    }
+
+    /// The one file of a published package.
+    pub(crate) fn published(&self, node: &str, package: &str) -> Result<Vec<u8>> {
+        Ok(fs::read(self.root(node).join("packages").join(package).join("app.bin"))?)
+    }
+
+    /// Most writes of the server to the status of an object within one second of the clock, by the audit log.
+    pub(crate) fn status_writes_a_second(&self, name: &str) -> Result<usize> {
+        let log = fs::read_to_string(self.plane.audit_log())?;
+        let mut seconds: BTreeMap<String, usize> = BTreeMap::new();
+        for line in log.lines() {
+            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            let is_write = entry["verb"] == "patch" && entry["objectRef"]["subresource"] == "status";
+            let by_server = entry["user"]["username"] == "system:serviceaccount:peerdist:peerdist-server";
+            if is_write && by_server && entry["objectRef"]["name"] == name {
+                let time = entry["requestReceivedTimestamp"].as_str().unwrap_or_default();
+                *seconds.entry(time.split('.').next().unwrap_or_default().to_owned()).or_default() += 1;
+            }
+        }
+        ensure!(!seconds.is_empty(), "the server never wrote a status of {name}");
+        Ok(seconds.into_values().max().unwrap_or_default())
+    }
+
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.operator.await??)
+    }
+}
+
+async fn start_operator(
+    plane: &ControlPlane,
+    hand: &Hand,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<Result<(), RunError>>> {
+    let token = token(hand, "peerdist-operator", None, "https://kubernetes.default.svc").await?;
+    let operator = Operator {
+        config: plane.config(&token).await?,
+        settings: Settings::parse(
+            "image: example/peerdist:1\nserver: {storage: {hostPath: /var/lib/peerdist-server}}",
+        )?,
+        namespace: NAMESPACE.to_owned(),
+        lease_namespace: "kube-system".to_owned(),
+        lease_name: "peerdist-operator".to_owned(),
+        storage_prefixes: StoragePrefixes::default(),
+        identity: "operator".to_owned(),
+        http: TcpListener::bind("127.0.0.1:0").await?,
+    };
+    Ok(tokio::spawn(operator.run(stop.clone())))
+}
+
+async fn start_server(plane: &ControlPlane, hand: &Hand, folder: &Path, origin: IpAddr) -> Result<Process> {
+    let token = token(hand, "peerdist-server", None, "https://kubernetes.default.svc").await?;
+    let kubeconfig = folder.join("kubeconfig");
+    fs::write(&kubeconfig, plane.kubeconfig_text(&token))?;
+    let mut command = peerdist("server")?;
+    command.env("KUBECONFIG", kubeconfig).args(["--kubernetes", "--address", SERVER]);
+    command.arg("--allowed-sources").arg(format!("{origin}/32"));
+    command.arg("--root").arg(folder.join("library")).arg("--join-token-file").arg(folder.join("join-token"));
+    Process::start(command, &folder.join("server.log"))
+}
+
+async fn token(hand: &Hand, account: &str, pod: Option<&str>, audience: &str) -> Result<String> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(hand.client.clone(), NAMESPACE);
+    let bound = pod.map(|pod| json!({"apiVersion": "v1", "kind": "Pod", "name": pod}));
+    let request: TokenRequest =
+        serde_json::from_value(json!({"spec": {"audiences": [audience], "boundObjectRef": bound}}))?;
+    let made = accounts.create_token_request(account, &PostParams::default(), &request).await;
+    let status = made.with_context(|| format!("a token of {account}"))?.status.context("a token")?;
+    status.token.context("a token")
+}
+
+/// Beside this program, where the build put it.
+fn peerdist(role: &str) -> Result<Command> {
+    let own = std::env::current_exe()?;
+    let program = own.parent().and_then(Path::parent).context("a target folder")?.join("peerdist");
+    ensure!(program.is_file(), "{} is missing: run `cargo xtask e2e cluster`", program.display());
+    let mut command = Command::new(program);
+    command.arg(role);
+    Ok(command)
+}
+
+/// A process that ends with its value.
+struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let output = File::create(log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().context("cannot start peerdist")?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    fn last_lines(&self) -> String {
+        let log = self.log().unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn object(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": peerdist_crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+/// Tries until it is so.
+pub(crate) async fn eventually(wanted: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        if is_so().await? {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!("never so: {wanted}")
+}

@@ -1,0 +1,48 @@
+//! What the server does with the Kubernetes API: it checks the service-account tokens that clients enrol with
+//! (`tokens`), says by which root certificate it is recognised (`trust`), and writes how far packages are
+//! (`progress`). The objects that it watches are a source of desired state.
+
+mod progress;
+mod tokens;
+mod trust;
+
+use kube::{Client, Config};
+
+pub use self::progress::write_progress;
+pub use self::tokens::{BoundPod, TokenReviewer};
+pub use self::trust::publish_root;
+
+/// Field manager of what the server writes.
+const FIELD_MANAGER: &str = "peerdist-server";
+
+/// A cluster that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Nothing says where the API server is.
+    #[error("no Kubernetes API is configured: {0}: expected the service account of a pod, or KUBECONFIG")]
+    Configuration(#[from] kube::config::InferConfigError),
+    /// The API server cannot be reached as configured, or refused.
+    #[error("the Kubernetes API: {0}")]
+    Api(#[from] kube::Error),
+}
+
+/// The cluster that this process runs in, or that KUBECONFIG names.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Speaks to its API server.
+    pub client: Client,
+    /// Where everything of ours lives.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// Finds the cluster. Speaks to nobody yet.
+    ///
+    /// # Errors
+    /// [`ClusterError`] says what is missing.
+    pub async fn infer() -> Result<Self, ClusterError> {
+        let config = Config::infer().await?;
+        let namespace = config.default_namespace.clone();
+        Ok(Self { client: Client::try_from(config)?, namespace })
+    }
+}

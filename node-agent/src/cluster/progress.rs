@@ -1,0 +1,181 @@
+//! How far packages are, into the status of their objects: totals, the slowest and the failing, never a row a node. The
+//! conditions are the operator's. An object is written when something changed, at most once a second.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use peerdist_core::names::DistributionKey;
+use peerdist_crds::PackageDistribution;
+use peerdist_crds::status::{
+    ByteCounts, IngestFailure, NodeCounts, OfficeCounts, PackageDistributionStatus, SLOWEST_MAX, SlowNode,
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cluster, FIELD_MANAGER};
+use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
+
+/// Shortest time between two writes of one object.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest message of a node or a failure; the rest is in the server's API.
+const MESSAGE_CHARS_MAX: usize = 400;
+
+/// Writes until `stop`. What could not be written is tried again with the next change of the clock.
+pub async fn write_progress(
+    cluster: Cluster,
+    mut snapshots: watch::Receiver<Arc<StatusSnapshot>>,
+    stop: CancellationToken,
+) {
+    let mut written: BTreeMap<DistributionKey, PackageDistributionStatus> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(WRITE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let snapshot = snapshots.borrow_and_update().clone();
+        written.retain(|key, _| snapshot.packages.iter().any(|package| *key == key_of(package)));
+        for package in &snapshot.packages {
+            let (key, status) = (key_of(package), status_of(package));
+            if written.get(&key) == Some(&status) {
+                continue;
+            }
+            match write(&cluster, &key, &status).await {
+                Ok(()) => {
+                    written.insert(key, status);
+                }
+                // It was deleted a moment ago.
+                Err(kube::Error::Api(refused)) if refused.code == 404 => {}
+                Err(error) => tracing::warn!(%error, package = %key, "progress cannot be written and is tried again"),
+            }
+        }
+    }
+}
+
+fn key_of(package: &PackageStatus) -> DistributionKey {
+    DistributionKey { namespace: package.namespace.clone(), name: package.name.clone() }
+}
+
+async fn write(
+    cluster: &Cluster,
+    key: &DistributionKey,
+    status: &PackageDistributionStatus,
+) -> Result<(), kube::Error> {
+    let api: Api<PackageDistribution> = Api::namespaced(cluster.client.clone(), key.namespace.as_str());
+    let body = json!({
+        "apiVersion": peerdist_crds::API_VERSION,
+        "kind": "PackageDistribution",
+        "metadata": {"name": key.name.as_str()},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_status(key.name.as_str(), &parameters, &Patch::Apply(&body)).await.map(|_| ())
+}
+
+fn status_of(package: &PackageStatus) -> PackageDistributionStatus {
+    let targeted = || package.offices.iter().filter(|office| office.targeted);
+    let all = || package.offices.iter().flat_map(|office| &office.nodes);
+    let nodes = || targeted().flat_map(|office| &office.nodes);
+    let sum = |of: fn(&NodeStatus) -> u64| number(all().map(of).sum());
+    PackageDistributionStatus {
+        observed_generation: None,
+        progress_generation: i64::try_from(package.generation).ok(),
+        digest: package.digest.map(|digest| digest.to_string()),
+        bytes: Some(ByteCounts {
+            total: number(package.bytes),
+            origin: number(package.bytes_ingested),
+            wan: sum(|node| node.wan_bytes_received),
+            lan: sum(|node| node.lan_bytes_received),
+        }),
+        failure: package
+            .error
+            .as_ref()
+            .map(|error| IngestFailure { reason: error.reason.clone(), message: shortened(&error.message) }),
+        offices: Some(OfficeCounts {
+            targeted: count(targeted().count()),
+            complete: count(targeted().filter(|office| !office.nodes.is_empty() && office.is_complete()).count()),
+            transit: count(package.offices.iter().filter(|office| office.transit).count()),
+        }),
+        nodes: Some(NodeCounts {
+            targeted: count(nodes().count()),
+            complete: count(nodes().filter(|node| node.complete).count()),
+            failed: count(nodes().filter(|node| !node.complete && !node.unreachable && node.error.is_some()).count()),
+            unreachable: count(nodes().filter(|node| !node.complete && node.unreachable).count()),
+        }),
+        percent: Some(percent(package)),
+        eta_seconds: nodes().filter_map(|node| node.eta_seconds).max().map(number),
+        slowest: slowest(targeted()),
+        conditions: Vec::new(),
+    }
+}
+
+fn percent(package: &PackageStatus) -> i32 {
+    let targeted = || package.offices.iter().filter(|office| office.targeted);
+    let nodes: u64 = targeted().map(|office| office.nodes.len() as u64).sum();
+    let held = targeted().map(OfficeStatus::bytes).sum();
+    let complete = nodes > 0 && package.is_complete();
+    i32::from(crate::status::percent(held, package.bytes.saturating_mul(nodes), complete))
+}
+
+/// Those that failed first, then those that hold least.
+fn slowest<'a>(offices: impl Iterator<Item = &'a OfficeStatus>) -> Vec<SlowNode> {
+    let of_office = |office: &'a OfficeStatus| office.nodes.iter().map(move |node| (office, node));
+    let mut behind: Vec<(&OfficeStatus, &NodeStatus)> =
+        offices.flat_map(of_office).filter(|(_, node)| !node.complete).collect();
+    behind.sort_by_key(|(office, node)| (node.error.is_none(), node.percent, &office.name, &node.name));
+    behind.truncate(SLOWEST_MAX);
+    let slow = |(office, node): (&OfficeStatus, &NodeStatus)| SlowNode {
+        office: office.name.to_string(),
+        node: node.name.to_string(),
+        percent: node.percent.into(),
+        source: node.source.map(|source| source.to_string()).unwrap_or_default(),
+        message: match node.error.as_ref().or(node.waits.as_ref()) {
+            Some(error) => shortened(&error.message),
+            None if node.unreachable => "not heard for ten minutes: look at the node and its link".to_owned(),
+            None => String::new(),
+        },
+    };
+    behind.into_iter().map(slow).collect()
+}
+
+fn shortened(message: &str) -> String {
+    message.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn count(value: usize) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::snapshot_under_way;
+
+    #[test]
+    fn totals_leave_transit_offices_out_and_name_who_is_behind() {
+        let package = &snapshot_under_way().packages[0];
+        let status = status_of(package);
+        assert_eq!(status.progress_generation, Some(3));
+        assert_eq!(status.offices, Some(OfficeCounts { targeted: 1, complete: 0, transit: 1 }));
+        assert_eq!(status.nodes, Some(NodeCounts { targeted: 2, complete: 0, failed: 1, unreachable: 0 }));
+        assert_eq!((status.percent, status.eta_seconds), (Some(30), Some(8)));
+        let slow: Vec<(&str, i32)> = status.slowest.iter().map(|slow| (slow.node.as_str(), slow.percent)).collect();
+        assert_eq!(slow, [("store-1-2", 20), ("store-1-1", 40)], "the failing one first");
+        assert!(status.slowest[0].message.contains("need 100 MiB"));
+        assert!(status.conditions.is_empty() && status.observed_generation.is_none(), "those are the operator's");
+    }
+
+    #[test]
+    fn nothing_is_complete_without_nodes() {
+        let mut package = snapshot_under_way().packages.remove(0);
+        package.offices.iter_mut().for_each(|office| office.nodes.clear());
+        let status = status_of(&package);
+        assert_eq!((status.percent, status.offices.map(|offices| offices.complete)), (Some(0), Some(0)));
+    }
+}

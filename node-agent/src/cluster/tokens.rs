@@ -1,0 +1,166 @@
+//! Whose a service-account token is, by the word of the API server: clients enrol with the token of their pod, which is
+//! bound to it and to its node, for our audience alone, and the pod's service account says its office.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::Api;
+use kube::api::PostParams;
+use peerdist_core::client::Refusal;
+use peerdist_core::names::NodeName;
+use peerdist_core::peer::NodeRef;
+use peerdist_crds::names::{TOKEN_AUDIENCE, client_objects};
+
+use super::Cluster;
+
+/// Longest token that is passed on.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// What the API server says of the pod and node that a token is bound to.
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+/// The pod that a valid token belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundPod {
+    service_account: String,
+    pod: String,
+    node: NodeName,
+}
+
+impl BoundPod {
+    /// Whether this pod may become this node.
+    ///
+    /// # Errors
+    /// [`Refusal`] `token` says which of office and node is another one.
+    pub fn entitles(&self, node: &NodeRef) -> Result<(), Refusal> {
+        let refused = |message: String| Err(Refusal::new("token", message));
+        if self.service_account != client_objects(node.office.as_str()) {
+            return refused(format!(
+                "node {}: the token of pod {} belongs to the service account {}, which is not that of office {}",
+                node.name, self.pod, self.service_account, node.office
+            ));
+        }
+        if self.node != node.name {
+            return refused(format!(
+                "node {}: the token of pod {} is bound to node {}",
+                node.name, self.pod, self.node
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Asks the API server.
+#[derive(Clone)]
+pub struct TokenReviewer(Cluster);
+
+impl TokenReviewer {
+    /// For pods in our namespace of this cluster.
+    pub fn new(cluster: Cluster) -> Self {
+        Self(cluster)
+    }
+
+    /// Whose the token is.
+    ///
+    /// # Errors
+    /// [`Refusal`] `token` when it is no valid token of one of our clients; `busy` when the API server cannot say.
+    pub async fn review(&self, token: &str) -> Result<BoundPod, Refusal> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::new("token", format!("the token has more than {TOKEN_BYTES_MAX} bytes")));
+        }
+        let audiences = Some(vec![TOKEN_AUDIENCE.to_owned()]);
+        let spec = TokenReviewSpec { token: token.to_owned(), audiences };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let api: Api<TokenReview> = Api::all(self.0.client.clone());
+        let reviewed = api.create(&PostParams::default(), &review).await.map_err(|error| {
+            tracing::warn!(%error, "the API server cannot review a token");
+            Refusal::new("busy", "the API server cannot review the token now: try again")
+        })?;
+        owner(reviewed.status.unwrap_or_default(), &self.0.namespace)
+    }
+}
+
+fn owner(status: TokenReviewStatus, namespace: &str) -> Result<BoundPod, Refusal> {
+    let refused = |message: String| Refusal::new("token", message);
+    if status.authenticated != Some(true) {
+        let why = status.error.unwrap_or_else(|| "the API server does not accept it".to_owned());
+        return Err(refused(format!("the service-account token is not valid for {TOKEN_AUDIENCE}: {why}")));
+    }
+    if !status.audiences.unwrap_or_default().iter().any(|audience| audience == TOKEN_AUDIENCE) {
+        return Err(refused(format!("the service-account token is not for the audience {TOKEN_AUDIENCE}")));
+    }
+    let user = status.user.unwrap_or_default();
+    let name = user.username.unwrap_or_default();
+    let service_account = name.strip_prefix(&format!("system:serviceaccount:{namespace}:"));
+    let Some(service_account) = service_account.map(str::to_owned) else {
+        return Err(refused(format!("{name} is no service account of the namespace {namespace}")));
+    };
+    let extra: BTreeMap<String, Vec<String>> = user.extra.unwrap_or_default();
+    let only = |key: &str| match extra.get(key).map(Vec::as_slice) {
+        Some([value]) => Some(value.clone()),
+        _ => None,
+    };
+    let node = only(NODE_NAME).and_then(|node| NodeName::new(&node).ok());
+    let (Some(pod), Some(node)) = (only(POD_NAME), node) else {
+        return Err(refused(format!(
+            "the token of {name} is not bound to a pod on a node: expected a projected token"
+        )));
+    };
+    Ok(BoundPod { service_account, pod, node })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn status(change: impl FnOnce(&mut Value)) -> TokenReviewStatus {
+        let mut status = json!({
+            "authenticated": true,
+            "audiences": ["peerdist"],
+            "user": {
+                "username": "system:serviceaccount:peerdist:peerdist-office-store",
+                "extra": {POD_NAME: ["pod-1"], NODE_NAME: ["till-1"]},
+            },
+        });
+        change(&mut status);
+        serde_json::from_value(status).unwrap()
+    }
+
+    fn node(name: &str, office: &str) -> NodeRef {
+        NodeRef {
+            name: NodeName::new(name).unwrap(),
+            office: peerdist_core::names::OfficeName::new(office).unwrap(),
+            address: "10.0.0.1".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_token_entitles_to_its_own_node_in_its_own_office() {
+        let pod = owner(status(|_| {}), "peerdist").unwrap();
+        assert!(pod.entitles(&node("till-1", "store")).is_ok());
+        for other in [node("till-2", "store"), node("till-1", "hub"), node("till-1", "store-2")] {
+            assert_eq!(pod.entitles(&other).unwrap_err().reason, "token");
+        }
+    }
+
+    #[test]
+    fn tokens_of_others_are_refused_with_the_reason() {
+        let account = "/user/username";
+        for (change, said) in [
+            (("/authenticated", json!(false)), "not valid"),
+            (("/audiences", json!(["https://kubernetes.default.svc"])), "audience"),
+            ((account, json!("system:serviceaccount:other:peerdist-office-store")), "no service account"),
+            ((account, json!("admin")), "no service account"),
+            (("/user/extra", json!({})), "not bound"),
+            (("/user/extra", json!({POD_NAME: ["pod-1"]})), "not bound"),
+            (("/user/extra", json!({POD_NAME: ["pod-1"], NODE_NAME: ["a", "b"]})), "not bound"),
+        ] {
+            let (pointer, value) = change;
+            let status = status(|status| *status.pointer_mut(pointer).unwrap() = value);
+            let refusal = owner(status, "peerdist").unwrap_err();
+            assert!(refusal.message.contains(said), "{pointer}: {}", refusal.message);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Desired state from a Kubernetes cluster: the Offices that the operator accepted, and the PackageDistributions.
+//!
+//! The operator judges offices, with all nodes of the cluster in view, and says so in their conditions; here its word
+//! counts. An edit that it has not judged yet, or refused, leaves the last good form in force. Progress that the server
+//! itself writes into an object changes nothing here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use kube::runtime::reflector::{self, Store, reflector};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use peerdist_core::distribution::{Distribution, SourceUri};
+use peerdist_core::names::{DistributionKey, OfficeName};
+use peerdist_core::office::{Office as ValidOffice, OfficeTree};
+use peerdist_crds::{FieldError, Office, PackageDistribution};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::error::{ErrorScope, ObjectError};
+use super::objects::Reading;
+use super::revision::{Generations, revise};
+use super::{DesiredSource, DesiredState, DesiredUpdate};
+
+/// Changes are gathered this long: an apply of many objects is one change.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// Condition in which the operator says that it acts upon an object.
+const ACCEPTED: &str = "Accepted";
+
+/// Desired state from the objects of a cluster.
+pub struct ClusterSource {
+    offices: Store<Office>,
+    packages: Store<PackageDistribution>,
+    changed: Arc<Notify>,
+    state: Option<Arc<DesiredState>>,
+    told: Option<(Option<Arc<DesiredState>>, Vec<ObjectError>)>,
+    _watches: JoinSet<()>,
+}
+
+impl ClusterSource {
+    /// Begins to watch. What cannot be watched is tried again and logged.
+    pub fn start(client: &Client) -> Self {
+        let (changed, mut watches) = (Arc::new(Notify::new()), JoinSet::new());
+        Self {
+            offices: keep(Api::all(client.clone()), &changed, &mut watches),
+            packages: keep(Api::all(client.clone()), &changed, &mut watches),
+            changed,
+            state: None,
+            told: None,
+            _watches: watches,
+        }
+    }
+
+    async fn wait(&self) {
+        if self.told.is_some() {
+            self.changed.notified().await;
+            tokio::time::sleep(SETTLE_TIME).await;
+        } else if self.offices.wait_until_ready().await.is_err() || self.packages.wait_until_ready().await.is_err() {
+            // The watches end with this source only.
+            std::future::pending().await
+        }
+    }
+}
+
+impl DesiredSource for ClusterSource {
+    async fn next(&mut self) -> DesiredUpdate {
+        loop {
+            self.wait().await;
+            let reading = read(&self.offices.state(), &self.packages.state(), self.state.as_deref());
+            let update = revise(self.state.as_deref(), reading, Generations::Given);
+            self.state = update.state.clone().or(self.state.take());
+            let news = (update.state.clone(), update.errors.clone());
+            if self.told.as_ref() != Some(&news) {
+                self.told = Some(news);
+                return update;
+            }
+        }
+    }
+}
+
+fn keep<K>(api: Api<K>, changed: &Arc<Notify>, watches: &mut JoinSet<()>) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let changed = changed.clone();
+    watches.spawn(async move {
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = events.modify(|object: &mut K| object.managed_fields_mut().clear());
+        let mut events = pin!(reflector(writer, events));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(_) => changed.notify_one(),
+                Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "a watch failed and is tried again"),
+            }
+        }
+    });
+    store
+}
+
+fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous: Option<&DesiredState>) -> Reading {
+    let mut errors = Vec::new();
+    let offices: Vec<ValidOffice> = offices.iter().filter_map(|office| in_force(office, previous)).collect();
+    let tree = match OfficeTree::new(offices) {
+        Ok(tree) => tree,
+        Err(faults) => {
+            let fault = |fault: &peerdist_core::office::OfficeTreeError| {
+                let object = fault.office().map_or_else(|| "Offices".to_owned(), |office| format!("Office {office}"));
+                error(object, ErrorScope::Set, &FieldError::new(fault.field(), fault.reason(), fault.to_string()))
+            };
+            return Reading::unusable(faults.iter().map(fault).collect());
+        }
+    };
+    let (mut distributions, mut refused) = (BTreeMap::new(), BTreeSet::new());
+    for package in packages.iter().filter(|package| package.metadata.deletion_timestamp.is_none()) {
+        match distribution(package, &tree) {
+            Ok(distribution) => {
+                distributions.insert(distribution.key.clone(), distribution);
+            }
+            Err((key, faults)) => {
+                let object =
+                    format!("PackageDistribution {}/{}", package.namespace().unwrap_or_default(), package.name_any());
+                errors.extend(faults.iter().map(|fault| error(object.clone(), ErrorScope::Object, fault)));
+                refused.extend(key);
+            }
+        }
+    }
+    let state = DesiredState { offices: tree, distributions, embedded_nodes: BTreeMap::new() };
+    Reading { state: Some(state), refused, errors }
+}
+
+/// The office in the form that the operator acts upon, as far as this process has seen it.
+fn in_force(object: &Office, previous: Option<&DesiredState>) -> Option<ValidOffice> {
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let accepted = conditions.into_iter().find(|condition| condition.type_ == ACCEPTED);
+    let judged = accepted.filter(|condition| condition.observed_generation == object.metadata.generation);
+    if judged.is_some_and(|condition| condition.status == "True")
+        && let Ok(office) = peerdist_crds::office::validate(object)
+    {
+        return Some(office);
+    }
+    let name = OfficeName::new(&object.name_any()).ok()?;
+    previous?.offices.office(&name).cloned()
+}
+
+fn distribution(
+    object: &PackageDistribution,
+    tree: &OfficeTree,
+) -> Result<Distribution, (Option<DistributionKey>, Vec<FieldError>)> {
+    let key = peerdist_crds::package_distribution::key(object).map_err(|faults| (None, faults))?;
+    let uri = source(&object.spec.source.uri);
+    let refused = |faults| (Some(key.clone()), faults);
+    let distribution = peerdist_crds::package_distribution::validate(object, uri).map_err(refused)?;
+    if tree.offices().any(|office| distribution.offices.matches(office)) {
+        return Ok(distribution);
+    }
+    let message =
+        format!("no accepted office has the labels {}: correct them here or on an Office", distribution.offices);
+    Err(refused(vec![FieldError::new("spec.offices.matchLabels", "NoOfficeSelected", message)]))
+}
+
+/// In a cluster, who writes objects need not own the server's disk.
+fn source(text: &str) -> Result<SourceUri, FieldError> {
+    let refused = |reason, message: String| FieldError::new("spec.source.uri", reason, message);
+    let uri = SourceUri::parse(text, None).map_err(|error| refused(error.reason(), error.to_string()))?;
+    match uri {
+        SourceUri::File(_) => {
+            let message =
+                "a file of the server is no source in a cluster: expected http:// or https://; serve it there";
+            Err(refused("FileSourceNotAllowed", message.to_owned()))
+        }
+        SourceUri::Http(_) => Ok(uri),
+    }
+}
+
+fn error(object: String, scope: ErrorScope, fault: &FieldError) -> ObjectError {
+    ObjectError {
+        object,
+        field: fault.field.clone(),
+        reason: fault.reason.to_owned(),
+        message: fault.message.clone(),
+        scope,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn office(name: &str, spec: Value, accepted: Option<(&str, i64)>) -> Arc<Office> {
+        let conditions = accepted.map(|(status, generation)| {
+            json!([{
+                "type": "Accepted", "status": status, "reason": "r", "message": "", "observedGeneration": generation,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }])
+        });
+        let object = json!({
+            "apiVersion": peerdist_crds::API_VERSION, "kind": "Office", "metadata": {"name": name, "generation": 2},
+            "spec": spec, "status": {"conditions": conditions.unwrap_or_else(|| json!([]))},
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn package(uri: &str) -> Arc<PackageDistribution> {
+        let object = json!({
+            "apiVersion": peerdist_crds::API_VERSION, "kind": "PackageDistribution",
+            "metadata": {"name": "app", "namespace": "retail", "generation": 7},
+            "spec": {"version": "1", "source": {"uri": uri}},
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn names(state: &DesiredState) -> Vec<String> {
+        state.offices.offices().map(|office| office.name.to_string()).collect()
+    }
+
+    fn state(offices: &[Arc<Office>], previous: Option<&DesiredState>) -> Option<DesiredState> {
+        read(offices, &[package("https://a/b")], previous).state
+    }
+
+    #[test]
+    fn only_offices_that_the_operator_accepted_in_this_form_count() {
+        let hub = || office("hub", json!({}), Some(("True", 2)));
+        let store = |accepted| office("store", json!({"parent": "hub", "type": "WiFi"}), accepted);
+        let first = state(&[hub(), store(Some(("True", 2)))], None).unwrap();
+        assert_eq!(names(&first), ["hub", "store"]);
+        for unjudged in [None, Some(("True", 1)), Some(("False", 2)), Some(("Unknown", 2))] {
+            assert_eq!(names(&state(&[hub(), store(unjudged)], None).unwrap()), ["hub"], "{unjudged:?}");
+            let kept = state(&[hub(), store(unjudged)], Some(&first)).unwrap();
+            assert_eq!(names(&kept), ["hub", "store"], "what was in force stays: {unjudged:?}");
+        }
+        assert!(state(&[store(Some(("True", 2)))], None).is_none(), "no Central Office");
+    }
+
+    #[test]
+    fn packages_keep_the_generation_of_their_object_and_never_read_the_servers_disk() {
+        let hub = [office("hub", json!({}), Some(("True", 2)))];
+        let good = read(&hub, &[package("https://a/b")], None);
+        assert_eq!(good.state.unwrap().distributions.values().next().unwrap().generation, 7);
+        for (uri, reason) in [("file:///etc/passwd", "FileSourceNotAllowed"), ("s3://a/b", "UnsupportedScheme")] {
+            let reading = read(&hub, &[package(uri)], None);
+            assert_eq!((reading.errors[0].reason.as_str(), reading.refused.len()), (reason, 1), "{uri}");
+            assert!(reading.state.unwrap().distributions.is_empty());
+        }
+    }
+}
