@@ -60,7 +60,7 @@ pub(super) struct Leading {
 
 impl Client {
     pub(super) fn begin_leading(&mut self, now: Instant) {
-        let mut view = OfficeView::default();
+        let mut view = OfficeView::taking_over(now);
         view.heard(now, &self.config.me, self.config.boot_id, self.revision());
         self.leading = Some(Leading {
             view,

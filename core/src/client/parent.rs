@@ -15,6 +15,8 @@ use crate::swarm::avoidance::Avoided;
 
 /// A parent that was asked and of which no chunk has come for so long is left alone, if another one is known.
 const PARENT_PATIENCE: Duration = Duration::from_secs(60);
+/// One that answers all the time, and only that nobody has the chunks yet, is left alone after so long.
+const PROMISES_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Manifests that did not come in a row, after which the same holds.
 const MANIFEST_FAILURES_MAX: u32 = 10;
 /// Reason word: the parent office delivers nothing.
@@ -122,10 +124,15 @@ impl Client {
         let Some(asked) = asked else { return };
         let seconds = PARENT_PATIENCE.as_secs();
         if package.upstream.promised_at().is_some_and(|at| at + PARENT_PATIENCE > now) {
-            return package.waits_because(PARENT_LACKS, format!(
+            package.waits_because(PARENT_LACKS, format!(
                 "{asked}, the rendezvous point of the parent office, answers that nobody there has what is lacking, for over \
                  {seconds} s: look at what that office waits for"
             ));
+            // Whoever only promises may be no rendezvous point at all, or have lost its office.
+            if self.parent.asked_since(now, &asked) + PROMISES_PATIENCE <= now {
+                self.leave_parent_alone(now, &asked);
+            }
+            return;
         }
         package.waits_because(PARENT_SILENT, format!(
             "{asked}, the rendezvous point of the parent office, was asked and has sent nothing of this package for over \

@@ -85,11 +85,6 @@ impl MemberPackage {
         self.told_at.is_some_and(|at| at + IDLE_AFTER <= now)
     }
 
-    /// Whether the chunk is there, or on its way from outside the office.
-    pub fn has_or_expects(&self, now: Instant, index: ChunkIndex) -> bool {
-        self.available.contains(index) || self.coming.contains(now, index)
-    }
-
     /// Notes chunks that are gone.
     pub fn lose(&mut self, runs: &[ChunkRun]) {
         let capacity = self.available.capacity();

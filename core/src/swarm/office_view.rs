@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assigner::LINK_WINDOW_BYTES;
+use super::coming::COMING_MAX;
 use super::member_package::MemberPackage;
 use crate::chunk_set::{ChunkIndex, ChunkSet};
 use crate::digest::Digest;
@@ -50,9 +51,26 @@ pub struct OfficeView {
     members: BTreeMap<NodeName, Member>,
     /// Members that sent rubbish to the rendezvous point itself: what they say they have does not count until then.
     distrusted: BTreeMap<NodeName, Instant>,
+    /// Until when members' word on what comes to them counts; `None`: always.
+    awaits_until: Option<Instant>,
 }
 
 impl OfficeView {
+    /// The view of a rendezvous point that takes over: what comes to members comes from orders of its predecessor, and
+    /// is waited for [`COMING_MAX`] at most, however often they begin anew.
+    pub fn taking_over(now: Instant) -> Self {
+        Self { awaits_until: Some(now + COMING_MAX), ..Self::default() }
+    }
+
+    fn awaits(&self, now: Instant) -> bool {
+        self.awaits_until.is_none_or(|until| until > now)
+    }
+
+    /// Whether the chunk is at a member, or on its way to it from outside the office.
+    pub fn has_or_expects(&self, now: Instant, package: &MemberPackage, index: ChunkIndex) -> bool {
+        package.available.contains(index) || (self.awaits(now) && package.coming.contains(now, index))
+    }
+
     /// Notes that a member reported. Returns whether its earlier state is void or unknown, so that it has to send its
     /// inventory. `None` when the office is full.
     pub fn heard(&mut self, now: Instant, node: &NodeRef, boot_id: u64, plan_revision: Revision) -> Option<bool> {
@@ -256,7 +274,8 @@ impl OfficeView {
     /// lets come at once.
     pub fn coming(&self, now: Instant, digest: Digest, lengths: &ChunkLengths) -> ChunkSet {
         let mut coming = ChunkSet::new(lengths.len() as u32);
-        for package in self.live(now).filter_map(|member| member.packages.get(&digest)) {
+        let awaited = self.live(now).filter(|_| self.awaits(now));
+        for package in awaited.filter_map(|member| member.packages.get(&digest)) {
             let mut room = LINK_WINDOW_BYTES;
             for index in package.coming.iter(now) {
                 if room == 0 {

@@ -143,7 +143,7 @@ impl Leading {
             self.view.member(receiver).and_then(|member| member.packages.get(&digest)).is_some_and(|package| {
                 runs.iter()
                     .flat_map(|run| run.range())
-                    .all(|index| package.has_or_expects(now, index) || package.assigned.contains_key(&index))
+                    .all(|index| self.view.has_or_expects(now, package, index) || package.assigned.contains_key(&index))
             });
         let doubted = self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(receiver);
         if self.since + LOST_AFTER <= now && (!live || !has_them || doubted) {

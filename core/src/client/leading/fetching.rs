@@ -201,7 +201,7 @@ impl Leading {
         let on_node = self.view.member(node).and_then(|member| member.packages.get(&planned.digest));
         !self.view.is_live(now, node)
             || self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(node)
-            || on_node.is_some_and(|package| chunks.any(|index| !package.has_or_expects(now, index)))
+            || on_node.is_some_and(|package| chunks.any(|index| !self.view.has_or_expects(now, package, index)))
     }
 }
 

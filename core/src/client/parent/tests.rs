@@ -102,13 +102,22 @@ fn claim_of_a_node_that_is_left_alone_is_no_news() {
 fn parent_that_answers_that_it_lacks_the_chunks_is_not_called_silent() {
     let (mut client, mut now, digest) = fetching();
     claim(&mut client, now, "central-9", 5);
-    for _ in 0..3 * PARENT_PATIENCE.as_secs() {
-        if !asked_within(&mut client, &mut now, Duration::from_secs(1)).is_empty() {
-            let not_yet = vec![ChunkRun { first: 0, count: CHUNKS }];
-            let grant = Grant { digest, granted: Vec::new(), given_before: Vec::new(), not_yet };
-            client.message(now, Peer::Node(node("central", "central-9")), Message::Grant(grant)).unwrap();
+    let promise = |client: &mut Client, now: &mut Instant, time: Duration| {
+        for _ in 0..time.as_secs() {
+            if asked_within(client, now, Duration::from_secs(1)) == ["central-9"] {
+                let not_yet = vec![ChunkRun { first: 0, count: CHUNKS }];
+                let grant = Grant { digest, granted: Vec::new(), given_before: Vec::new(), not_yet };
+                client.message(*now, Peer::Node(node("central", "central-9")), Message::Grant(grant)).unwrap();
+            }
         }
-    }
+    };
+    promise(&mut client, &mut now, PARENT_PATIENCE * 3);
     assert_eq!(waits(&client), Some(PARENT_LACKS));
     assert_eq!(client.parent_node(now).unwrap().name, node("central", "central-9").name);
+    promise(&mut client, &mut now, PROMISES_PATIENCE - PARENT_PATIENCE * 3 + Duration::from_secs(20));
+    assert_ne!(
+        client.parent_node(now).unwrap().name,
+        node("central", "central-9").name,
+        "promises alone bring nothing"
+    );
 }

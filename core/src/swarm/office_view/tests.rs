@@ -104,3 +104,21 @@ fn member_is_asked_for_its_inventory_until_that_comes() {
     assert_eq!(view.heard(now, &node, 2, 1), Some(true), "it was started anew");
     assert_eq!(view.heard(now, &node, 2, 1), Some(true));
 }
+
+#[test]
+fn word_of_what_comes_counts_for_a_while_after_a_takeover_however_often_a_member_begins_anew() {
+    let start = Instant::now();
+    let lengths: ChunkLengths = vec![1; CHUNKS as usize].into();
+    let office = crate::names::OfficeName::new("store").unwrap();
+    let node = NodeRef { name: name("n1"), office, address: "127.0.0.1".parse().unwrap() };
+    let mut view = OfficeView::taking_over(start);
+    for boot_id in 0..2 * COMING_MAX.as_secs() {
+        let now = start + Duration::from_secs(boot_id);
+        view.heard(now, &node, boot_id, 1);
+        let package_of_liar = view.package(&node.name, package(), CHUNKS).unwrap();
+        let available = package_of_liar.available.clone();
+        package_of_liar.coming.said(now, &ALL, &available);
+        let awaited = !view.coming(now, package(), &lengths).is_empty();
+        assert_eq!(awaited, now < start + COMING_MAX);
+    }
+}
