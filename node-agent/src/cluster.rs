@@ -6,12 +6,16 @@ mod progress;
 mod tokens;
 mod trust;
 
+use std::time::Duration;
+
 use kube::{Client, Config};
 
 pub use self::progress::write_progress;
 pub use self::tokens::{BoundPod, TokenReviewer};
 pub use self::trust::publish_root;
 
+/// Longest wait for an answer of the API server to a request that is no watch.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Field manager of what the server writes.
 const FIELD_MANAGER: &str = "peerdist-server";
 

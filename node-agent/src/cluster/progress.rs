@@ -14,10 +14,10 @@ use peerdist_crds::status::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Cluster, FIELD_MANAGER};
+use super::{ANSWER_TIMEOUT, Cluster, FIELD_MANAGER};
 use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
 
 /// Shortest time between two writes of one object.
@@ -42,7 +42,8 @@ pub async fn write_progress(
             if written.get(&key) == Some(&status) {
                 continue;
             }
-            match write(&cluster, &key, &status).await {
+            let Ok(answer) = timeout(ANSWER_TIMEOUT, write(&cluster, &key, &status)).await else { continue };
+            match answer {
                 Ok(()) => {
                     written.insert(key, status);
                 }

@@ -10,8 +10,9 @@ use peerdist_core::client::Refusal;
 use peerdist_core::names::NodeName;
 use peerdist_core::peer::NodeRef;
 use peerdist_crds::names::{TOKEN_AUDIENCE, client_objects};
+use tokio::time::timeout;
 
-use super::Cluster;
+use super::{ANSWER_TIMEOUT, Cluster};
 
 /// Longest token that is passed on.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
@@ -72,9 +73,12 @@ impl TokenReviewer {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences };
         let review = TokenReview { spec, ..TokenReview::default() };
         let api: Api<TokenReview> = Api::all(self.0.client.clone());
-        let reviewed = api.create(&PostParams::default(), &review).await.map_err(|error| {
+        let busy = || Refusal::new("busy", "the API server cannot review the token now: try again");
+        let reviewed =
+            timeout(ANSWER_TIMEOUT, api.create(&PostParams::default(), &review)).await.map_err(|_| busy())?;
+        let reviewed = reviewed.map_err(|error| {
             tracing::warn!(%error, "the API server cannot review a token");
-            Refusal::new("busy", "the API server cannot review the token now: try again")
+            busy()
         })?;
         owner(reviewed.status.unwrap_or_default(), &self.0.namespace)
     }

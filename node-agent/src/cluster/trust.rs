@@ -8,8 +8,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use peerdist_crds::names::{TRUST, TRUST_KEY};
 use serde_json::json;
+use tokio::time::{sleep, timeout};
 
-use super::{Cluster, FIELD_MANAGER};
+use super::{ANSWER_TIMEOUT, Cluster, FIELD_MANAGER};
 
 /// Pause before the API server is asked again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -24,8 +25,14 @@ pub async fn publish_root(cluster: Cluster, root_sha256: [u8; 32]) {
         "data": {TRUST_KEY: hex::encode(root_sha256)},
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    while let Err(error) = api.patch(TRUST, &parameters, &Patch::Apply(&body)).await {
-        tracing::warn!(%error, "clients cannot be told whom to trust: ConfigMap {TRUST} is tried again");
-        tokio::time::sleep(RETRY).await;
+    loop {
+        match timeout(ANSWER_TIMEOUT, api.patch(TRUST, &parameters, &Patch::Apply(&body))).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "clients cannot be told whom to trust: ConfigMap {TRUST} is tried again")
+            }
+            Err(_) => tracing::warn!("clients cannot be told whom to trust: the API server does not answer"),
+        }
+        sleep(RETRY).await;
     }
 }

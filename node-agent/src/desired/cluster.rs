@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peerdist_core::distribution::{Distribution, SourceUri};
 use peerdist_core::names::{DistributionKey, OfficeName};
-use peerdist_core::office::{Office as ValidOffice, OfficeTree};
+use peerdist_core::office::{Office as ValidOffice, OfficeTree, OfficeTreeError};
 use peerdist_crds::{FieldError, Office, PackageDistribution};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -105,16 +105,16 @@ where
 
 fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous: Option<&DesiredState>) -> Reading {
     let mut errors = Vec::new();
+    // Without a last good form nobody knows whether an office that is not judged yet had one: nodes would drop what they
+    // hold for it.
+    if previous.is_none() && offices.iter().any(|office| verdict(office).is_none()) {
+        let fault = FieldError::new("", "NotJudged", "the operator has not judged every Office yet: see its log");
+        return Reading::unusable(vec![error("Offices".to_owned(), ErrorScope::Set, &fault)]);
+    }
     let offices: Vec<ValidOffice> = offices.iter().filter_map(|office| in_force(office, previous)).collect();
-    let tree = match OfficeTree::new(offices) {
+    let tree = match one_tree(offices, &mut errors) {
         Ok(tree) => tree,
-        Err(faults) => {
-            let fault = |fault: &peerdist_core::office::OfficeTreeError| {
-                let object = fault.office().map_or_else(|| "Offices".to_owned(), |office| format!("Office {office}"));
-                error(object, ErrorScope::Set, &FieldError::new(fault.field(), fault.reason(), fault.to_string()))
-            };
-            return Reading::unusable(faults.iter().map(fault).collect());
-        }
+        Err(errors) => return Reading::unusable(errors),
     };
     let (mut distributions, mut refused) = (BTreeMap::new(), BTreeSet::new());
     for package in packages.iter().filter(|package| package.metadata.deletion_timestamp.is_none()) {
@@ -134,15 +134,43 @@ fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous
     Reading { state: Some(state), refused, errors }
 }
 
+/// The offices that form one tree. One that does not fit, such as the child of a parent that was refused or deleted,
+/// is left out with an error, and so are those below it.
+fn one_tree(mut offices: Vec<ValidOffice>, errors: &mut Vec<ObjectError>) -> Result<OfficeTree, Vec<ObjectError>> {
+    loop {
+        let faults = match OfficeTree::new(offices.clone()) {
+            Ok(tree) => return Ok(tree),
+            Err(faults) => faults,
+        };
+        let told = |scope, fault: &OfficeTreeError| {
+            let object = fault.office().map_or_else(|| "Offices".to_owned(), |office| format!("Office {office}"));
+            error(object, scope, &FieldError::new(fault.field(), fault.reason(), fault.to_string()))
+        };
+        let count = offices.len();
+        offices.retain(|office| !faults.iter().any(|fault| fault.office() == Some(&office.name)));
+        if offices.len() == count || offices.is_empty() {
+            return Err(faults.iter().map(|fault| told(ErrorScope::Set, fault)).collect());
+        }
+        errors.extend(faults.iter().map(|fault| told(ErrorScope::Object, fault)));
+    }
+}
+
+/// Whether the operator acts upon the object in this form; `None` while it has not said so.
+fn verdict(object: &Office) -> Option<bool> {
+    if object.metadata.deletion_timestamp.is_some() {
+        return Some(false);
+    }
+    let conditions = &object.status.as_ref()?.conditions;
+    let accepted = conditions.iter().find(|condition| condition.type_ == ACCEPTED)?;
+    (accepted.observed_generation == object.metadata.generation).then_some(accepted.status == "True")
+}
+
 /// The office in the form that the operator acts upon, as far as this process has seen it.
 fn in_force(object: &Office, previous: Option<&DesiredState>) -> Option<ValidOffice> {
     if object.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    let accepted = conditions.into_iter().find(|condition| condition.type_ == ACCEPTED);
-    let judged = accepted.filter(|condition| condition.observed_generation == object.metadata.generation);
-    if judged.is_some_and(|condition| condition.status == "True")
+    if verdict(object) == Some(true)
         && let Ok(office) = peerdist_crds::office::validate(object)
     {
         return Some(office);
@@ -234,12 +262,26 @@ mod tests {
         let store = |accepted| office("store", json!({"parent": "hub", "type": "WiFi"}), accepted);
         let first = state(&[hub(), store(Some(("True", 2)))], None).unwrap();
         assert_eq!(names(&first), ["hub", "store"]);
+        for unjudged in [None, Some(("True", 1))] {
+            assert!(state(&[hub(), store(unjudged)], None).is_none(), "after a start all are waited for");
+        }
+        assert_eq!(names(&state(&[hub(), store(Some(("False", 2)))], None).unwrap()), ["hub"]);
         for unjudged in [None, Some(("True", 1)), Some(("False", 2)), Some(("Unknown", 2))] {
-            assert_eq!(names(&state(&[hub(), store(unjudged)], None).unwrap()), ["hub"], "{unjudged:?}");
             let kept = state(&[hub(), store(unjudged)], Some(&first)).unwrap();
             assert_eq!(names(&kept), ["hub", "store"], "what was in force stays: {unjudged:?}");
         }
         assert!(state(&[store(Some(("True", 2)))], None).is_none(), "no Central Office");
+    }
+
+    #[test]
+    fn an_office_without_its_parent_does_not_stop_the_others() {
+        let accepted = |name: &str, parent: &str| office(name, json!({"parent": parent}), Some(("True", 2)));
+        let hub = office("hub", json!({}), Some(("True", 2)));
+        let offices = [hub, accepted("a", "hub"), accepted("c", "b"), accepted("d", "c")];
+        let reading = read(&offices, &[package("https://a/b")], None);
+        assert_eq!(names(&reading.state.unwrap()), ["a", "hub"]);
+        let objects: Vec<&str> = reading.errors.iter().map(|error| error.object.as_str()).collect();
+        assert_eq!(objects, ["Office c", "Office d"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipnet::IpNet;
 use peerdist_core::message::Revision;
 use peerdist_core::ports::Role;
 use tokio::sync::watch;
@@ -231,6 +232,13 @@ impl BoundServer {
     }
 }
 
+/// What the installation forbids, this host, and the API server.
+fn forbidden_sources(options: &ServerOptions) -> Vec<IpNet> {
+    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+    let hosts = [Some(options.address), api_server].into_iter().flatten().map(IpNet::from);
+    options.forbidden_sources.iter().copied().chain(hosts).collect()
+}
+
 /// Runs `peerdist server` until it is told to stop.
 ///
 /// # Errors
@@ -238,7 +246,7 @@ impl BoundServer {
 pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Result<(), ServerError> {
     let cluster = if options.kubernetes { Some(Cluster::infer().await?) } else { None };
     let sources = match &cluster {
-        Some(_) => AddressRule::checked(options.allowed_sources, options.forbidden_sources),
+        Some(_) => AddressRule::checked(options.allowed_sources.clone(), forbidden_sources(&options)),
         None => AddressRule::any(),
     };
     let server = BoundServer::bind(ServerSettings {

@@ -12,16 +12,21 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Networks that hold no package source of anybody else: this host, its link with the metadata services of clouds,
 /// shared address space, groups.
-const SPECIAL: [&str; 12] = [
+const SPECIAL: [&str; 17] = [
     "0.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "192.0.0.0/24",
     "224.0.0.0/4",
     "240.0.0.0/4",
     "::/127",
+    "64:ff9b:1::/48",
+    "fd00:42::/32",
+    "fd00:c1::/32",
     "fd00:ec2::/32",
+    "fd20:ce::/32",
     "fe80::/10",
     "fec0::/10",
     "ff00::/8",

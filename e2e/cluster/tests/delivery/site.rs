@@ -167,7 +167,7 @@ impl Site {
             Ok(log[before..].lines().any(|line| line.contains("enrolment refused") && line.contains(said)))
         })
         .await?;
-        ensure!(!self.root(name).join("identity/certificate.der").exists(), "{name} has a certificate");
+        ensure!(!self.root(name).join("identity/enrolment").exists(), "{name} has a certificate");
         self.clients.insert(name, client);
         Ok(())
     }

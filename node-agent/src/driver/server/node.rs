@@ -294,7 +294,8 @@ impl Node {
         {
             tracing::error!(%error, "the server's certificate cannot be renewed");
         }
-        if let Some(desired) = &self.desired {
+        // An object that cannot be used may still want what is in the library.
+        if let Some(desired) = self.desired.as_ref().filter(|_| self.parts.overview.object_errors().is_empty()) {
             let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
             let desired = desired.clone();
             tokio::spawn(library::prune_library(store, database, desired, RETENTION_SECONDS));
