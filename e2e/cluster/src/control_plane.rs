@@ -1,18 +1,19 @@
 //! etcd and kube-apiserver on loopback, for one test. Everything is in a temporary folder, and both end with the value.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rcgen::KeyPair;
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::process::Process;
 
 /// How long the API server may take to become ready.
 const START_ATTEMPTS: u32 = 300;
@@ -28,8 +29,8 @@ const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStage
 pub struct ControlPlane {
     port: u16,
     // Ended in this order, and the folder removed after them.
-    api_server: Program,
-    etcd: Program,
+    api_server: Process,
+    etcd: Process,
     folder: TempDir,
 }
 
@@ -108,14 +109,14 @@ impl ControlPlane {
     async fn wait_until_ready(&mut self) -> Result<()> {
         let client = self.admin().await?;
         for _ in 0..START_ATTEMPTS {
-            self.etcd.check(self.folder.path())?;
-            self.api_server.check(self.folder.path())?;
+            check(&mut self.etcd, "etcd")?;
+            check(&mut self.api_server, "kube-apiserver")?;
             if is_ready(&client).await {
                 return Ok(());
             }
             tokio::time::sleep(START_PAUSE).await;
         }
-        bail!("kube-apiserver is not ready:\n{}", self.api_server.last_lines(self.folder.path()))
+        bail!("kube-apiserver is not ready:\n{}", self.api_server.last_lines())
     }
 }
 
@@ -125,48 +126,20 @@ async fn is_ready(client: &Client) -> bool {
     matches!(default.get_opt("default").await, Ok(Some(_)))
 }
 
-/// A child process that is killed when it is dropped.
-struct Program {
-    name: &'static str,
-    child: Child,
+fn start_program(folder: &Path, name: &str, arguments: &[String]) -> Result<Process> {
+    let mut command = Command::new(folder.join(name));
+    command.args(arguments).current_dir(folder);
+    Process::start(command, &folder.join(format!("{name}.log")))
 }
 
-impl Program {
-    fn start(folder: &Path, name: &'static str, arguments: &[String]) -> Result<Self> {
-        let log = File::create(folder.join(format!("{name}.log")))?;
-        let child = Command::new(folder.join(name))
-            .args(arguments)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name, child })
-    }
-
-    fn check(&mut self, folder: &Path) -> Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.last_lines(folder)),
-        }
-    }
-
-    fn last_lines(&self, folder: &Path) -> String {
-        let log = fs::read_to_string(folder.join(format!("{}.log", self.name))).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+fn check(process: &mut Process, name: &str) -> Result<()> {
+    match process.ended()? {
+        None => Ok(()),
+        Some(status) => bail!("{name} ended with {status}:\n{}", process.last_lines()),
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn start_etcd(folder: &Path, clients: u16, peers: u16) -> Result<Program> {
+fn start_etcd(folder: &Path, clients: u16, peers: u16) -> Result<Process> {
     let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
     let arguments = [
         "--data-dir=etcd-data".to_owned(),
@@ -177,10 +150,10 @@ fn start_etcd(folder: &Path, clients: u16, peers: u16) -> Result<Program> {
         format!("--initial-cluster=default={peers}"),
         "--unsafe-no-fsync=true".to_owned(),
     ];
-    Program::start(folder, "etcd", &arguments)
+    start_program(folder, "etcd", &arguments)
 }
 
-fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Result<Program> {
+fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Result<Process> {
     fs::write(folder.join("tokens.csv"), TOKENS)?;
     fs::write(folder.join("audit.yaml"), AUDIT_POLICY)?;
     let accounts = KeyPair::generate()?;
@@ -201,7 +174,7 @@ fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Result<Program> {
         "--audit-log-path=audit.log".to_owned(),
         "--audit-log-mode=blocking".to_owned(),
     ];
-    Program::start(folder, "kube-apiserver", &arguments)
+    start_program(folder, "kube-apiserver", &arguments)
 }
 
 /// Ports that were free a moment ago.

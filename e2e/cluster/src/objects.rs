@@ -106,6 +106,11 @@ impl Hand {
     }
 }
 
+/// An object of ours without a namespace, as somebody would write it.
+pub fn object(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": peerdist_crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
 fn is_established(definition: &CustomResourceDefinition) -> bool {
     let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.filter(|condition| condition.type_ == "Established").any(|condition| condition.status == "True")

@@ -1,4 +1,5 @@
-//! The operator as a process of its own, to be killed and paused. Only the process id that we started is ever signalled.
+//! A program as a process of its own with a log, to be killed and paused. Only the process id that we started is ever
+//! signalled.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,32 +8,41 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A running operator; killed when it is dropped.
-pub struct OperatorProcess {
+/// Lines of a log that an error shows.
+const LAST_LINES: usize = 20;
+
+/// A running program; killed when it is dropped.
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
-impl OperatorProcess {
-    /// Starts one under a name. Its log goes on where an earlier one under the same name ended.
+impl Process {
+    /// Starts it. Its log goes on where an earlier one ended.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(program: &Path, name: &str, kubeconfig: &Path, settings: &Path) -> Result<Self> {
-        let log = kubeconfig.with_extension("log");
-        let file = File::options().create(true).append(true).open(&log).context("open the operator's log")?;
-        let child = Command::new(program)
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("open {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Starts an operator under a name.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_operator(program: &Path, name: &str, kubeconfig: &Path, settings: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        command
             .env("KUBECONFIG", kubeconfig)
             .env("PEERDIST_SETTINGS", settings)
             .env("PEERDIST_HTTP_ADDRESS", "127.0.0.1:0")
             .env("POD_NAMESPACE", crate::objects::NAMESPACE)
-            .env("POD_NAME", name)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { child, log })
+            .env("POD_NAME", name);
+        Self::start(command, &kubeconfig.with_extension("log"))
     }
 
     /// SIGKILL.
@@ -69,11 +79,19 @@ impl OperatorProcess {
         Ok(self.child.try_wait()?)
     }
 
+    /// All that it logged.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
+    }
+
     /// What it logged last.
     pub fn last_lines(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -82,7 +100,7 @@ impl OperatorProcess {
     }
 }
 
-impl Drop for OperatorProcess {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

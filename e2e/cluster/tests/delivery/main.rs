@@ -8,10 +8,11 @@ mod site;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::DeleteParams;
+use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::json;
 
 use crate::origin::Origin;
-use crate::site::{NODES, Site, eventually};
+use crate::site::{NODES, Site};
 
 /// Size of the package.
 const PACKAGE_BYTES: usize = 24 << 20;

@@ -1,13 +1,12 @@
 //! A control plane with three nodes, and the processes that pods would be: an operator, the server, a client a node.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::ResourceExt;
@@ -15,7 +14,9 @@ use kube::api::{Api, PostParams};
 use peerdist_crds::names::{TRUST, TRUST_KEY, client_objects};
 use peerdist_crds::{Office, PackageDistribution};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
-use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
+use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object};
+use peerdist_e2e_cluster::process::Process;
+use peerdist_e2e_cluster::waiting::eventually;
 use peerdist_operator::run::{Operator, RunError};
 use peerdist_operator::settings::Settings;
 use peerdist_operator::storage::StoragePrefixes;
@@ -27,10 +28,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rights;
 
-/// How often a state is looked for before a test gives up.
-const ATTEMPTS: u32 = 900;
-/// Pause between looks.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Where the server runs.
 const SERVER: &str = "127.81.0.1";
 
@@ -283,51 +280,4 @@ fn peerdist(role: &str) -> Result<Command> {
     let mut command = Command::new(program);
     command.arg(role);
     Ok(command)
-}
-
-/// A process that ends with its value.
-struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    fn start(mut command: Command, log: &Path) -> Result<Self> {
-        let output = File::create(log)?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = command.spawn().context("cannot start peerdist")?;
-        Ok(Self { child, log: log.to_owned() })
-    }
-
-    fn log(&self) -> Result<String> {
-        Ok(fs::read_to_string(&self.log)?)
-    }
-
-    fn last_lines(&self) -> String {
-        let log = self.log().unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(5)..].join("\n")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": peerdist_crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
-}
-
-/// Tries until it is so.
-pub(crate) async fn eventually(wanted: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        if is_so().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    bail!("never so: {wanted}")
 }

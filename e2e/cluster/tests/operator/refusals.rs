@@ -6,9 +6,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use peerdist_e2e_cluster::objects::NAMESPACE;
+use peerdist_e2e_cluster::objects::object;
+use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, eventually, object};
+use crate::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {

@@ -9,7 +9,8 @@ use kube::api::Api;
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use peerdist_e2e_cluster::audit::{Audit, Write};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
-use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
+use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object};
+use peerdist_e2e_cluster::waiting::eventually;
 use peerdist_operator::run::{Operator, RunError};
 use peerdist_operator::settings::Settings;
 use peerdist_operator::storage::StoragePrefixes;
@@ -22,10 +23,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LEASE_NAMESPACE: &str = "kube-system";
 /// Its name.
 pub(crate) const LEASE: &str = "peerdist-operator";
-/// How often a state is looked for before a test gives up.
-const ATTEMPTS: u32 = 600;
-/// Pause between looks.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Without a write for this long, the operator has nothing more to do.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -162,30 +159,9 @@ impl Scene {
     }
 }
 
-/// Tries until it is so.
-pub(crate) async fn eventually(wanted: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let mut last = None;
-    for _ in 0..ATTEMPTS {
-        match is_so().await {
-            Ok(true) => return Ok(()),
-            Ok(false) => last = None,
-            Err(error) => last = Some(error),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    match last {
-        Some(error) => Err(error).with_context(|| format!("never so: {wanted}")),
-        None => bail!("never so: {wanted}"),
-    }
-}
-
 /// The settings file of an operator that gives clients this image.
 pub(crate) fn settings_text(image: &str) -> String {
     format!("image: {image}\nserver: {{storage: {{hostPath: /var/lib/peerdist-server}}}}")
-}
-
-pub(crate) fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": peerdist_crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
 fn says(conditions: &[Condition], generation: Option<i64>, kind: &str, status: &str, reason: &str) -> bool {

@@ -3,9 +3,10 @@
 use anyhow::Result;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, Patch, PatchParams};
+use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::json;
 
-use crate::scene::{LEASE, LEASE_NAMESPACE, Scene, eventually};
+use crate::scene::{LEASE, LEASE_NAMESPACE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_operator_takes_over_at_once_after_a_clean_end_and_writes_nothing_new() -> Result<()> {

@@ -12,10 +12,11 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use peerdist_e2e_cluster::audit::Write;
 use peerdist_e2e_cluster::objects::NAMESPACE;
-use peerdist_e2e_cluster::process::OperatorProcess;
+use peerdist_e2e_cluster::process::Process;
+use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::{Value, json};
 
-use crate::scene::{LEASE, LEASE_NAMESPACE, Scene, eventually, settings_text};
+use crate::scene::{LEASE, LEASE_NAMESPACE, Scene, settings_text};
 
 /// Names of the two, and of the users under which the audit log knows them.
 const NAMES: [&str; 2] = ["first", "second"];
@@ -36,7 +37,7 @@ enum Violence {
 struct Pair {
     folder: PathBuf,
     kubeconfigs: [PathBuf; 2],
-    running: [Option<OperatorProcess>; 2],
+    running: [Option<Process>; 2],
 }
 
 impl Pair {
@@ -54,13 +55,13 @@ impl Pair {
         let settings = self.folder.join("settings.yaml");
         for ((slot, name), kubeconfig) in self.running.iter_mut().zip(NAMES).zip(&self.kubeconfigs) {
             if slot.is_none() {
-                *slot = Some(OperatorProcess::start(program, name, kubeconfig, &settings)?);
+                *slot = Some(Process::start_operator(program, name, kubeconfig, &settings)?);
             }
         }
         Ok(())
     }
 
-    fn process(&mut self, index: usize) -> Result<&mut OperatorProcess> {
+    fn process(&mut self, index: usize) -> Result<&mut Process> {
         self.running[index].as_mut().context("the operator runs")
     }
 }
@@ -129,7 +130,7 @@ async fn suffer(scene: &mut Scene, pair: &mut Pair, violence: Violence, round: u
 }
 
 /// Who slept through its time finds that out and ends with an error, so that it starts anew.
-async fn ends_by_itself(process: &mut OperatorProcess) -> Result<()> {
+async fn ends_by_itself(process: &mut Process) -> Result<()> {
     for _ in 0..100 {
         if let Some(status) = process.ended()? {
             ensure!(!status.success(), "who loses the lease ends with an error");

@@ -8,9 +8,11 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use peerdist_e2e_cluster::objects::NAMESPACE;
+use peerdist_e2e_cluster::objects::object;
+use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::json;
 
-use crate::scene::{Scene, eventually, object};
+use crate::scene::Scene;
 
 /// How long an idle operator is watched.
 const IDLE: Duration = Duration::from_secs(60);
