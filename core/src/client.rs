@@ -116,6 +116,8 @@ pub struct Client {
     inventory_due: bool,
     /// When the last one was sent to the rendezvous point: it is not repeated before it can have arrived.
     inventory_sent_at: Option<Instant>,
+    /// How often it was sent again since the rendezvous point accepted a report.
+    inventories_unanswered: u32,
     /// When the report was sent whose answer has not come: the next one waits for it and says more at once.
     report_sent_at: Option<Instant>,
     report_waits: bool,
@@ -151,6 +153,7 @@ impl Client {
             report_at: now,
             inventory_due: false,
             inventory_sent_at: None,
+            inventories_unanswered: 0,
             report_sent_at: None,
             report_waits: false,
             outputs: VecDeque::new(),

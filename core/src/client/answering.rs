@@ -59,11 +59,13 @@ impl Client {
             .map(|package| {
                 let mut available = package.available.runs();
                 available.truncate(runs_max);
+                let mut coming = coming.remove(&package.planned.digest).unwrap_or_default();
+                coming.truncate(runs_max.saturating_sub(available.len()));
                 PackageDelta {
                     digest: package.planned.digest,
                     available,
                     lost: Vec::new(),
-                    coming: coming.remove(&package.planned.digest).unwrap_or_default(),
+                    coming,
                     state: package.state.clone(),
                 }
             })

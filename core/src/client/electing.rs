@@ -43,6 +43,7 @@ impl Client {
         self.packages.values_mut().for_each(Package::waits_for_nothing);
         self.inventory_due = true;
         self.inventory_sent_at = None;
+        self.inventories_unanswered = 0;
         self.hurry(now);
         self.retry_packages(now);
     }

@@ -127,12 +127,17 @@ impl Client {
     pub(super) fn lead(&mut self, now: Instant) {
         let revision = self.revision();
         let me = self.config.me.clone();
+        // What it ordered of the server as a member comes still, and nobody else is to order it. Over a link to a parent
+        // office, `upstream` keeps account of that.
+        let mut from_server = if self.config.central { self.coming() } else { BTreeMap::new() };
         let Some(leading) = &mut self.leading else { return };
         leading.view.heard(now, &me, self.config.boot_id, revision);
         for package in self.packages.values_mut().filter(|package| package.is_prepared()) {
             package.forget_delta();
             if let Some(own) = leading.view.package(&me.name, package.planned.digest, package.capacity()) {
                 own.state = package.state.clone();
+                let coming = from_server.remove(&package.planned.digest).unwrap_or_default();
+                own.coming.said(now, &coming, &own.available);
             }
         }
         for digest in self.digests_by_urgency() {
@@ -168,6 +173,14 @@ impl Client {
 }
 
 impl Leading {
+    /// The package is not planned any more: nothing of it is kept.
+    pub(super) fn forget(&mut self, digest: Digest) {
+        self.view.forget(digest);
+        self.links.values_mut().for_each(|ledger| ledger.forget(digest));
+        self.waiting.retain(|(_, waits_for), _| *waits_for != digest);
+        self.excused.remove(&digest);
+    }
+
     /// Members whose claims do not keep chunks of a package from being brought in, because they failed so often in a
     /// row. Of a package that this node has no use for itself it learns from its children who does not deliver: should
     /// they lie, it brings in once what the office has already.

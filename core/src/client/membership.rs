@@ -8,6 +8,9 @@ use crate::message::{Hello, Inventory, Message, PACKAGES_MAX, PackageDelta, Pack
 use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::rendezvous;
 
+/// The time between two inventories doubles at most so often while no report is accepted.
+const INVENTORY_DOUBLINGS_MAX: u32 = 5;
+
 impl Client {
     pub(super) fn greet(&mut self, now: Instant) {
         if self.hello_at > now {
@@ -24,6 +27,7 @@ impl Client {
 
     pub(super) fn delivered(&mut self, now: Instant, to: &Peer) {
         self.report_sent_at = None;
+        self.inventories_unanswered = 0;
         if to.node().is_some() && to.node() == self.election.leader() {
             self.election.handle(now, rendezvous::Event::ReportDelivered, &mut self.rng);
         }
@@ -86,14 +90,22 @@ impl Client {
     /// Reports to the rendezvous point: everything if it is new to it, otherwise what changed.
     pub(super) fn report(&mut self, now: Instant) {
         let Some(leader) = self.election.leader().cloned() else { return };
-        let inventory_waits = self.inventory_sent_at.is_some_and(|at| now < at + REPORT_INTERVAL);
+        // A large one takes its time over a slow network: sent again and again, it would only take longer.
+        let patience = REPORT_INTERVAL * (1 << self.inventories_unanswered.min(INVENTORY_DOUBLINGS_MAX));
+        let inventory_waits = self.inventory_sent_at.is_some_and(|at| now < at + patience);
         if self.inventory_due && !inventory_waits {
             self.inventory_due = false;
-            self.inventory_sent_at = Some(now);
+            if self.inventory_sent_at.replace(now).is_some() {
+                self.inventories_unanswered = self.inventories_unanswered.saturating_add(1);
+            }
             let inventory = self.inventory();
             self.packages.values_mut().for_each(super::Package::forget_gains);
             self.send(Peer::Node(leader), MessageClass::Foreground, Message::Inventory(inventory));
             self.report_at = now + REPORT_INTERVAL;
+            return;
+        }
+        // Until then what changed would be refused again and again: that the node lives is all that counts.
+        if self.inventory_due && self.report_at > now {
             return;
         }
         if self.report_sent_at.is_some_and(|at| now < at + REPORT_INTERVAL) {

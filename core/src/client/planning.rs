@@ -78,9 +78,7 @@ impl Client {
     /// The newer version has taken what it can use: an unfinished old one goes, a published one is retention's.
     pub(super) fn drop_replaced(&mut self, digest: Digest) {
         match self.packages.get(&digest).map(|package| package.phase) {
-            Some(Phase::Published) => {
-                self.packages.remove(&digest);
-            }
+            Some(Phase::Published) => self.forget_package(digest),
             Some(_) => self.drop_package(digest),
             None => {}
         }
@@ -88,7 +86,14 @@ impl Client {
 
     fn drop_package(&mut self, digest: Digest) {
         self.cancel_transfers(digest);
-        self.packages.remove(&digest);
+        self.forget_package(digest);
         self.outputs.push_back(Output::Delete { digest });
+    }
+
+    fn forget_package(&mut self, digest: Digest) {
+        self.packages.remove(&digest);
+        if let Some(leading) = &mut self.leading {
+            leading.forget(digest);
+        }
     }
 }

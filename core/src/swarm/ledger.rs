@@ -69,6 +69,16 @@ impl Ledger {
         given.entry(receiver.clone()).or_insert_with(|| ChunkSet::new(chunks.capacity())).union_with(chunks);
     }
 
+    /// Whether nothing was given.
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty()
+    }
+
+    /// Drops a package that is no longer planned.
+    pub fn forget(&mut self, digest: Digest) {
+        self.packages.remove(&digest);
+    }
+
     /// Drops packages that are no longer planned.
     pub fn retain(&mut self, keep: impl Fn(&Digest) -> bool) {
         self.packages.retain(|digest, _| keep(digest));

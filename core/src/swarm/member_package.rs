@@ -45,7 +45,7 @@ pub struct MemberPackage {
     /// Since when it was told to fetch something and nothing has come.
     told_at: Option<Instant>,
     /// What it says is on its way to it from outside the office.
-    pub(super) coming: Coming,
+    pub coming: Coming,
     /// Its own account of its progress.
     pub state: NodeState,
 }

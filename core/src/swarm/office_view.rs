@@ -160,6 +160,14 @@ impl OfficeView {
         }
     }
 
+    /// Forgets what members said of a package.
+    pub fn forget(&mut self, digest: Digest) {
+        for member in self.members.values_mut() {
+            member.packages.remove(&digest);
+            member.early.remove(&digest);
+        }
+    }
+
     /// A member says everything: nothing that was left out before is missing any more.
     pub fn inventory_came(&mut self, member: &NodeName) {
         if let Some(member) = self.members.get_mut(member) {

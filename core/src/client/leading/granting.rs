@@ -32,8 +32,9 @@ impl Client {
         }
         let ledger = leading.links.entry(link.clone()).or_default();
         let answer = ledger.ask(fetch.digest, &from.name, &fetch.runs, capacity, &fetch.lost_holders);
-        let (granted, not_yet) =
-            leading.grant(now, &self.config.me.name, &link, fetch.digest, from, &answer.open, capacity);
+        let doubted = leading.view.doubted(now, &self.config.me.name, fetch.digest, FAILURES_TO_BRING_IN);
+        let left_out = leading.left_out(now, &link, &doubted);
+        let (granted, not_yet) = leading.grant(now, &left_out, &link, fetch.digest, from, &answer.open, capacity);
         if !not_yet.is_empty() {
             let promise =
                 leading.waiting.entry((link, fetch.digest)).or_insert_with(|| (from.clone(), ChunkSet::new(capacity)));
@@ -73,22 +74,26 @@ impl Client {
         let me = &self.config.me.name;
         // Mostly nobody is left out, and the same goes for all children.
         let mut present: BTreeMap<(Digest, BTreeSet<NodeName>), ChunkSet> = BTreeMap::new();
+        let mut doubted: BTreeMap<Digest, BTreeSet<NodeName>> = BTreeMap::new();
         let mut grants = Vec::new();
         let mut waiting = std::mem::take(&mut leading.waiting);
         waiting.retain(|(link, digest), (asker, wanted)| {
             let Some(package) = self.packages.get(digest) else { return false };
             let capacity = package.capacity();
+            let doubted =
+                doubted.entry(*digest).or_insert_with(|| leading.view.doubted(now, me, *digest, FAILURES_TO_BRING_IN));
+            let left_out = leading.left_out(now, link, doubted);
             let mut open = wanted.clone();
             open.intersect_with(
                 present
-                    .entry((*digest, leading.left_out(now, me, link, *digest)))
-                    .or_insert_with_key(|(_, left_out)| leading.view.spread(now, *digest, capacity, left_out).0),
+                    .entry((*digest, left_out.clone()))
+                    .or_insert_with(|| leading.view.spread(now, *digest, capacity, &left_out).0),
             );
             if open.is_empty() || package.planned.paused {
                 return true;
             }
             let open: Vec<ChunkIndex> = open.iter().take(RUNS_MAX).collect();
-            let (granted, not_yet) = leading.grant(now, me, link, *digest, asker, &open, capacity);
+            let (granted, not_yet) = leading.grant(now, &left_out, link, *digest, asker, &open, capacity);
             open.iter().filter(|index| !not_yet.contains(index)).for_each(|&index| {
                 wanted.remove(index);
             });
@@ -154,9 +159,9 @@ impl Leading {
         demand
     }
 
-    /// Members that are not named to a child as holders.
-    fn left_out(&self, now: Instant, me: &NodeName, link: &Link, digest: Digest) -> BTreeSet<NodeName> {
-        let mut left_out = self.view.doubted(now, me, digest, FAILURES_TO_BRING_IN);
+    /// Members that are not named to a child as holders: those whom the office doubts, and those that failed this child.
+    fn left_out(&self, now: Instant, link: &Link, doubted: &BTreeSet<NodeName>) -> BTreeSet<NodeName> {
+        let mut left_out = doubted.clone();
         let by_child = self.avoided_for_children.iter(now).filter(|((of_link, _), _)| of_link == link);
         left_out.extend(by_child.map(|((_, holder), _)| holder.clone()));
         left_out
@@ -167,18 +172,17 @@ impl Leading {
     fn grant(
         &mut self,
         now: Instant,
-        me: &NodeName,
+        left_out: &BTreeSet<NodeName>,
         link: &Link,
         digest: Digest,
         asker: &NodeRef,
         open: &[ChunkIndex],
         capacity: u32,
     ) -> (Vec<Assignment>, Vec<ChunkIndex>) {
-        let avoid = self.left_out(now, me, link, digest);
         let ledger = self.links.entry(link.clone()).or_default();
         let (mut by_holder, mut not_yet) = (BTreeMap::<Holder, Vec<ChunkIndex>>::new(), Vec::new());
         for &index in open {
-            match self.view.holder_for_child(now, digest, index, &avoid) {
+            match self.view.holder_for_child(now, digest, index, left_out) {
                 Some(holder) => {
                     ledger.give(digest, &asker.name, index, capacity);
                     by_holder.entry(holder).or_default().push(index);

@@ -59,3 +59,25 @@ fn node_that_was_stopped_does_not_take_its_rendezvous_point_for_lost() {
     pass(&mut client, later, Duration::from_secs(5));
     assert!(client.is_rendezvous_point(), "it is silent while this node runs");
 }
+
+#[test]
+fn inventory_is_repeated_less_and_less_often_until_a_report_is_accepted() {
+    let (mut client, mut now) = following();
+    let leader = Peer::Node(node("store", "store-2"));
+    let mut sent = 0;
+    for _ in 0..60 {
+        claims(&mut client, now);
+        now = pass(&mut client, now, Duration::from_secs(1));
+        for output in drain(&mut client) {
+            let Output::Send { message, .. } = output else { continue };
+            sent += usize::from(matches!(message, Message::Inventory(_)));
+            if matches!(message, Message::MemberReport(_)) {
+                let refused = Some(INVENTORY_NEEDED.to_owned());
+                client.handle(now, Event::Undelivered { to: leader.clone(), message, refused });
+            }
+        }
+    }
+    assert!((3..=8).contains(&sent), "{sent} inventories in a minute");
+    client.handle(now, Event::Delivered { to: leader });
+    assert_eq!(client.inventories_unanswered, 0);
+}

@@ -142,3 +142,15 @@ fn chunks_of_an_avoided_holder_do_not_hide_those_of_others_from_a_child_that_wai
     now = pass(&mut client, now, std::time::Duration::from_secs(1));
     assert_eq!(granted_since(&mut client), 2, "at {now:?}");
 }
+
+#[test]
+fn nothing_of_a_package_is_kept_that_is_not_planned_any_more() {
+    let (mut client, now, digest) = leading();
+    assert_eq!(granted(&mut client, now, "kiosk", digest), CHUNKS);
+    let mut edited = client.plan().cloned().unwrap();
+    edited.packages.clear();
+    take_plan(&mut client, now, &mut edited);
+    let leading = client.leading.as_ref().unwrap();
+    assert!(leading.view.members().all(|member| member.packages.is_empty()));
+    assert!(leading.links.values().all(|ledger| ledger.is_empty()));
+}
