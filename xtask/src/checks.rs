@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::step::{self, Outcome, Steps};
-use crate::{debian, deny, deploy, tidy};
+use crate::{debian, deny, deploy, e2e, tidy};
 
 /// Runs every step, prints their times and fails when one of them failed.
 pub(crate) fn run_all(root: &Path) -> Result<()> {
@@ -17,6 +17,7 @@ pub(crate) fn run_all(root: &Path) -> Result<()> {
     steps.run("programs that tests call", programs);
     steps.run("tests", || cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]));
     steps.run("network scenarios", || network_scenarios(root));
+    steps.run("cluster with nodes", || cluster(root));
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     steps.run("clippy", || cargo(root, &clippy));
     steps.run("licences, bans, sources", || deny::check_offline(root).map(|()| Outcome::Passed));
@@ -40,6 +41,16 @@ fn network_scenarios(root: &Path) -> Result<Outcome> {
     cargo(root, &["build", "--locked", "--workspace", "--bins"])?;
     let test = ["test", "--locked", "--workspace", "--test", "scenarios", "--no-fail-fast", "--"];
     cargo(root, &[&test[..], &["--test-threads=1", "--nocapture"]].concat())
+}
+
+/// What a user does with chart and images, on nodes in namespaces.
+fn cluster(root: &Path) -> Result<Outcome> {
+    if !debian::is_root()? {
+        return Ok(Outcome::NotRun(
+            "its nodes are made of namespaces, mounts and control groups: run as root".to_owned(),
+        ));
+    }
+    e2e::on_nodes(root, &e2e::ClusterOptions::default()).map(|()| Outcome::Passed)
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {

@@ -21,6 +21,15 @@ const NEEDED: [(&str, &str); 7] = [
     ("mkfs.ext2", "e2fsprogs"),
 ];
 
+/// What nodes of a cluster need besides, and the shell that tests run inside it.
+const NEEDED_BY_NODES: [(&str, &str); 5] = [
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("busybox", "busybox-static"),
+];
+
 /// Folders with programs of the administrator, which a short `PATH` may leave out.
 const ADMINISTRATOR: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -29,16 +38,26 @@ pub(crate) fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("cannot look at /proc/self")?.uid() == 0)
 }
 
-/// Installs what is missing, by apt-get.
+/// Installs what tests with network namespaces miss, by apt-get.
 pub(crate) fn install_missing() -> Result<()> {
+    install_missing_of(&NEEDED)
+}
+
+/// Installs what nodes of a cluster miss, by apt-get.
+pub(crate) fn install_missing_for_nodes() -> Result<()> {
+    install_missing()?;
+    install_missing_of(&NEEDED_BY_NODES)
+}
+
+fn install_missing_of(needed: &[(&str, &'static str)]) -> Result<()> {
     let mut packages: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+        needed.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
     }
     install(&packages)?;
-    match NEEDED.iter().find(|(program, _)| !is_installed(program)) {
+    match needed.iter().find(|(program, _)| !is_installed(program)) {
         Some((program, package)) => bail!("{program} is still missing after installing {package}"),
         None => Ok(()),
     }
@@ -55,7 +74,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     step::run(anywhere, "env", &[&install[..], packages].concat())
 }
 
-/// Whether a program is there, in `PATH` or in a folder of the administrator.
+/// Whether a program is there: in `PATH`, in a folder of the administrator, or where its path says.
 pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

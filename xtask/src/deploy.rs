@@ -9,7 +9,7 @@ mod dashboards;
 mod manifests;
 mod render;
 mod series;
-mod tools;
+pub(crate) mod tools;
 
 use std::fs;
 use std::path::Path;

@@ -1,40 +1,77 @@
-//! Scenarios that need more than a compiler. They are no part of `cargo xtask test`.
+//! Scenarios that need more than a compiler. `cargo xtask test` runs the short form of that with kubelets as root.
 
 use std::path::Path;
 
-use anyhow::Result;
-use clap::Subcommand;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
 
-use crate::step;
+use crate::deploy::tools;
+use crate::{debian, images, step};
 
 /// What to run.
 #[derive(Subcommand)]
 pub(crate) enum Scenario {
-    /// The operator, the server and clients against a real API server; builds etcd and kube-apiserver with Go the first
-    /// time, which takes minutes.
-    Cluster {
-        /// Kill and pause operators 50 times each instead of 3, which takes an hour
-        #[arg(long)]
-        long: bool,
-    },
+    /// The operator, the server and clients against a real API server, and the images on a cluster with kubelets in
+    /// network namespaces; builds Kubernetes with Go the first time, which takes minutes. With `KUBECONFIG` set, only
+    /// what a user does, on that cluster.
+    Cluster(ClusterOptions),
 }
 
-/// How often operators are killed and paused in a long run.
-const LONG_ROUNDS: &str = "PEERDIST_E2E_ROUNDS=50";
+/// How to run the scenarios in a cluster.
+#[derive(Args, Default)]
+pub(crate) struct ClusterOptions {
+    /// Kill and pause operators 50 times each instead of 3, and keep the API server away for 5 minutes instead of 30
+    /// seconds; takes an hour
+    #[arg(long)]
+    long: bool,
+    /// Use the images that users get instead of debug builds
+    #[arg(long)]
+    release_images: bool,
+}
+
+/// How often operators are killed and paused in a long run, and for how long the API server is away.
+const LONG: [&str; 2] = ["PEERDIST_E2E_ROUNDS=50", "PEERDIST_E2E_AWAY_SECONDS=300"];
 
 /// Runs it, one test after the other: each starts a control plane of its own.
 pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
-    match scenario {
-        Scenario::Cluster { long } => {
-            // All of the workspace: a part of it would be built with other features, and everything twice.
-            step::run(root, &step::cargo(), &["build", "--locked", "--workspace", "--bins"])?;
-            let test =
-                ["test", "--locked", "--workspace", "--test", "operator", "--test", "delivery", "--no-fail-fast"];
-            let arguments = [&test[..], &["--", "--test-threads=1", "--nocapture"]].concat();
-            match long {
-                true => step::run(root, "env", &[&[LONG_ROUNDS, &step::cargo()][..], &arguments].concat()),
-                false => step::run(root, &step::cargo(), &arguments),
-            }
-        }
+    let Scenario::Cluster(options) = scenario;
+    if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
+        return run_tests(root, options, &programs(root)?, &["cluster"]);
     }
+    // All of the workspace: a part of it would be built with other features, and everything twice.
+    step::run(root, &step::cargo(), &["build", "--locked", "--workspace", "--bins"])?;
+    run_tests(root, options, &[], &["operator", "delivery"])?;
+    on_nodes(root, options)
+}
+
+/// The images on nodes of our own with kubelets.
+pub(crate) fn on_nodes(root: &Path, options: &ClusterOptions) -> Result<()> {
+    if !debian::is_root()? {
+        bail!("nodes are made of namespaces, mounts and control groups: run as root, or set KUBECONFIG");
+    }
+    debian::install_missing_for_nodes()?;
+    let images = setting("IMAGES", &images::for_tests(root, options.release_images)?);
+    run_tests(root, options, &[&programs(root)?[..], &[images]].concat(), &["cluster"])
+}
+
+/// What a user types.
+fn programs(root: &Path) -> Result<Vec<String>> {
+    let [helm, kubectl] = tools::of_users(root)?;
+    Ok(vec![setting("HELM", &helm), setting("KUBECTL", &kubectl)])
+}
+
+fn setting(name: &str, path: &Path) -> String {
+    format!("PEERDIST_E2E_{name}={}", path.display())
+}
+
+fn run_tests(root: &Path, options: &ClusterOptions, settings: &[String], names: &[&str]) -> Result<()> {
+    let cargo = step::cargo();
+    let mut arguments: Vec<&str> = settings.iter().map(String::as_str).collect();
+    if options.long {
+        arguments.extend(LONG);
+    }
+    arguments.extend([&cargo, "test", "--locked", "--workspace", "--no-fail-fast"]);
+    arguments.extend(names.iter().flat_map(|name| ["--test", name]));
+    arguments.extend(["--", "--test-threads=1", "--nocapture"]);
+    step::run(root, "env", &arguments)
 }

@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`step`] runs and times one step; [`checks`] is the list behind `cargo xtask test`; [`deny`] and
 //! [`debian`] bring the tools that some steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the
-//! comparison with the disk; [`fuzz`] feeds the decoders; [`deploy`] renders and checks what people install; [`e2e`] runs
-//! the operator against a real API server.
+//! comparison with the disk; [`fuzz`] feeds the decoders; [`deploy`] renders and checks what people install; [`images`]
+//! packs the programs; [`e2e`] runs all of it on a real Kubernetes.
 
 mod bench;
 mod checks;
@@ -13,6 +13,7 @@ mod deny;
 mod deploy;
 mod e2e;
 mod fuzz;
+mod images;
 mod step;
 mod tidy;
 mod tree;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(default_value_t = 60)]
         seconds: u32,
     },
+    /// OCI images of operator and node-agent, without a container runtime.
+    Images(images::Options),
     /// Scenarios that need more than a compiler.
     #[command(subcommand)]
     E2e(e2e::Scenario),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Deploy(options) => deploy::run(&root, &options),
         Command::Bench => bench::run(&root),
         Command::Fuzz { seconds } => fuzz::run(&root, seconds),
+        Command::Images(options) => images::run(&root, &options),
         Command::E2e(scenario) => e2e::run(&root, &scenario),
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! One step of a run: a headline, a program, its time. Output of the program goes straight through, because the
 //! lines of `cargo test` are what people and CI want to read. There is never a standard input.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,27 @@ pub(crate) fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()
     Ok(())
 }
 
+/// Runs a program and gives back what it prints; what it complains about goes through.
+pub(crate) fn output(folder: &Path, program: &Path, arguments: &[String]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    if !output.status.success() {
+        bail!("`{} {}` ended with {}", program.display(), arguments.join(" "), output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", program.display()))
+}
+
 /// The cargo that started us.
 pub(crate) fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_folder(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }

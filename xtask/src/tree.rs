@@ -17,8 +17,16 @@ pub(crate) fn workspace_root() -> PathBuf {
 
 /// Every file under `folder` whose extension is one of `extensions`, in name order.
 pub(crate) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut found = all_files(folder)?;
+    let is_wanted = |path: &PathBuf| path.extension().is_some_and(|own| extensions.iter().any(|wanted| own == *wanted));
+    found.retain(is_wanted);
+    Ok(found)
+}
+
+/// Every file under `folder`, in name order.
+pub(crate) fn all_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    collect(folder, extensions, &mut found)?;
+    collect(folder, &mut found)?;
     found.sort();
     Ok(found)
 }
@@ -33,16 +41,16 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn collect(folder: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             if !SKIPPED.iter().any(|name| path.ends_with(name)) {
-                collect(&path, extensions, found)?;
+                collect(&path, found)?;
             }
-        } else if path.extension().is_some_and(|extension| extensions.iter().any(|wanted| extension == *wanted)) {
+        } else {
             found.push(path);
         }
     }

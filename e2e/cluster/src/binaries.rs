@@ -1,4 +1,4 @@
-//! The programs of the control plane: one binary, built once by Go and kept in the user's cache folder, linked under
+//! The programs of Kubernetes: one binary, built once by Go and kept in the user's cache folder, linked under
 //! the names that it goes by.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,12 @@ use anyhow::{Context, Result, bail};
 /// Release of Kubernetes, as in `kubernetes/go.mod`.
 const VERSION: &str = "v1.36.3";
 /// Names that the binary goes by.
-const COMPONENTS: [&str; 2] = ["etcd", "kube-apiserver"];
+const COMPONENTS: [&str; 6] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
+/// What the binary is made from.
+const SOURCES: [&str; 3] = ["main.go", "go.mod", "go.sum"];
+/// Characters of a digest that tell binaries apart.
+const DIGEST_CHARACTERS: usize = 16;
 /// Package with the version that the programs tell.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
@@ -27,7 +32,7 @@ pub fn link_into(folder: &Path) -> Result<()> {
 }
 
 fn built() -> Result<PathBuf> {
-    let folder = cache()?.join("peerdist/kubernetes").join(VERSION);
+    let folder = cache()?.join("peerdist/kubernetes").join(format!("{VERSION}-{}", digest()?));
     let binary = folder.join("kubernetes");
     if !binary.is_file() {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -44,9 +49,23 @@ fn cache() -> Result<PathBuf> {
     }
 }
 
+/// Of all that the binary is made from, so that no old one is taken for it.
+fn digest() -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for name in SOURCES {
+        let path = source().join(name);
+        hasher.update(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    Ok(hasher.finalize().to_hex().chars().take(DIGEST_CHARACTERS).collect())
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
+}
+
 /// Takes minutes the first time. The result appears whole, by rename.
 fn build(binary: &Path) -> Result<()> {
-    println!("building etcd and kube-apiserver {VERSION}; this takes minutes, once");
+    println!("building etcd and Kubernetes {VERSION}; this takes minutes, once");
     let unfinished = binary.with_extension(format!("{}.new", std::process::id()));
     let flags = format!(
         "-s -w -X {VERSION_PACKAGE}.gitVersion={VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=36"
@@ -55,13 +74,13 @@ fn build(binary: &Path) -> Result<()> {
         .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
         .arg(&unfinished)
         .arg(".")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes"))
+        .current_dir(source())
         .env("CGO_ENABLED", "0")
         .stdin(Stdio::null())
         .status()
-        .context("cannot start go: it builds etcd and kube-apiserver, install it")?;
+        .context("cannot start go: it builds etcd and Kubernetes, install it")?;
     if !status.success() {
-        bail!("go build of etcd and kube-apiserver ended with {status}");
+        bail!("go build of etcd and Kubernetes ended with {status}");
     }
     std::fs::rename(&unfinished, binary).context("cannot put the built program in its place")
 }

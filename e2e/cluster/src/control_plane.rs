@@ -1,7 +1,8 @@
-//! etcd and kube-apiserver on loopback, for one test. Everything is in a temporary folder, and both end with the value.
+//! etcd and kube-apiserver for one test: on loopback, or on the address of a host with nodes around it. Both end with the
+//! value.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use tempfile::TempDir;
 use crate::binaries;
 use crate::process::Process;
 
+/// Its program.
+const API_SERVER: &str = "kube-apiserver";
 /// How long the API server may take to become ready.
 const START_ATTEMPTS: u32 = 300;
 /// Pause between looks.
@@ -27,11 +30,14 @@ const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStage
 
 /// A running control plane.
 pub struct ControlPlane {
+    address: Ipv4Addr,
     port: u16,
+    arguments: Vec<String>,
     // Ended in this order, and the folder removed after them.
     api_server: Process,
     etcd: Process,
-    folder: TempDir,
+    folder: PathBuf,
+    _temporary: Option<TempDir>,
 }
 
 impl ControlPlane {
@@ -40,15 +46,45 @@ impl ControlPlane {
     /// # Errors
     /// When the programs cannot be built or do not become ready.
     pub async fn start() -> Result<Self> {
+        let temporary = tempfile::tempdir()?;
+        let [_, _, port] = free_ports()?;
+        let mut plane = Self::start_in(temporary.path(), Ipv4Addr::LOCALHOST, port, &[]).await?;
+        plane._temporary = Some(temporary);
+        Ok(plane)
+    }
+
+    /// The same in a folder that stays, on an address, for nodes that have tokens.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(folder: &Path, address: Ipv4Addr, port: u16, nodes: &[String]) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let folder = tempfile::tempdir()?;
-        binaries::link_into(folder.path())?;
-        let [clients, peers, port] = free_ports()?;
-        let etcd = start_etcd(folder.path(), clients, peers)?;
-        let api_server = start_api_server(folder.path(), clients, port)?;
-        let mut plane = Self { port, api_server, etcd, folder };
+        binaries::link_into(folder)?;
+        let [clients, peers, _] = free_ports()?;
+        let etcd = start_etcd(folder, clients, peers)?;
+        let arguments = prepare_api_server(folder, clients, address, port, nodes)?;
+        let api_server = start_program(folder, API_SERVER, &arguments)?;
+        let folder = folder.to_owned();
+        let mut plane = Self { address, port, arguments, api_server, etcd, folder, _temporary: None };
         plane.wait_until_ready().await?;
         Ok(plane)
+    }
+
+    /// Kills the API server.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn stop_api_server(&mut self) -> Result<()> {
+        self.api_server.kill()
+    }
+
+    /// Starts it again and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start_api_server(&mut self) -> Result<()> {
+        self.api_server = start_program(&self.folder, API_SERVER, &self.arguments)?;
+        self.wait_until_ready().await
     }
 
     /// How the operator reaches it.
@@ -69,12 +105,12 @@ impl ControlPlane {
 
     /// The audit log.
     pub fn audit_log(&self) -> PathBuf {
-        self.folder.path().join("audit.log")
+        self.folder.join("audit.log")
     }
 
     /// Where everything of it lies.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// A file that tells a program how to reach it under a user's name.
@@ -99,10 +135,10 @@ impl ControlPlane {
     /// The same as a text for programs.
     pub fn kubeconfig_text(&self, token: &str) -> String {
         format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:{}', \
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: 'https://{}:{}', \
              insecure-skip-tls-verify: true}}}}]\nusers: [{{name: a, user: {{token: {token}}}}}]\ncontexts: [{{name: a, context: \
              {{cluster: a, user: a, namespace: peerdist}}}}]\n",
-            self.port
+            self.address, self.port
         )
     }
 
@@ -126,9 +162,10 @@ async fn is_ready(client: &Client) -> bool {
     matches!(default.get_opt("default").await, Ok(Some(_)))
 }
 
-fn start_program(folder: &Path, name: &str, arguments: &[String]) -> Result<Process> {
-    let mut command = Command::new(folder.join(name));
-    command.args(arguments).current_dir(folder);
+/// Starts a program of Kubernetes that ends with the thread that starts it, also if the test is killed.
+pub(crate) fn start_program(folder: &Path, name: &str, arguments: &[String]) -> Result<Process> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(folder.join(name)).args(arguments).current_dir(folder);
     Process::start(command, &folder.join(format!("{name}.log")))
 }
 
@@ -153,19 +190,24 @@ fn start_etcd(folder: &Path, clients: u16, peers: u16) -> Result<Process> {
     start_program(folder, "etcd", &arguments)
 }
 
-fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Result<Process> {
-    fs::write(folder.join("tokens.csv"), TOKENS)?;
+/// Writes what it reads, and gives its arguments.
+fn prepare_api_server(folder: &Path, etcd: u16, address: Ipv4Addr, port: u16, nodes: &[String]) -> Result<Vec<String>> {
+    let of_node = |node: &String| format!("{node}-token,system:node:{node},node-{node},system:nodes\n");
+    let of_nodes: String = nodes.iter().map(of_node).collect();
+    fs::write(folder.join("tokens.csv"), format!("{TOKENS}{of_nodes}"))?;
     fs::write(folder.join("audit.yaml"), AUDIT_POLICY)?;
     let accounts = KeyPair::generate()?;
     fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
-    let arguments = [
+    let mut arguments = vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-        "--bind-address=127.0.0.1".to_owned(),
+        format!("--bind-address={address}"),
         format!("--secure-port={port}"),
         "--cert-dir=certificates".to_owned(),
         "--token-auth-file=tokens.csv".to_owned(),
-        "--authorization-mode=RBAC".to_owned(),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         "--service-account-key-file=accounts.pub".to_owned(),
@@ -174,7 +216,11 @@ fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Result<Process> {
         "--audit-log-path=audit.log".to_owned(),
         "--audit-log-mode=blocking".to_owned(),
     ];
-    start_program(folder, "kube-apiserver", &arguments)
+    if !address.is_loopback() {
+        // Pods find it behind the address of its service.
+        arguments.push(format!("--advertise-address={address}"));
+    }
+    Ok(arguments)
 }
 
 /// Ports that were free a moment ago.

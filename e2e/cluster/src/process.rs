@@ -55,6 +55,16 @@ impl Process {
         Ok(())
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        let _ = self.child.wait();
+    }
+
     /// SIGSTOP: it does nothing until it goes on.
     ///
     /// # Errors

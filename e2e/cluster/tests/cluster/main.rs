@@ -1,0 +1,45 @@
+//! What a user does, on a cluster with kubelets: installs the chart with the images, applies the samples, waits, looks at
+//! the nodes, deletes everything. `cargo xtask e2e cluster` brings the cluster; with `KUBECONFIG` set, it is that one.
+//! Counts are asserted, times only printed.
+
+mod disturbances;
+mod eyes;
+mod origin;
+mod phases;
+mod processes;
+mod samples;
+mod sites;
+mod user;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use peerdist_e2e_cluster::cluster::{self, Cluster};
+use peerdist_e2e_cluster::commands::Commands;
+
+use crate::disturbances::Disturbances;
+use crate::phases::Phases;
+use crate::user::{Images, User};
+
+/// The package that is measured on the cluster and beside it.
+pub(crate) const MEASURED_BYTES: u64 = 50_000_000;
+
+#[test]
+fn a_user_brings_packages_to_every_node_and_takes_them_away() -> Result<()> {
+    let mut phases = Phases::default();
+    let foreign = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    if let Some(kubeconfig) = foreign {
+        return User::new(Commands::new(&kubeconfig)?, Images::of_registry()).journey(&mut phases, |_, _| Ok(()));
+    }
+    let folder = cluster::images()?;
+    let processes = processes::time_to_complete(MEASURED_BYTES)?;
+    let mut cluster = phases.run("start of a cluster with 5 nodes", || Cluster::start(&folder))?;
+    let user = User::new(Commands::new(&cluster.kubeconfig())?, Images::of_nodes(&folder)?);
+    user.journey(&mut phases, |installed, phases| {
+        Disturbances { user: &user, installed, cluster: &mut cluster, undisturbed: None }.run(phases)
+    })?;
+    cluster.passed();
+    phases.print();
+    println!("{:>10.1}  the same 50 MB to 5 processes without a cluster", processes.as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! The journey of a user, command by command.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use peerdist_e2e_cluster::commands::Commands;
+use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
+
+use crate::eyes::{self, Eyes};
+use crate::origin::Origin;
+use crate::phases::Phases;
+use crate::samples::Samples;
+use crate::sites::{Node, Sites};
+
+/// The chart.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/peerdist");
+/// Files of samples in the order in which they are applied.
+const SAMPLES: [&str; 5] = ["namespace.yaml", "offices.yaml", "packages.yaml", "vesc-endpoint.yaml", "workload.yaml"];
+/// Transfer classes of the roles that exist.
+const CLASSES: [&str; 7] = [
+    "small_message",
+    "foreground_message",
+    "background_message",
+    "broadcast",
+    "foreground_content",
+    "background_content",
+    "content_control",
+];
+/// Ends what hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between looks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What the chart and the tests' own pods run.
+pub(crate) struct Images {
+    values: Vec<String>,
+    tools: String,
+}
+
+impl Images {
+    /// Those that every node of our own cluster has, by the tag in their layout.
+    pub(crate) fn of_nodes(folder: &Path) -> Result<Self> {
+        let mut values = Vec::new();
+        for (part, image) in [("operator", "peerdist-operator"), ("agent", "peerdist-node-agent")] {
+            let index = std::fs::read_to_string(folder.join(image).join("index.json"))?;
+            let index: serde_json::Value = serde_json::from_str(&index)?;
+            let tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str();
+            let tag = tag.with_context(|| format!("{image} has no tag"))?;
+            values.push(format!("{part}.image.repository=localhost/{image}"));
+            values.push(format!("{part}.image.tag={tag}"));
+        }
+        Ok(Self { values, tools: "localhost/peerdist-e2e-tools:1".to_owned() })
+    }
+
+    /// Those that the cluster of `KUBECONFIG` pulls: `PEERDIST_E2E_VALUES` names the chart's values with commas between.
+    pub(crate) fn of_registry() -> Self {
+        let values = std::env::var("PEERDIST_E2E_VALUES").unwrap_or_default();
+        let values = values.split(',').filter(|value| !value.is_empty()).map(str::to_owned);
+        Self { values: values.collect(), tools: "busybox:1.37.0".to_owned() }
+    }
+}
+
+/// A user at a keyboard.
+pub(crate) struct User {
+    pub(crate) commands: Commands,
+    images: Images,
+}
+
+/// What is there between installing and uninstalling.
+pub(crate) struct Installed {
+    pub(crate) sites: Sites,
+    pub(crate) eyes: Eyes,
+    pub(crate) origin: Origin,
+    samples: Samples,
+}
+
+impl User {
+    pub(crate) fn new(commands: Commands, images: Images) -> Self {
+        Self { commands, images }
+    }
+
+    /// All of it; what happens between arrival and deletion is given.
+    pub(crate) fn journey(
+        &self,
+        phases: &mut Phases,
+        between: impl FnOnce(&mut Installed, &mut Phases) -> Result<()>,
+    ) -> Result<()> {
+        let mut installed = self.install(phases)?;
+        phases.run("offices are ready", || self.bring_offices(&installed))?;
+        phases.run("packages are on every node", || self.bring_packages(&installed))?;
+        phases.run("every tree equals its source", || self.compare(&installed))?;
+        phases.run("every transfer class moved bytes", || self.count(&installed))?;
+        between(&mut installed, phases)?;
+        phases.run("packages are deleted and gone from every node", || self.take_packages(&installed))?;
+        phases.run("everything is deleted and uninstalled", || self.uninstall(&installed))?;
+        Ok(())
+    }
+
+    fn install(&self, phases: &mut Phases) -> Result<Installed> {
+        let sites = Sites::of(&self.commands)?;
+        self.commands.kubectl(&["create", "namespace", eyes::NAMESPACE])?;
+        let (eyes, origin) = phases.run("a web server, and eyes on every node", || {
+            let server = sites.central.first().context("a Central Office")?;
+            let eyes = Eyes::open(&self.commands, &self.images.tools, &sites)?;
+            Ok((eyes, Origin::start(&self.commands, &self.images.tools, server)?))
+        })?;
+        phases.run("helm install", || self.helm_install(&origin))?;
+        let archive = origin.sha256(&self.commands, "pos-app-7.4.1.tar.gz")?;
+        let samples = Samples::new(&sites, &origin.url(), &archive, &self.images.tools);
+        samples.check(&SAMPLES)?;
+        Ok(Installed { sites, eyes, origin, samples })
+    }
+
+    /// The operator itself runs where Pod Security is at its strictest; only clients and server need more.
+    fn helm_install(&self, origin: &Origin) -> Result<()> {
+        self.commands.kubectl(&["create", "namespace", PEERDIST])?;
+        self.enforce("restricted")?;
+        let allowed = format!("server.allowedSources={{{}/32}}", origin.address);
+        let mut install = vec!["install", "peerdist", CHART, "--namespace", PEERDIST, "--wait", "--timeout=2m"];
+        for value in self.images.values.iter().chain([&allowed]) {
+            install.extend(["--set", value]);
+        }
+        self.commands.helm(&install)?;
+        self.enforce("privileged")
+    }
+
+    fn enforce(&self, level: &str) -> Result<()> {
+        let label = format!("pod-security.kubernetes.io/enforce={level}");
+        self.commands.kubectl(&["label", "namespace", PEERDIST, &label, "--overwrite"]).map(drop)
+    }
+
+    fn bring_offices(&self, installed: &Installed) -> Result<()> {
+        let Installed { sites, .. } = installed;
+        let server = sites.central.first().context("a Central Office")?;
+        self.label(server, "peerdist.io/server=")?;
+        sites.central.iter().try_for_each(|node| self.label(node, "site=hq"))?;
+        sites.store.iter().try_for_each(|node| self.label(node, "site=store-0042"))?;
+        self.apply(installed, &SAMPLES[..2])?;
+        self.wait_for_ready(None, &["office/central", "office/store-0042"])
+    }
+
+    fn bring_packages(&self, installed: &Installed) -> Result<()> {
+        self.apply(installed, &SAMPLES[2..])?;
+        self.wait_for_ready(
+            Some("retail"),
+            &["packagedistribution/pos-app", "packagedistribution/price-list", "pod/pos"],
+        )
+    }
+
+    fn label(&self, node: &Node, label: &str) -> Result<()> {
+        self.commands.kubectl(&["label", "node", &node.name, label, "--overwrite"]).map(drop)
+    }
+
+    fn apply(&self, installed: &Installed, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.commands.kubectl_with(&["apply", "--filename", "-"], &installed.samples.text(name)?)?;
+        }
+        Ok(())
+    }
+
+    /// With what the objects say when they do not become so.
+    pub(crate) fn wait_for_ready(&self, namespace: Option<&str>, objects: &[&str]) -> Result<()> {
+        let place: Vec<&str> = namespace.map(|name| vec!["--namespace", name]).unwrap_or_default();
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        let wait = [&["wait", "--for=condition=Ready", &timeout], &place[..], objects].concat();
+        let waited = self.commands.kubectl(&wait);
+        waited.map(drop).with_context(|| {
+            let describe = [&["describe"], &place[..], objects].concat();
+            let pods = self.commands.kubectl(&["get", "pods", "--all-namespaces", "--output=wide"]).unwrap_or_default();
+            format!("{}\n{pods}", self.commands.kubectl(&describe).unwrap_or_default())
+        })
+    }
+
+    fn compare(&self, installed: &Installed) -> Result<()> {
+        let Installed { sites, eyes, origin, .. } = installed;
+        let all: Vec<&Node> = sites.all().collect();
+        let store: Vec<&Node> = sites.store.iter().collect();
+        for (package, nodes) in [("pos-app", store), ("price-list", all)] {
+            let expected = origin.digests(&self.commands, package)?;
+            ensure!(expected.lines().count() > 0, "{package} has no files at its source");
+            for node in nodes {
+                let found = eyes.digests(&self.commands, node, package)?;
+                ensure!(found == expected, "{package} on {} differs:\n{found}\nexpected\n{expected}", node.name);
+            }
+        }
+        let seen = self.commands.kubectl(&["logs", "--namespace=retail", "pod/pos"])?;
+        ensure!(seen.contains("setting-1"), "the pod that uses pos-app sees:\n{seen}");
+        Ok(())
+    }
+
+    fn count(&self, installed: &Installed) -> Result<()> {
+        let metrics = installed.eyes.all_metrics(&self.commands, &installed.sites)?;
+        for class in CLASSES {
+            let labels = |direction| [("class", class), ("direction", direction)];
+            let sum = |direction| -> u64 {
+                metrics.iter().map(|page| page.sum("peerdist_transfer_bytes_total", &labels(direction))).sum()
+            };
+            let (sent, received) = (sum("sent"), sum("received"));
+            println!("    {class:<20} {sent:>12} bytes sent {received:>12} received");
+            ensure!(sent > 0 && received > 0, "{class}: nothing was sent or received");
+        }
+        Ok(())
+    }
+
+    fn take_packages(&self, installed: &Installed) -> Result<()> {
+        let Installed { sites, eyes, .. } = installed;
+        // The workload holds the folder of its package open.
+        self.delete(installed, "workload.yaml")?;
+        self.commands.kubectl(&["delete", "packagedistributions", "--all", "--namespace=retail"])?;
+        self.eventually("no node holds anything of a deleted package", || {
+            for node in sites.all() {
+                for below in ["/packages", "/staging"] {
+                    let left = eyes.paths(&self.commands, node, below)?;
+                    ensure!(left.is_empty(), "{}: {}", node.name, left.join(" "));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn delete(&self, installed: &Installed, name: &str) -> Result<()> {
+        self.commands.kubectl_with(&["delete", "--filename", "-"], &installed.samples.text(name)?).map(drop)
+    }
+
+    /// Gives all clients a new form.
+    pub(crate) fn change_clients(&self) -> Result<()> {
+        let values = ["--reuse-values", "--set=client.cpuMillicores=101", "--wait", "--timeout=2m"];
+        self.commands.helm(&[&["upgrade", "peerdist", CHART, "--namespace", PEERDIST], &values[..]].concat()).map(drop)
+    }
+
+    /// After a node came.
+    pub(crate) fn reopen_eyes(&self, installed: &mut Installed) -> Result<()> {
+        installed.eyes = Eyes::open(&self.commands, &self.images.tools, &installed.sites)?;
+        Ok(())
+    }
+
+    fn uninstall(&self, installed: &Installed) -> Result<()> {
+        for name in ["vesc-endpoint.yaml", "offices.yaml", "namespace.yaml"] {
+            self.delete(installed, name)?;
+        }
+        self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait"])?;
+        self.eventually("no pod of peerdist is left", || {
+            let pods = self.commands.kubectl(&["get", "pods", "--namespace", PEERDIST, "--output=name"])?;
+            ensure!(pods.is_empty(), "{pods}");
+            Ok(())
+        })
+    }
+
+    /// Tries until it is so; the last error tells what was not.
+    pub(crate) fn eventually(&self, wanted: &str, mut look: impl FnMut() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match look() {
+                Ok(()) => return Ok(()),
+                Err(error) if start.elapsed() > PATIENCE => bail!("never so: {wanted}: {error:#}"),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+}
