@@ -13,6 +13,7 @@ mod receiving;
 mod server_address;
 mod signals;
 pub(super) mod storing;
+mod waiting;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +29,7 @@ use peerdist_core::wire::proto;
 use tokio_util::sync::CancellationToken;
 
 pub use self::server_address::ServerAddress;
+use self::waiting::answering_probes;
 use super::progress::NodeProgress;
 use crate::cli::ClientOptions;
 use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
@@ -70,7 +72,7 @@ impl ClientSettings {
         let ClientOptions { server, server_file, address, office, node, root, join_token_file, trust_file } = options;
         let server = match (server, server_file) {
             (Some(address), _) => ServerAddress::fixed(address),
-            (None, Some(file)) => ServerAddress::wait(file).await,
+            (None, Some(file)) => answering_probes(address, &node, ServerAddress::wait(file)).await?,
             (None, None) => return Err(ClientError::NoServer { node }),
         };
         Ok(Self { server, address, office, node, root, join_token_file, trust_file })

@@ -144,9 +144,10 @@ fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
     })
 }
 
-/// The ConfigMaps may come later: a client waits for them.
+/// Kubelet starts the pod once the ConfigMaps are there, which it tries again after seconds; what is optional and comes
+/// later shows in a volume only after a minute or more.
 fn volumes(office: &ValidOffice) -> Value {
-    let from_map = |name: &str, key: &str| json!({"configMap": {"name": name, "optional": true, "items": [{"key": key, "path": key}]}});
+    let from_map = |name: &str, key: &str| json!({"configMap": {"name": name, "items": [{"key": key, "path": key}]}});
     let token = json!({
         "serviceAccountToken": {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"},
     });
