@@ -98,6 +98,8 @@ pub struct Client {
     packages: BTreeMap<Digest, Package>,
     /// What the store had at the start and no plan has claimed yet.
     unclaimed: BTreeMap<Digest, DistributionKey>,
+    /// Older versions that may still be on disk, which go with their distribution.
+    older: BTreeMap<Digest, DistributionKey>,
     transfers: BTreeMap<TransferId, Incoming>,
     /// Transfers or packages changed: holders may have to be told another pace.
     pace_due: bool,
@@ -138,6 +140,7 @@ impl Client {
             plan: None,
             signed_plan: None,
             packages: BTreeMap::new(),
+            older: BTreeMap::new(),
             unclaimed: stored.into_iter().map(|package| (package.digest, package.distribution)).collect(),
             transfers: BTreeMap::new(),
             pace_due: false,

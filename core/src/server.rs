@@ -2,6 +2,7 @@
 //! the rendezvous points, and gathers progress. Ingest, signatures, storage and sockets are the driver's.
 
 mod event;
+mod leaving;
 mod offices;
 mod planning;
 
@@ -15,7 +16,7 @@ use crate::chunk_set::runs_of;
 use crate::client::{BUSY, NOT_GRANTED, NOT_READY, Refusal};
 use crate::digest::Digest;
 use crate::distribution::{Distribution, PackageSource, Unpack};
-use crate::message::{Grant, Message, NodeState, Revision, SignedBytes, Term, TransferId, Want};
+use crate::message::{Grant, Hello, Message, NodeState, OfficeReport, Revision, SignedBytes, Term, TransferId, Want};
 use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey, Version};
 use crate::office::{OfficeTree, OfficeType};
 use crate::peer::{MessageClass, NodeRef};
@@ -66,6 +67,8 @@ pub struct KnownNode {
     pub node: NodeRef,
     /// When it was last heard in this run.
     pub last_seen: Option<Instant>,
+    /// The plan that it has, by its own word in this run.
+    pub plan_revision: Revision,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +105,8 @@ pub struct Server {
     progress: BTreeMap<(OfficeName, Digest), OfficeProgress>,
     central_ledger: Ledger,
     serving: BTreeSet<(NodeName, TransferId)>,
+    /// Nodes whose address another one has now: their offices may speak of them for a while.
+    replaced: BTreeSet<NodeName>,
     /// Offices of which nodes became known since their plan was made.
     newcomers: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
@@ -128,6 +133,7 @@ impl Server {
             progress: BTreeMap::new(),
             central_ledger: Ledger::default(),
             serving: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             newcomers: BTreeSet::new(),
             housekeeping_at: now,
             look_again_at: None,
@@ -149,7 +155,8 @@ impl Server {
             }
             ServerEvent::Enrolled { node } => {
                 self.newcomers.insert(node.office.clone());
-                self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None });
+                self.forget_replaced(&node);
+                self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None, plan_revision: 0 });
             }
             ServerEvent::ServeEnded { to, transfer } => {
                 self.serving.remove(&(to, transfer));
@@ -163,10 +170,16 @@ impl Server {
     /// # Errors
     /// [`Refusal`] is the reply to the node when the message is not honoured.
     pub fn message(&mut self, now: Instant, from: &NodeRef, message: Message) -> Result<(), Refusal> {
-        self.nodes
-            .entry(from.name.clone())
-            .and_modify(|known| known.last_seen = Some(now))
-            .or_insert_with(|| KnownNode { node: from.clone(), last_seen: Some(now) });
+        let known = self.nodes.entry(from.name.clone());
+        let known = known.or_insert_with(|| KnownNode { node: from.clone(), last_seen: None, plan_revision: 0 });
+        known.last_seen = Some(now);
+        match &message {
+            Message::Hello(Hello { plan_revision, .. })
+            | Message::RendezvousClaim { plan_revision, .. }
+            | Message::OfficeReport(OfficeReport { plan_revision, .. }) => known.plan_revision = *plan_revision,
+            _ => {}
+        }
+        self.replaced.remove(&from.name);
         match message {
             Message::Hello(hello) => self.take_hello(now, from, &hello),
             Message::RendezvousClaim { term, plan_revision } => self.take_claim(from, term, plan_revision),

@@ -11,6 +11,9 @@ use crate::message::SignedBytes;
 use crate::names::DistributionKey;
 use crate::plan::{Plan, PlannedPackage};
 
+/// Most older versions that are remembered; those beyond go at the next start of the node.
+const OLDER_MAX: usize = 4096;
+
 impl Client {
     pub(super) fn take_plan(&mut self, now: Instant, signed: SignedBytes, plan: Plan) {
         if plan.office != self.config.me.office || plan.revision <= self.revision() {
@@ -26,10 +29,14 @@ impl Client {
         for digest in gone {
             self.take_out(digest, &distributions);
         }
-        let unclaimed = std::mem::take(&mut self.unclaimed);
-        for (digest, distribution) in unclaimed {
+        let (unclaimed, older) = (std::mem::take(&mut self.unclaimed), std::mem::take(&mut self.older));
+        for (digest, distribution) in unclaimed.into_iter().chain(older) {
             // Older versions of a planned distribution stay: their bytes are of use, and retention deletes them.
-            if !planned.contains(&digest) && !distributions.contains(&distribution) {
+            if planned.contains(&digest) {
+                continue;
+            } else if distributions.contains(&distribution) {
+                self.remember_older(digest, distribution);
+            } else {
                 self.outputs.push_back(Output::Delete { digest });
             }
         }
@@ -78,9 +85,20 @@ impl Client {
     /// The newer version has taken what it can use: an unfinished old one goes, a published one is retention's.
     pub(super) fn drop_replaced(&mut self, digest: Digest) {
         match self.packages.get(&digest).map(|package| package.phase) {
-            Some(Phase::Published) => self.forget_package(digest),
+            Some(Phase::Published) => {
+                let distribution = self.packages.get(&digest).map(|package| package.planned.key.distribution.clone());
+                self.forget_package(digest);
+                distribution.into_iter().for_each(|distribution| self.remember_older(digest, distribution));
+            }
             Some(_) => self.drop_package(digest),
             None => {}
+        }
+    }
+
+    /// Whether retention has deleted it since is not known, and deleting it again does no harm.
+    fn remember_older(&mut self, digest: Digest, distribution: DistributionKey) {
+        if self.older.len() < OLDER_MAX {
+            self.older.insert(digest, distribution);
         }
     }
 

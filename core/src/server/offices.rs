@@ -74,7 +74,7 @@ impl Server {
         for package in &report.packages {
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
             progress.available = package.available.clone();
-            for (node, state) in &package.nodes {
+            for (node, state) in package.nodes.iter().filter(|(node, _)| !self.replaced.contains(node)) {
                 let known = progress.nodes.entry(node.clone()).or_default();
                 // A node's own word that it is complete may overtake the report of its rendezvous point.
                 let complete = known.complete && state.bytes_held >= known.bytes_held && state.error.is_none();

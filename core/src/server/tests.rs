@@ -5,7 +5,7 @@ use crate::distribution::{OfficeSelector, Priority, SourceUri};
 use crate::names::{Namespace, PackageName};
 use crate::office::Office;
 
-fn distribution(name: &str, path: &str) -> Distribution {
+pub(super) fn distribution(name: &str, path: &str) -> Distribution {
     Distribution {
         key: DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new(name).unwrap() },
         version: Version::new("1").unwrap(),
@@ -34,7 +34,7 @@ fn central() -> OfficeTree {
     OfficeTree::new([office]).unwrap()
 }
 
-fn ingested(distribution: &Distribution) -> ServerEvent {
+pub(super) fn ingested(distribution: &Distribution) -> ServerEvent {
     let [body, signature, key] = [(); 3].map(|()| bytes::Bytes::new());
     let (digest, root) = (Digest::of(b"root"), SignedBytes { body, signature, key });
     let key = distribution.package();
@@ -54,7 +54,7 @@ fn orders(server: &mut Server, event: ServerEvent) -> Vec<String> {
         .collect()
 }
 
-fn desired(distributions: &[&Distribution]) -> ServerEvent {
+pub(super) fn desired(distributions: &[&Distribution]) -> ServerEvent {
     let distributions = distributions.iter().map(|&one| (one.key.clone(), one.clone())).collect();
     ServerEvent::Desired { tree: central(), distributions }
 }

@@ -47,7 +47,7 @@ impl Fleet {
             let node = NodeRef {
                 name: NodeName::new(&format!("store-{number:02}")).unwrap(),
                 office: name("store"),
-                address: "127.0.0.1".parse().unwrap(),
+                address: format!("127.0.0.{number}").parse().unwrap(),
             };
             self.server.handle(self.now, Timestamp::UNIX_EPOCH, ServerEvent::Enrolled { node });
         }

@@ -1,0 +1,139 @@
+//! What leaves: distributions that were deleted, and nodes that another one replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{KnownNode, Server};
+use crate::digest::Digest;
+use crate::message::Revision;
+use crate::names::{DistributionKey, NodeName, OfficeName};
+use crate::peer::NodeRef;
+
+/// Most replaced nodes that are remembered, of a fleet that is renewed all at once.
+const REPLACED_MAX: usize = 10_000;
+
+impl Server {
+    /// The plans in force.
+    pub fn plan_revisions(&self) -> BTreeMap<OfficeName, Revision> {
+        self.plans.iter().map(|(office, plan)| (office.clone(), plan.revision)).collect()
+    }
+
+    /// Nodes that may still hold something of a distribution that no plan lists from these revisions on: those that have
+    /// not confirmed such a plan. Only offices that reported about it in this run are looked at, or all if none did.
+    pub fn holding(
+        &self,
+        key: &DistributionKey,
+        since: &BTreeMap<OfficeName, Revision>,
+        counts: impl Fn(&KnownNode) -> bool,
+    ) -> Vec<NodeName> {
+        let packages = self.library.values().filter(|package| package.key.distribution == *key);
+        let digests: BTreeSet<Digest> = packages.map(|package| package.digest).collect();
+        let reported: BTreeSet<&OfficeName> =
+            self.progress.keys().filter(|(_, digest)| digests.contains(digest)).map(|(office, _)| office).collect();
+        let concerned = |known: &&KnownNode| reported.is_empty() || reported.contains(&known.node.office);
+        let behind = |known: &&KnownNode| since.get(&known.node.office).is_some_and(|plan| known.plan_revision < *plan);
+        let holding = self.nodes.values().filter(concerned).filter(behind).filter(|known| counts(known));
+        holding.map(|known| known.node.name.clone()).collect()
+    }
+
+    /// Nodes that this one takes the place of: they had its address.
+    pub fn replaced_by(&self, node: &NodeRef) -> Vec<NodeName> {
+        let others = self.nodes.values().filter(|known| known.node.name != node.name);
+        others.filter(|known| known.node.address == node.address).map(|known| known.node.name.clone()).collect()
+    }
+
+    /// Forgets whom this node takes the place of, and what it had itself in another office.
+    pub(super) fn forget_replaced(&mut self, node: &NodeRef) {
+        self.replaced.remove(&node.name);
+        for ((office, _), progress) in &mut self.progress {
+            if *office != node.office {
+                progress.nodes.remove(&node.name);
+            }
+        }
+        for name in self.replaced_by(node) {
+            self.nodes.remove(&name);
+            self.rendezvous_points.retain(|_, point| point.node.name != name);
+            self.progress.values_mut().for_each(|progress| {
+                progress.nodes.remove(&name);
+            });
+            if self.replaced.len() < REPLACED_MAX {
+                self.replaced.insert(name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::message::{Hello, Message, NodeState, OfficePackage, OfficeReport};
+    use crate::server::ServerConfig;
+    use crate::server::ServerEvent;
+    use crate::server::tests::{desired, distribution, ingested};
+    use jiff::Timestamp;
+
+    fn node(name: &str, address: &str) -> NodeRef {
+        let office = OfficeName::new("central").unwrap();
+        NodeRef { name: NodeName::new(name).unwrap(), office, address: address.parse().unwrap() }
+    }
+
+    fn server() -> Server {
+        let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+        let mut server = Server::new(Instant::now(), config);
+        let app = distribution("app", "/app");
+        tell(&mut server, desired(&[&app]));
+        tell(&mut server, ingested(&app));
+        for (name, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
+            tell(&mut server, ServerEvent::Enrolled { node: node(name, address) });
+        }
+        server
+    }
+
+    fn tell(server: &mut Server, event: ServerEvent) {
+        server.handle(Instant::now(), Timestamp::UNIX_EPOCH, event);
+    }
+
+    fn names(nodes: &[NodeName]) -> Vec<&str> {
+        nodes.iter().map(NodeName::as_str).collect()
+    }
+
+    fn says_hello(server: &mut Server, name: &str, address: &str) {
+        let plan_revision = server.plan_revisions().into_values().max().unwrap();
+        let hello = Message::Hello(Hello { boot_id: 1, plan_revision, term: 1 });
+        server.message(Instant::now(), &node(name, address), hello).unwrap();
+    }
+
+    #[test]
+    fn deleted_distribution_is_held_until_each_node_has_the_plan_without_it() {
+        let mut server = server();
+        says_hello(&mut server, "a", "10.0.0.1");
+        let key = distribution("app", "/app").key;
+        tell(&mut server, desired(&[]));
+        let since = server.plan_revisions();
+        let holding = |server: &Server| server.holding(&key, &since, |_| true);
+        assert_eq!(names(&holding(&server)), ["a", "b"]);
+        says_hello(&mut server, "a", "10.0.0.1");
+        assert_eq!(names(&holding(&server)), ["b"]);
+        assert!(server.holding(&key, &since, |known| known.last_seen.is_some()).is_empty(), "b was never heard");
+        says_hello(&mut server, "b", "10.0.0.2");
+        assert!(holding(&server).is_empty());
+    }
+
+    #[test]
+    fn replaced_node_is_forgotten_although_its_office_still_speaks_of_it() {
+        let mut server = server();
+        assert_eq!(names(&server.replaced_by(&node("c", "10.0.0.2"))), ["b"]);
+        tell(&mut server, ServerEvent::Enrolled { node: node("c", "10.0.0.2") });
+        let digest = Digest::of(b"root");
+        let states = ["a", "b"].map(|name| (NodeName::new(name).unwrap(), NodeState::default()));
+        let packages = vec![OfficePackage { digest, available: bytes::Bytes::new(), nodes: states.into() }];
+        let report = Message::OfficeReport(OfficeReport { term: 1, plan_revision: 1, packages });
+        server.message(Instant::now(), &node("a", "10.0.0.1"), report).unwrap();
+        let known: Vec<&str> = server.nodes().map(|known| known.node.name.as_str()).collect();
+        assert_eq!(known, ["a", "c"]);
+        let progress = server.progress(&OfficeName::new("central").unwrap(), digest).unwrap();
+        assert_eq!(progress.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["a"]);
+    }
+}
