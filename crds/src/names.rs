@@ -10,6 +10,12 @@ pub const SERVER_ADDRESS_KEY: &str = "address";
 pub const TRUST: &str = "peerdist-trust";
 /// Its key: SHA-256 of the root certificate, in hexadecimal.
 pub const TRUST_KEY: &str = "root-sha256";
+/// Name of the ConfigMap in which the operator tells the server the networks of nodes, pods and services.
+pub const NETWORKS: &str = "peerdist-networks";
+/// Its key: a network a line.
+pub const NETWORKS_KEY: &str = "forbidden-sources";
+/// Finalizer of a PackageDistribution: it goes when the nodes have let go of the package.
+pub const EVICTION_FINALIZER: &str = "peerdist.io/eviction";
 /// Audience of the service-account tokens that clients enrol with.
 pub const TOKEN_AUDIENCE: &str = "peerdist";
 

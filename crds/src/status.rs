@@ -44,6 +44,9 @@ pub struct PackageDistributionStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub slowest: Vec<SlowNode>,
+    /// Who still holds the package after the object was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<Eviction>,
     /// Ready, Accepted, Ingested, Distributed, Paused, Stalled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -99,6 +102,18 @@ pub struct NodeCounts {
     pub failed: i32,
     /// Unseen for ten minutes.
     pub unreachable: i32,
+}
+
+/// Nodes that still hold the package of a deleted object.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Eviction {
+    /// How many of those that can be reached.
+    pub nodes: i32,
+    /// Some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub named: Vec<String>,
 }
 
 /// A node that holds the others back.

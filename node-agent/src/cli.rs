@@ -5,8 +5,11 @@ mod doctor;
 mod exit;
 mod options;
 mod ports;
+mod preflight;
 mod prepare_storage;
 mod progress;
+mod remove_storage;
+mod reserve_ports;
 mod roles;
 mod status;
 pub(crate) mod text_table;
@@ -46,6 +49,12 @@ enum Command {
     Verify(verify::VerifyOptions),
     /// Make a storage directory and give it to the agent's user, for an init container
     PrepareStorage(prepare_storage::PrepareStorageOptions),
+    /// Check that the ports of a role can be bound, for an init container
+    Preflight(preflight::PreflightOptions),
+    /// Keep the ports of the catalogue out of the ephemeral range, for an init container
+    ReservePorts,
+    /// Remove everything that an agent keeps in its storage directory, when peerdist is uninstalled
+    RemoveStorage(remove_storage::RemoveStorageOptions),
 }
 
 /// Parses the arguments of the process, runs the command and says how it ended.
@@ -61,6 +70,9 @@ pub fn run() -> ExitStatus {
         Command::Doctor(options) => doctor::run(&options),
         Command::Verify(options) => verify::run(&options),
         Command::PrepareStorage(options) => prepare_storage::run(&options),
+        Command::Preflight(options) => preflight::run(&options),
+        Command::ReservePorts => reserve_ports::run(),
+        Command::RemoveStorage(options) => on_runtime(remove_storage::run(options)),
     }
 }
 

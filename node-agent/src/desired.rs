@@ -39,6 +39,30 @@ pub struct DesiredState {
     pub distributions: BTreeMap<DistributionKey, Distribution>,
     /// Nodes that embedded mode runs in each office, at least one each.
     pub embedded_nodes: BTreeMap<OfficeName, u32>,
+    /// The objects of a cluster behind all this, also those that are refused or being deleted.
+    pub objects: ClusterObjects,
+}
+
+/// What a cluster says of objects besides their content.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterObjects {
+    /// Every PackageDistribution.
+    pub packages: BTreeMap<DistributionKey, PackageObject>,
+    /// Identities of the Offices.
+    pub offices: BTreeMap<OfficeName, String>,
+}
+
+/// A PackageDistribution as the cluster has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageObject {
+    /// Its identity: one that is made anew under the same name has another.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Somebody deleted it, and it waits for the nodes to let go of the package.
+    pub is_deleted: bool,
+    /// Why the server does not act upon its latest form.
+    pub refusal: Option<ObjectError>,
 }
 
 /// News from a source.

@@ -48,17 +48,24 @@ impl fmt::Display for PortHolder {
 /// Finds the socket that keeps others from binding the address: bound to it, or to all addresses of the port.
 /// `None` when there is none (any more) or /proc is not there.
 pub fn port_holder(protocol: Protocol, address: SocketAddr) -> Option<PortHolder> {
+    // The table may leave a socket out when others come and go while it is read.
+    let socket = (0..TABLE_READS).find_map(|_| holding_socket(protocol, address))?;
+    Some(PortHolder { user_id: socket.user_id, inode: socket.inode, process: process_with(socket.inode) })
+}
+
+fn holding_socket(protocol: Protocol, address: SocketAddr) -> Option<SocketRow> {
     let (files, listening) = match protocol {
         Protocol::Udp => (["/proc/net/udp", "/proc/net/udp6"], None),
         Protocol::Tcp => (["/proc/net/tcp", "/proc/net/tcp6"], Some(TCP_LISTEN)),
     };
     let sockets = files.iter().filter_map(|file| fs::read_to_string(file).ok());
-    let socket = sockets
+    sockets
         .flat_map(|text| parse_sockets(&text))
-        .find(|socket| listening.is_none_or(|state| socket.state == state) && holds(socket.local, address))?;
-    Some(PortHolder { user_id: socket.user_id, inode: socket.inode, process: process_with(socket.inode) })
+        .find(|socket| listening.is_none_or(|state| socket.state == state) && holds(socket.local, address))
 }
 
+/// How often the table is read before nobody is said to hold a port.
+const TABLE_READS: usize = 3;
 /// State LISTEN in /proc/net/tcp.
 const TCP_LISTEN: u8 = 0x0A;
 

@@ -3,7 +3,7 @@
 //! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says;
 //! [`entry`] has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a
 //! staging folder and nowhere else; [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what
-//! still fits; [`AddressRule`] says from where; [`retry`] says when to try again; [`progress`] counts; [`error`] is what goes wrong, with the field that
+//! still fits; [`AddressRule`] and [`NetworksFile`] say from where; [`retry`] says when to try again; [`progress`] counts; [`error`] is what goes wrong, with the field that
 //! is at fault.
 
 mod address_rule;
@@ -15,6 +15,7 @@ pub mod error;
 pub mod file;
 pub mod http;
 pub mod ingest;
+mod networks_file;
 pub mod progress;
 pub mod retry;
 #[cfg(test)]
@@ -27,5 +28,6 @@ pub use address_rule::{AddressForbidden, AddressRule};
 pub use error::SourceError;
 pub use http::Downloader;
 pub use ingest::{Ingest, IngestRequest, Ingested};
+pub use networks_file::{NetworksFile, NetworksFileError};
 pub use progress::{Phase, Progress};
 pub use retry::{FailedTry, Retry, RetryPolicy};

@@ -10,7 +10,7 @@
 //! [`NodeStore::delete`]. All calls block and take `&self`: call them from threads that may wait.
 //!
 //! In reading order: `node_store` opens a root and answers questions; `prepare`, `write`, `flush`, `read`, `publish`,
-//! `remove`, `ingest`, `verify` are its verbs, `recover` what opening does; `package`, `journal`, `pages`, `segments`,
+//! `remove`, `ingest`, `verify` are its verbs, `recover` what opening does, `remove_root` its end; `package`, `journal`, `pages`, `segments`,
 //! `tree`, `open_files` are what they work on; `beneath` is how any of them touches the disk: never through a link.
 
 mod beneath;
@@ -30,6 +30,7 @@ mod read;
 mod recent;
 mod recover;
 mod remove;
+mod remove_root;
 mod segments;
 mod space;
 #[cfg(test)]

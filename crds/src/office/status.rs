@@ -1,5 +1,7 @@
 //! The status of an Office: how many nodes it has, and conditions. Written by the operator alone.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,10 @@ pub struct OfficeStatus {
     /// Counts of nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<OfficeNodeCounts>,
+    /// Labels by which packages select the office, as they were when it was judged last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub labels: Option<BTreeMap<String, String>>,
     /// Ready, Accepted, Stalled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -4,8 +4,8 @@ mod broadcast;
 mod clock;
 mod disk;
 mod mtu;
-mod ports;
-mod reserved_range;
+pub(super) mod ports;
+pub(super) mod reserved_range;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -27,18 +27,18 @@ pub(super) struct DoctorOptions {
 
 /// Outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    severity: Severity,
+pub(super) struct Finding {
+    pub(super) severity: Severity,
     /// The check, in a word or two.
-    check: &'static str,
+    pub(super) check: &'static str,
     /// What was seen.
-    seen: String,
+    pub(super) seen: String,
     /// What to do; empty when there is nothing to do.
-    advice: String,
+    pub(super) advice: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Severity {
+pub(super) enum Severity {
     Ok,
     Warn,
     Fail,
@@ -71,7 +71,7 @@ pub(super) fn run(options: &DoctorOptions) -> ExitStatus {
     if failed { ExitStatus::Failed } else { ExitStatus::Done }
 }
 
-fn render(findings: &[Finding]) -> String {
+pub(super) fn render(findings: &[Finding]) -> String {
     findings.iter().map(line).collect()
 }
 

@@ -51,6 +51,9 @@ pub struct ServerOptions {
         requires = "kubernetes"
     )]
     pub forbidden_sources: Vec<IpNet>,
+    /// File with more such networks, one a line, which is followed
+    #[arg(long, value_name = "FILE", env = "PEERDIST_FORBIDDEN_SOURCES_FILE", requires = "kubernetes")]
+    pub forbidden_sources_file: Option<PathBuf>,
     /// Address that the server's ports are bound to
     #[arg(long, value_name = "IP", env = "PEERDIST_ADDRESS")]
     pub address: IpAddr,

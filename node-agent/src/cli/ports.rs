@@ -17,8 +17,9 @@ pub(super) struct PortsOptions {
     format: PortsFormat,
 }
 
+/// A role, as people name it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum RoleName {
+pub(super) enum RoleName {
     Server,
     Client,
     Vesc,

@@ -67,7 +67,7 @@ async fn with_telemetry(
 }
 
 /// Cancelled by the first interrupt or termination signal.
-fn stop_on_signal() -> CancellationToken {
+pub(super) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use peerdist_core::names::DistributionKey;
+use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_crds::PackageDistribution;
 use peerdist_crds::status::{
-    ByteCounts, IngestFailure, NodeCounts, OfficeCounts, PackageDistributionStatus, SLOWEST_MAX, SlowNode,
+    ByteCounts, Eviction, IngestFailure, NodeCounts, OfficeCounts, PackageDistributionStatus, SLOWEST_MAX, SlowNode,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER_TIMEOUT, Cluster, FIELD_MANAGER};
+use crate::desired::{ObjectError, PackageObject};
 use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
 
 /// Shortest time between two writes of one object.
@@ -25,33 +26,77 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest message of a node or a failure; the rest is in the server's API.
 const MESSAGE_CHARS_MAX: usize = 400;
 
-/// Writes until `stop`. What could not be written is tried again with the next change of the clock.
-pub async fn write_progress(
-    cluster: Cluster,
-    mut snapshots: watch::Receiver<Arc<StatusSnapshot>>,
-    stop: CancellationToken,
-) {
-    let mut written: BTreeMap<DistributionKey, PackageDistributionStatus> = BTreeMap::new();
+/// How things stand, with the objects that they belong to.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Packages that are acted upon.
+    pub snapshot: Arc<StatusSnapshot>,
+    /// The objects.
+    pub objects: Arc<BTreeMap<DistributionKey, PackageObject>>,
+    /// Nodes that still hold the packages of deleted objects.
+    pub evictions: BTreeMap<DistributionKey, Vec<NodeName>>,
+}
+
+impl Standing {
+    /// Before any object is known.
+    pub fn new(snapshot: Arc<StatusSnapshot>) -> Self {
+        Self { snapshot, objects: Arc::default(), evictions: BTreeMap::new() }
+    }
+}
+
+/// Writes until `stop`. What could not be written is tried again with the next change of the clock. What was written
+/// goes by the identity of the object: one that was made anew starts from nothing.
+pub async fn write_progress(cluster: Cluster, mut standings: watch::Receiver<Standing>, stop: CancellationToken) {
+    let mut written: BTreeMap<String, PackageDistributionStatus> = BTreeMap::new();
     let mut ticks = tokio::time::interval(WRITE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let snapshot = snapshots.borrow_and_update().clone();
-        written.retain(|key, _| snapshot.packages.iter().any(|package| *key == key_of(package)));
-        for package in &snapshot.packages {
-            let (key, status) = (key_of(package), status_of(package));
-            if written.get(&key) == Some(&status) {
+        let standing = standings.borrow_and_update().clone();
+        written.retain(|uid, _| standing.objects.values().any(|object| object.uid == *uid));
+        for (key, uid, status) in statuses(&standing) {
+            if written.get(uid) == Some(&status) {
                 continue;
             }
-            let Ok(answer) = timeout(ANSWER_TIMEOUT, write(&cluster, &key, &status)).await else { continue };
+            let Ok(answer) = timeout(ANSWER_TIMEOUT, write(&cluster, key, uid, &status)).await else { continue };
             match answer {
                 Ok(()) => {
-                    written.insert(key, status);
+                    written.insert(uid.clone(), status);
                 }
-                // It was deleted a moment ago.
-                Err(kube::Error::Api(refused)) if refused.code == 404 => {}
+                // It was deleted a moment ago, and perhaps made anew.
+                Err(kube::Error::Api(refused)) if matches!(refused.code, 404 | 409) => {}
                 Err(error) => tracing::warn!(%error, package = %key, "progress cannot be written and is tried again"),
             }
         }
+    }
+}
+
+/// What each object is told: who holds it still if it was deleted, why it is refused, or how far it is.
+fn statuses(standing: &Standing) -> Vec<(&DistributionKey, &String, PackageDistributionStatus)> {
+    let Standing { snapshot, objects, evictions } = standing;
+    let status = |key: &DistributionKey, object: &PackageObject| match &object.refusal {
+        _ if object.is_deleted => evictions.get(key).map(|holding| eviction(holding)),
+        Some(refusal) => Some(refused(object.generation, refusal)),
+        None => snapshot.packages.iter().find(|package| *key == key_of(package)).map(status_of),
+    };
+    objects.iter().filter_map(|(key, object)| Some((key, &object.uid, status(key, object)?))).collect()
+}
+
+fn eviction(holding: &[NodeName]) -> PackageDistributionStatus {
+    let named = holding.iter().take(SLOWEST_MAX).map(ToString::to_string).collect();
+    let eviction = Some(Eviction { nodes: count(holding.len()), named });
+    PackageDistributionStatus { eviction, ..PackageDistributionStatus::default() }
+}
+
+/// What may be in force of an older form says nothing about this one.
+fn refused(generation: i64, refusal: &ObjectError) -> PackageDistributionStatus {
+    let message = match refusal.field.as_str() {
+        "" => refusal.message.clone(),
+        field => format!("{field}: {}", refusal.message),
+    };
+    PackageDistributionStatus {
+        progress_generation: Some(generation),
+        failure: Some(IngestFailure { reason: refusal.reason.clone(), message: shortened(&message) }),
+        ..PackageDistributionStatus::default()
     }
 }
 
@@ -62,13 +107,15 @@ fn key_of(package: &PackageStatus) -> DistributionKey {
 async fn write(
     cluster: &Cluster,
     key: &DistributionKey,
+    uid: &str,
     status: &PackageDistributionStatus,
 ) -> Result<(), kube::Error> {
     let api: Api<PackageDistribution> = Api::namespaced(cluster.client.clone(), key.namespace.as_str());
     let body = json!({
         "apiVersion": peerdist_crds::API_VERSION,
         "kind": "PackageDistribution",
-        "metadata": {"name": key.name.as_str()},
+        // An object of another identity does not take it.
+        "metadata": {"name": key.name.as_str(), "uid": uid},
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
@@ -108,6 +155,7 @@ fn status_of(package: &PackageStatus) -> PackageDistributionStatus {
         percent: Some(percent(package)),
         eta_seconds: nodes().filter_map(|node| node.eta_seconds).max().map(number),
         slowest: slowest(targeted()),
+        eviction: None,
         conditions: Vec::new(),
     }
 }
@@ -156,6 +204,7 @@ fn count(value: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::ErrorScope;
     use crate::status::tests::snapshot_under_way;
 
     #[test]
@@ -170,6 +219,36 @@ mod tests {
         assert_eq!(slow, [("store-1-2", 20), ("store-1-1", 40)], "the failing one first");
         assert!(status.slowest[0].message.contains("need 100 MiB"));
         assert!(status.conditions.is_empty() && status.observed_generation.is_none(), "those are the operator's");
+    }
+
+    #[test]
+    fn each_object_is_told_what_is_true_of_its_own_identity() {
+        let snapshot = Arc::new(snapshot_under_way());
+        let key = key_of(&snapshot.packages[0]);
+        let told = |refusal: Option<ObjectError>, is_deleted: bool, holding: &[&str]| {
+            let object = PackageObject { uid: "u".to_owned(), generation: 9, is_deleted, refusal };
+            let holding = holding.iter().map(|name| NodeName::new(name).unwrap()).collect();
+            let objects = Arc::new(BTreeMap::from([(key.clone(), object)]));
+            let evictions = BTreeMap::from([(key.clone(), holding)]);
+            let standing = Standing { snapshot: snapshot.clone(), objects, evictions };
+            let (_, uid, status) = statuses(&standing).pop().unwrap();
+            assert_eq!(uid, "u");
+            status
+        };
+        assert_eq!(told(None, false, &[]).progress_generation, Some(3));
+        let refusal = ObjectError {
+            object: String::new(),
+            field: "spec.version".to_owned(),
+            reason: "VersionReused".to_owned(),
+            message: "m".to_owned(),
+            scope: ErrorScope::Object,
+        };
+        let refused = told(Some(refusal.clone()), false, &[]);
+        assert_eq!((refused.progress_generation, refused.digest, refused.nodes), (Some(9), None, None));
+        assert_eq!(refused.failure.unwrap().message, "spec.version: m");
+        let eviction = told(Some(refusal), true, &["till-1"]).eviction.unwrap();
+        assert_eq!((eviction.nodes, eviction.named), (1, vec!["till-1".to_owned()]));
+        assert_eq!(told(None, true, &[]).eviction.map(|eviction| eviction.nodes), Some(0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{ANSWER_TIMEOUT, Cluster};
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// What the API server says of the pod and node that a token is bound to.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// The pod that a valid token belongs to.
@@ -25,10 +26,17 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 pub struct BoundPod {
     service_account: String,
     pod: String,
+    /// Identity of the pod, as far as the API server tells it.
+    uid: Option<String>,
     node: NodeName,
 }
 
 impl BoundPod {
+    /// Name and identity of the pod.
+    pub fn name_and_uid(&self) -> (&str, Option<&str>) {
+        (&self.pod, self.uid.as_deref())
+    }
+
     /// Whether this pod may become this node.
     ///
     /// # Errors
@@ -110,7 +118,7 @@ fn owner(status: TokenReviewStatus, namespace: &str) -> Result<BoundPod, Refusal
             "the token of {name} is not bound to a pod on a node: expected a projected token"
         )));
     };
-    Ok(BoundPod { service_account, pod, node })
+    Ok(BoundPod { service_account, pod, uid: only(POD_UID), node })
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use super::error::{ErrorScope, ObjectError};
 use super::objects::Reading;
 use super::revision::{Generations, revise};
-use super::{DesiredSource, DesiredState, DesiredUpdate};
+use super::{ClusterObjects, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 
 /// Changes are gathered this long: an apply of many objects is one change.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -111,12 +111,16 @@ fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous
         let fault = FieldError::new("", "NotJudged", "the operator has not judged every Office yet: see its log");
         return Reading::unusable(vec![error("Offices".to_owned(), ErrorScope::Set, &fault)]);
     }
+    let uids =
+        offices.iter().filter_map(|office| Some((OfficeName::new(&office.name_any()).ok()?, office.uid()?))).collect();
     let offices: Vec<ValidOffice> = offices.iter().filter_map(|office| in_force(office, previous)).collect();
     let tree = match one_tree(offices, &mut errors) {
         Ok(tree) => tree,
         Err(errors) => return Reading::unusable(errors),
     };
     let (mut distributions, mut refused) = (BTreeMap::new(), BTreeSet::new());
+    let mut objects =
+        ClusterObjects { packages: packages.iter().filter_map(|package| known(package)).collect(), offices: uids };
     for package in packages.iter().filter(|package| package.metadata.deletion_timestamp.is_none()) {
         match distribution(package, &tree) {
             Ok(distribution) => {
@@ -125,13 +129,29 @@ fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous
             Err((key, faults)) => {
                 let object =
                     format!("PackageDistribution {}/{}", package.namespace().unwrap_or_default(), package.name_any());
-                errors.extend(faults.iter().map(|fault| error(object.clone(), ErrorScope::Object, fault)));
+                let faults: Vec<ObjectError> =
+                    faults.iter().map(|fault| error(object.clone(), ErrorScope::Object, fault)).collect();
+                if let Some(object) = key.as_ref().and_then(|key| objects.packages.get_mut(key)) {
+                    object.refusal = faults.first().cloned();
+                }
+                errors.extend(faults);
                 refused.extend(key);
             }
         }
     }
-    let state = DesiredState { offices: tree, distributions, embedded_nodes: BTreeMap::new() };
+    let state = DesiredState { offices: tree, distributions, embedded_nodes: BTreeMap::new(), objects };
     Reading { state: Some(state), refused, errors }
+}
+
+/// What the cluster says of a distribution besides its content. A name that cannot be one is in the errors already.
+fn known(package: &PackageDistribution) -> Option<(DistributionKey, PackageObject)> {
+    let object = PackageObject {
+        uid: package.uid()?,
+        generation: package.metadata.generation?,
+        is_deleted: package.metadata.deletion_timestamp.is_some(),
+        refusal: None,
+    };
+    Some((peerdist_crds::package_distribution::key(package).ok()?, object))
 }
 
 /// The offices that form one tree. One that does not fit, such as the child of a parent that was refused or deleted,
@@ -171,8 +191,12 @@ fn in_force(object: &Office, previous: Option<&DesiredState>) -> Option<ValidOff
         return None;
     }
     if verdict(object) == Some(true)
-        && let Ok(office) = peerdist_crds::office::validate(object)
+        && let Ok(mut office) = peerdist_crds::office::validate(object)
     {
+        // Labels may be edited without a new generation: those count that the operator has seen and told.
+        if let Some(labels) = object.status.as_ref().and_then(|status| status.labels.clone()) {
+            office.labels = labels;
+        }
         return Some(office);
     }
     let name = OfficeName::new(&object.name_any()).ok()?;
@@ -271,6 +295,49 @@ mod tests {
             assert_eq!(names(&kept), ["hub", "store"], "what was in force stays: {unjudged:?}");
         }
         assert!(state(&[store(Some(("True", 2)))], None).is_none(), "no Central Office");
+    }
+
+    #[test]
+    fn labels_count_as_the_operator_has_told_them() {
+        let mut hub = Office::clone(&office("hub", json!({}), Some(("True", 2))));
+        let labels = |region: &str| BTreeMap::from([("region".to_owned(), region.to_owned())]);
+        hub.metadata.labels = Some(labels("us"));
+        let read_labels = |hub: &Office| {
+            let state = state(&[Arc::new(hub.clone())], None).unwrap();
+            state.offices.offices().next().unwrap().labels.clone()
+        };
+        assert_eq!(read_labels(&hub), labels("us"), "an operator that tells none");
+        hub.status.as_mut().unwrap().labels = Some(labels("eu"));
+        assert_eq!(read_labels(&hub), labels("eu"));
+    }
+
+    #[test]
+    fn objects_are_known_by_identity_with_why_they_are_refused() {
+        let with = |name: &str, uid: &str, uri: &str, deleted: bool| {
+            let mut object = PackageDistribution::clone(&package(uri));
+            object.metadata.name = Some(name.to_owned());
+            object.metadata.uid = Some(uid.to_owned());
+            object.metadata.deletion_timestamp =
+                deleted.then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+            Arc::new(object)
+        };
+        let packages = [
+            with("a", "1", "https://a/b", false),
+            with("b", "2", "s3://a/b", false),
+            with("c", "3", "https://a/b", true),
+        ];
+        let state = read(&[office("hub", json!({}), Some(("True", 2)))], &packages, None).state.unwrap();
+        assert_eq!(state.distributions.len(), 1);
+        let told: Vec<(&str, bool, Option<&str>)> = state
+            .objects
+            .packages
+            .values()
+            .map(|object| {
+                let reason = object.refusal.as_ref().map(|refusal| refusal.reason.as_str());
+                (object.uid.as_str(), object.is_deleted, reason)
+            })
+            .collect();
+        assert_eq!(told, [("1", false, None), ("2", false, Some("UnsupportedScheme")), ("3", true, None)]);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::{Office, OfficeTree, OfficeTreeError};
 use peerdist_crds::{FieldError, PackageDistribution, VescEndpoint};
 
-use crate::desired::DesiredState;
 use crate::desired::document::{Document, OBJECTS_MAX, file_error};
 use crate::desired::error::{ErrorScope, ObjectError};
 use crate::desired::source_uri::{self, Environment};
+use crate::desired::{ClusterObjects, DesiredState};
 
 /// Annotation of an Office: how many nodes embedded mode runs in it.
 pub const EMBEDDED_NODES_ANNOTATION: &str = "peerdist.io/embedded-nodes";
@@ -70,6 +70,7 @@ pub(super) fn read(documents: &[Document], directory: &Path, environment: &Envir
         offices: offices_tree,
         distributions: good.map(|(key, (_, distribution))| (key, distribution)).collect(),
         embedded_nodes: offices.into_iter().map(|(office, nodes)| (office.name, nodes)).collect(),
+        objects: ClusterObjects::default(),
     };
     Reading { state: Some(state), refused: distributions.refused, errors }
 }

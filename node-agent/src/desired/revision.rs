@@ -30,13 +30,17 @@ pub(super) fn revise(previous: Option<&DesiredState>, reading: Reading, generati
                 newer.generation = older.generation;
             }
             if let Err(reused) = newer.check_replaces(older) {
-                errors.push(ObjectError {
+                let refusal = ObjectError {
                     object: format!("PackageDistribution {key}"),
                     field: reused.field.to_owned(),
                     reason: "VersionReused".to_owned(),
                     message: reused.to_string(),
                     scope: ErrorScope::Object,
-                });
+                };
+                if let Some(object) = state.objects.packages.get_mut(key) {
+                    object.refusal = Some(refusal.clone());
+                }
+                errors.push(refusal);
                 *newer = older.clone();
             } else if *newer != *older && generations == Generations::Counted {
                 newer.generation = older.generation.saturating_add(1);

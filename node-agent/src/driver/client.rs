@@ -267,6 +267,7 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
         office: settings.office.to_string(),
         address: settings.address.to_string(),
     };
+    let mut told = None;
     loop {
         // Read anew each time: a server that was set up again has written another token.
         let token = token().await?;
@@ -281,7 +282,11 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
                 return Err(ClientError::Enrolment { node, message });
             }
             Err(error) => {
-                tracing::debug!(%node, %error, "enrolment is tried again");
+                let message = error.to_string();
+                if told.as_ref() != Some(&message) {
+                    tracing::warn!(%node, "not enrolled, and tried again: {message}");
+                }
+                told = Some(message);
                 tokio::time::sleep(ENROL_RETRY).await;
             }
         }

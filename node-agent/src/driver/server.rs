@@ -2,10 +2,11 @@
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
 //! issues certificates, `ingest` brings packages in and `overview` says how that goes, `library` is what earlier runs
-//! brought in, `reviews` are enrolments that wait for a cluster's word,
+//! brought in, `evictions` are deleted objects that nodes still hold, `reviews` are enrolments that wait for a cluster's word,
 //! `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
 
 mod enrolment;
+mod evictions;
 mod ingest;
 mod library;
 mod node;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
-use crate::cluster::{Cluster, ClusterError, TokenReviewer, publish_root, write_progress};
+use crate::cluster::{Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, publish_root, write_progress};
 use crate::database::{DatabaseError, SqliteStore};
 use crate::desired::{ClusterSource, DesiredSource, DirectorySource};
 use crate::http::{
@@ -41,6 +42,7 @@ use crate::transport::authority::AuthorityError;
 use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
 
+use crate::source::NetworksFileError;
 pub use crate::source::{AddressRule, RetryPolicy};
 pub use overview::{IngestFailure, IngestOverview};
 
@@ -104,6 +106,9 @@ pub enum ServerError {
     /// The cluster.
     #[error("server: {0}")]
     Cluster(#[from] ClusterError),
+    /// Where sources may not be.
+    #[error("server: {0}")]
+    Networks(#[from] NetworksFileError),
     /// Metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -207,17 +212,20 @@ impl BoundServer {
         let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
         let transport = self.transport.clone();
         let cluster = self.settings.cluster.clone();
+        let (standings, standing) = watch::channel(Standing::new(self.snapshots.borrow().clone()));
         if let Some(cluster) = &cluster {
             let root = self.authority.root_sha256();
             tokio::spawn(stop.clone().run_until_cancelled_owned(publish_root(cluster.clone(), root)));
-            tokio::spawn(write_progress(cluster.clone(), self.snapshots.subscribe(), stop.clone()));
+            tokio::spawn(write_progress(cluster.clone(), standing, stop.clone()));
         }
         let node = node::Node::new(node::Parts {
             settings: self.settings,
             store: self.store,
             authority: self.authority,
             token: self.token,
+            refusals: cluster.clone().map(|cluster| (cluster.clone(), RefusalTeller::start(cluster))),
             reviewer: cluster.map(TokenReviewer::new),
+            standings,
             transport: self.transport,
             metrics: self.metrics,
             database: self.database,
@@ -246,7 +254,11 @@ fn forbidden_sources(options: &ServerOptions) -> Vec<IpNet> {
 pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Result<(), ServerError> {
     let cluster = if options.kubernetes { Some(Cluster::infer().await?) } else { None };
     let sources = match &cluster {
-        Some(_) => AddressRule::checked(options.allowed_sources.clone(), forbidden_sources(&options)),
+        Some(_) => {
+            let forbidden = forbidden_sources(&options);
+            let file = options.forbidden_sources_file.clone();
+            AddressRule::following(options.allowed_sources.clone(), forbidden, file)?
+        }
         None => AddressRule::any(),
     };
     let server = BoundServer::bind(ServerSettings {

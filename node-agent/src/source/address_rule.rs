@@ -4,11 +4,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::networks_file::{NetworksFile, NetworksFileError};
 
 /// Networks that hold no package source of anybody else: this host, its link with the metadata services of clouds,
 /// shared address space, groups.
@@ -40,6 +43,8 @@ pub struct AddressRule(Option<Arc<Networks>>);
 struct Networks {
     allowed: Vec<IpNet>,
     forbidden: Vec<IpNet>,
+    /// More forbidden ones, which change while we run.
+    file: Option<NetworksFile>,
 }
 
 /// An address that the rule forbids.
@@ -54,9 +59,25 @@ impl AddressRule {
     }
 
     /// What is neither special nor in one of the `forbidden` networks, and whatever lies in one of the `allowed` ones.
-    pub fn checked(allowed: Vec<IpNet>, mut forbidden: Vec<IpNet>) -> Self {
+    pub fn checked(allowed: Vec<IpNet>, forbidden: Vec<IpNet>) -> Self {
+        Self::with_networks(allowed, forbidden, None)
+    }
+
+    /// The same, and the networks that a file names are forbidden too, as it is at each check.
+    ///
+    /// # Errors
+    /// [`NetworksFileError`]: nothing is fetched while nobody knows what is forbidden.
+    pub fn following(
+        allowed: Vec<IpNet>,
+        forbidden: Vec<IpNet>,
+        file: Option<PathBuf>,
+    ) -> Result<Self, NetworksFileError> {
+        Ok(Self::with_networks(allowed, forbidden, file.map(NetworksFile::open).transpose()?))
+    }
+
+    fn with_networks(allowed: Vec<IpNet>, mut forbidden: Vec<IpNet>, file: Option<NetworksFile>) -> Self {
         forbidden.extend(SPECIAL.iter().filter_map(|network| network.parse::<IpNet>().ok()));
-        Self(Some(Arc::new(Networks { allowed, forbidden })))
+        Self(Some(Arc::new(Networks { allowed, forbidden, file })))
     }
 
     /// Whether addresses are checked at all. A proxy would connect to where nobody can check.
@@ -70,7 +91,9 @@ impl AddressRule {
         let Some(networks) = &self.0 else { return Ok(()) };
         let within = |networks: &[IpNet], address: IpAddr| networks.iter().any(|network| network.contains(&address));
         let forms = || [Some(address), inner(address)].into_iter().flatten();
-        let allowed = forms().all(|form| within(&networks.allowed, form) || !within(&networks.forbidden, form));
+        let named = |form| networks.file.as_ref().is_some_and(|file| file.contains(form));
+        let forbidden = |form| within(&networks.forbidden, form) || named(form);
+        let allowed = forms().all(|form| within(&networks.allowed, form) || !forbidden(form));
         if allowed { Ok(()) } else { Err(AddressForbidden(address)) }
     }
 

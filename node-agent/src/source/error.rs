@@ -243,7 +243,8 @@ impl SourceError {
         !self.is_final()
             || matches!(
                 self,
-                Self::SourceMissing { .. }
+                Self::AddressForbidden { .. }
+                    | Self::SourceMissing { .. }
                     | Self::SourceUnreadable { .. }
                     | Self::SourceRefused { .. }
                     | Self::ConnectionRefused { .. }

@@ -8,10 +8,11 @@ use peerdist_core::ports::{PORT_RANGE, ROWS};
 use super::Finding;
 
 const CHECK: &str = "reserved range";
-const RESERVED_FILE: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+/// Where Linux keeps the list.
+pub(in crate::cli) const RESERVED_FILE: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const EPHEMERAL_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-pub(super) fn check() -> Finding {
+pub(in crate::cli) fn check() -> Finding {
     match (fs::read_to_string(RESERVED_FILE), fs::read_to_string(EPHEMERAL_FILE)) {
         (Ok(reserved), Ok(ephemeral)) => judge(reserved.trim(), ephemeral.trim()),
         (Err(error), _) => Finding::warn(CHECK, format!("{RESERVED_FILE}: {error}"), "check it by hand"),
@@ -29,12 +30,22 @@ fn judge(reserved: &str, ephemeral: &str) -> Finding {
     if exposed.count() == 0 {
         return Finding::ok(CHECK, format!("{first}-{last} cannot be taken by outgoing calls"));
     }
-    let merged = if reserved.is_empty() { format!("{first}-{last}") } else { format!("{reserved},{first}-{last}") };
+    let merged = merged(reserved).unwrap_or_else(|| reserved.to_owned());
     Finding::warn(
         CHECK,
         format!("{first}-{last} lies in the ephemeral range {} and is not reserved", ephemeral.replace('\t', "-")),
         format!("sysctl -w net.ipv4.ip_local_reserved_ports={merged}, and the same in /etc/sysctl.d to keep it"),
     )
+}
+
+/// The list with our range in it; `None`: it is there already.
+pub(in crate::cli) fn merged(reserved: &str) -> Option<String> {
+    let ranges = parse_ranges(reserved);
+    if PORT_RANGE.into_iter().all(|port| ranges.iter().any(|range| range.contains(&port))) {
+        return None;
+    }
+    let own = format!("{}-{}", PORT_RANGE.start(), PORT_RANGE.end());
+    Some(if reserved.is_empty() { own } else { format!("{reserved},{own}") })
 }
 
 /// `8080,9148,34320-34760`; what is no port is skipped.
@@ -74,5 +85,13 @@ mod tests {
             assert_eq!(judge(reserved, ephemeral).severity, expected, "{reserved} {ephemeral}");
         }
         assert!(judge("8080", "32768\t60999").advice.contains("=8080,34320-34760"));
+    }
+
+    #[test]
+    fn range_is_merged_once_and_nothing_of_others_is_lost() {
+        assert_eq!(merged("").as_deref(), Some("34320-34760"));
+        assert_eq!(merged("8080,34320-34700").as_deref(), Some("8080,34320-34700,34320-34760"));
+        assert_eq!(merged("8080,34000-35000"), None);
+        assert_eq!(merged(&merged("8080").unwrap()), None);
     }
 }

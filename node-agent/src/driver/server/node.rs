@@ -1,12 +1,16 @@
 //! The loop of the server: messages, objects and finished work become events for the machine; what it wants is done
 //! here or by a task that reports back.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use peerdist_core::client::{BUSY, Refusal};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, Revision};
+use peerdist_core::names::DistributionKey;
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef};
 use peerdist_core::plan::Plan;
 use peerdist_core::ports::Role;
@@ -16,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::enrolment::{Asked, Entitlement};
+use super::evictions::Evictions;
 use super::ingest::Ingests;
 use super::recording::Recorder;
 use super::reviews::Reviews;
 use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, library, snapshot};
-use crate::cluster::TokenReviewer;
+use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, Standing, TokenReviewer};
 use crate::database::{MetadataStore, SqliteStore};
-use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate};
+use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
 use crate::driver::messages::{self, Incoming};
 use crate::driver::sending::{Sending, send_chunks};
@@ -40,6 +45,9 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(300);
 /// How often old versions in the library are looked at, and the own certificate.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A node that got no certificate for so long has none that is valid, and is gone.
+const CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// What the loop works with.
 pub(super) struct Parts {
     pub(super) settings: ServerSettings,
@@ -48,6 +56,10 @@ pub(super) struct Parts {
     pub(super) token: JoinToken,
     /// Checks the tokens of pods, in a cluster.
     pub(super) reviewer: Option<TokenReviewer>,
+    /// Tells whom it refused, in a cluster.
+    pub(super) refusals: Option<(Cluster, RefusalTeller)>,
+    /// How things stand, for the objects of a cluster.
+    pub(super) standings: watch::Sender<Standing>,
     pub(super) transport: Arc<Transport>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) database: SqliteStore,
@@ -65,6 +77,10 @@ pub(super) struct Node {
     recorder: Recorder,
     desired: Option<Arc<DesiredState>>,
     snapshot: snapshot::Maker,
+    started: Instant,
+    evictions: Evictions,
+    /// The objects of the cluster behind the desired state.
+    objects: Arc<BTreeMap<DistributionKey, PackageObject>>,
     events: mpsc::Sender<ServerEvent>,
     received: mpsc::Receiver<ServerEvent>,
     /// Enrolments whose token was reviewed.
@@ -96,6 +112,9 @@ impl Node {
             recorder: Recorder::new(parts.database.clone()),
             desired: None,
             snapshot: snapshot::Maker::new(now),
+            started: now,
+            evictions: Evictions::default(),
+            objects: Arc::default(),
             events,
             received,
             reviews: Reviews::new(parts.reviewer.clone()),
@@ -148,6 +167,10 @@ impl Node {
         match self.parts.database.nodes().await {
             Ok(rows) => {
                 for row in rows {
+                    if Timestamp::now().duration_since(row.last_seen) > CERTIFICATE_LIFETIME {
+                        self.recorder.forgotten(row.name);
+                        continue;
+                    }
                     let node = NodeRef { name: row.name, office: row.office, address: row.address };
                     self.handle(ServerEvent::Enrolled { node });
                 }
@@ -173,6 +196,7 @@ impl Node {
         self.ingests.objects_changed(&state.distributions);
         self.ingests.check_sources(&state.distributions);
         self.desired = Some(state.clone());
+        self.objects = Arc::new(state.objects.packages.clone());
         let (tree, distributions) = (state.offices.clone(), state.distributions.clone());
         self.handle(ServerEvent::Desired { tree, distributions });
     }
@@ -211,17 +235,42 @@ impl Node {
 
     fn enrol(&mut self, asked: Asked, entitlement: &Entitlement, reply: ReplyHandle) {
         let office = |name: &_| self.machine.office(name);
+        let claimed = asked.enrol.node.as_ref().map(|node| node.office.clone()).unwrap_or_default();
+        let address = asked.address;
         match enrolment::answer(&self.parts.authority, entitlement, asked, office) {
             Ok(enrolled) => {
                 self.recorder.enrolled(&enrolled);
+                for replaced in self.machine.replaced_by(&enrolled.node) {
+                    tracing::info!(node = %replaced, by = %enrolled.node.name, %address, "forgotten: another node has its address");
+                    self.recorder.forgotten(replaced);
+                }
                 self.handle(ServerEvent::Enrolled { node: enrolled.node });
                 reply.send(enrolled.reply);
             }
             Err(refusal) => {
-                tracing::warn!(reason = %refusal.reason, "enrolment refused: {}", refusal.message);
+                tracing::warn!(reason = %refusal.reason, %address, "enrolment refused: {}", refusal.message);
+                self.tell_refusal(entitlement, &claimed, address, &refusal);
                 reply.refuse(refusal.reason, &refusal.message);
             }
         }
+    }
+
+    /// Where whoever looks for the missing node will look: at its pod, or else at the Office that it claims.
+    fn tell_refusal(&self, entitlement: &Entitlement, claimed: &str, address: IpAddr, refusal: &Refusal) {
+        let Some((cluster, teller)) = self.parts.refusals.as_ref().filter(|_| refusal.reason != BUSY) else { return };
+        let note = format!("{}: seen at {address}: {}", refusal.reason, refusal.message);
+        let refused = match entitlement {
+            Entitlement::Pod(pod) => {
+                let (name, uid) = pod.name_and_uid();
+                Some(RefusedEnrolment::of_pod(cluster, name, uid, note))
+            }
+            Entitlement::JoinToken | Entitlement::None(_) => {
+                let offices = self.desired.iter().flat_map(|desired| &desired.objects.offices);
+                let mut office = offices.filter(|(name, _)| name.as_str() == claimed);
+                office.next().map(|(name, uid)| RefusedEnrolment::of_office(name.as_str(), uid, note))
+            }
+        };
+        refused.into_iter().for_each(|refused| teller.tell(refused));
     }
 
     fn act(&mut self, output: ServerOutput) {
@@ -283,7 +332,14 @@ impl Node {
         let overview = &self.parts.overview;
         let made = self.snapshot.make(&self.machine, desired, overview);
         snapshot::count(&self.parts.metrics, &made);
-        self.parts.snapshots.send_replace(Arc::new(made));
+        let evictions = self.evictions.look(&self.machine, &desired.objects, self.started);
+        let snapshot = Arc::new(made);
+        self.parts.standings.send_replace(Standing {
+            snapshot: snapshot.clone(),
+            objects: self.objects.clone(),
+            evictions,
+        });
+        self.parts.snapshots.send_replace(snapshot);
     }
 
     fn keep_up(&mut self) {

@@ -19,6 +19,7 @@ const RECORDS_MAX: usize = 4096;
 
 enum Record {
     Enrolled(Box<NodeRow>),
+    Forgotten(NodeName),
     Rows(Vec<PackageNodeRow>),
     Holders(PackageKey, OfficeName, ChunkSet),
 }
@@ -49,6 +50,11 @@ impl Recorder {
             last_seen: now,
         };
         self.put(Record::Enrolled(Box::new(row)));
+    }
+
+    /// Another node has its place, or it is gone for long.
+    pub(super) fn forgotten(&self, node: NodeName) {
+        self.put(Record::Forgotten(node));
     }
 
     pub(super) fn completed(&mut self, key: PackageKey, node: NodeName, bytes: u64) {
@@ -122,6 +128,7 @@ async fn write_one(database: &SqliteStore, record: Record) -> Result<(), Databas
             let what = format!("enrolled into office {} at {}", row.office, row.address);
             database.record_audit(&AuditRow { time: row.enrolled_at, who: row.name.to_string(), what }).await
         }
+        Record::Forgotten(node) => database.remove_node(&node).await,
         Record::Rows(rows) => database.put_package_nodes(&rows).await,
         Record::Holders(key, office, chunks) => database.put_chunk_holders(&key, &office, &chunks).await,
     }

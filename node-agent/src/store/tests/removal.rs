@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::fixture::{Root, TestPackage, content, file, key};
-use crate::store::StoreError;
+use crate::store::{NodeStore, StoreError};
 
 #[test]
 fn deleting_removes_tree_link_manifest_and_journal() {
@@ -77,4 +77,34 @@ fn a_directory_that_someone_put_in_place_of_ours_is_not_deleted() {
     fs::write(top.join("mine"), "mine").unwrap();
     store.delete(package.digest()).unwrap();
     assert_eq!(fs::read(top.join("mine")).unwrap(), b"mine");
+}
+
+#[test]
+fn uninstalling_leaves_what_others_put_there_and_follows_no_link() {
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    let store = root.open();
+    package.deliver(&store);
+    assert!(matches!(NodeStore::remove_root(&root.path()), Err(StoreError::Locked { .. })), "a role runs there");
+    drop(store);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("kept"), "x").unwrap();
+    fs::create_dir(root.path().join("identity")).unwrap();
+    symlink(elsewhere.path(), root.path().join("identity/link")).unwrap();
+    fs::create_dir_all(root.path().join("packages/retail/theirs")).unwrap();
+    fs::write(root.path().join("theirs"), "x").unwrap();
+    let mut left = NodeStore::remove_root(&root.path()).unwrap();
+    left.sort();
+    assert_eq!(left, ["packages", "theirs"]);
+    assert_eq!(fs::read_dir(root.path().join("packages/retail")).unwrap().count(), 1);
+    assert!(elsewhere.path().join("kept").exists());
+}
+
+#[test]
+fn uninstalling_leaves_nothing_where_all_is_ours() {
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    package.deliver(&root.open());
+    let path = root.path();
+    assert!(NodeStore::remove_root(&path).unwrap().is_empty());
+    assert!(!path.exists());
+    assert!(NodeStore::remove_root(&path).unwrap().is_empty(), "nothing there is fine");
 }
