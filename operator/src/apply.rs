@@ -136,6 +136,11 @@ impl Applier {
         Self { client, memory }
     }
 
+    /// What it writes through, for writes that are no apply.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Makes the cluster have the object. `live` is what the cache holds.
     ///
     /// # Errors

@@ -114,6 +114,11 @@ pub fn holds(conditions: &[Condition], kind: &str, generation: Option<i64>) -> b
         .is_some_and(|condition| condition.status == "True" && condition.observed_generation == generation)
 }
 
+/// Whether the API server takes it as the reason of a condition.
+pub(crate) fn is_word(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 fn cut(message: String) -> String {
     if message.chars().count() <= MESSAGE_CHARACTERS_MAX {
         return message;

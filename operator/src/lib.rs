@@ -1,15 +1,20 @@
 //! The Kubernetes operator: reads Offices, PackageDistributions and VescEndpoints and makes the cluster what they say.
 //!
-//! In reading order: [`run`] wires everything and [`options`], [`settings`] say with what. [`fleet`] judges all offices
+//! In reading order: [`command`] starts [`run`], which wires everything, or [`check`], which looks whether another works,
+//! or [`cleanup`], which takes everything away;
+//! [`options`] and [`settings`] say with what. [`fleet`] judges all offices
 //! together: which form one tree, and which node belongs to which; [`storage`] says which folders they may use. [`office`], [`package`] and [`vesc`] are the
 //! controllers, each reads as dereference, validate, build, apply, status; [`server`] is what the Central Office has
-//! besides. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
+//! besides, [`preflight`] what keeps pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
 //! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches,
 //! [`metrics`], [`http`] and [`telemetry`] show how it goes.
 //!
 //! Not here: what the server and the clients do, certificates, enrolment, and the chart.
 
 pub mod apply;
+pub mod check;
+pub mod cleanup;
+pub mod command;
 pub mod conditions;
 pub mod context;
 pub mod fleet;
@@ -23,6 +28,7 @@ pub mod options;
 pub mod package;
 mod planner;
 mod pod;
+pub mod preflight;
 pub mod run;
 pub mod server;
 pub mod settings;

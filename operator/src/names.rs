@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use peerdist_crds::names::shortened;
-pub use peerdist_crds::names::{SERVER, SERVER_ADDRESS_KEY, client_objects};
+pub use peerdist_crds::names::{
+    EVICTION_FINALIZER, NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, TRUST, client_objects,
+};
 use sha2::{Digest, Sha256};
 
 /// Field manager of every server-side apply.
@@ -26,6 +28,9 @@ pub const SERVER_COMPONENT: &str = "server";
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=peerdist-operator";
 /// Selects the server's pods.
 pub const SERVER_POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist,app.kubernetes.io/component=server";
+
+/// Selects the clients' pods.
+pub const CLIENT_POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist,app.kubernetes.io/component=client";
 
 /// Longest value of a label.
 const LABEL_VALUE_BYTES_MAX: usize = 63;

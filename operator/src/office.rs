@@ -4,6 +4,7 @@
 mod build;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::conditions::{READY, holds};
 use crate::context::{Context, ReconcileError};
 use crate::fleet::{Fleet, ValidOffice, Verdict};
 use crate::names::client_objects;
+use crate::preflight::failure_of_office;
 use crate::server;
 
 /// What the cluster has of an office.
@@ -49,38 +51,53 @@ pub async fn reconcile(object: Arc<Office>, context: Arc<Context>) -> Result<Act
         Verdict::Refused(refusal) => (Situation::Refused(refusal.clone()), None),
         Verdict::Accepted(office) => bring_about(office, &fleet, &live, &context).await,
     };
+    let told = Told { labels: told_labels(&object, verdict), situation };
     if let Some(error) = failure {
-        return failed(&object, error, &situation, &live, &context).await;
+        return failed(&object, error, &told, &live, &context).await;
     }
-    let wait = write_status(&object, &situation, &live, &context).await?;
+    let wait = write_status(&object, &told, &live, &context).await?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// What the status says besides counts.
+struct Told {
+    situation: Situation,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// Packages select by the labels that were judged; those of a refused form count as little as the rest of it.
+fn told_labels(object: &Office, verdict: &Verdict) -> Option<BTreeMap<String, String>> {
+    match verdict {
+        Verdict::Accepted(office) => Some(office.office.labels.clone()),
+        Verdict::Refused(_) => object.status.as_ref()?.labels.clone(),
+    }
 }
 
 /// A conflict says nothing about the office: what is known is old, and is read anew. Everything else is told.
 async fn failed(
     object: &Office,
     error: ApplyError,
-    situation: &Situation,
+    told: &Told,
     live: &Live,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
     if !error.is_conflict() {
-        write_status(object, situation, live, context).await?;
+        write_status(object, told, live, context).await?;
     }
     Err(error.into())
 }
 
 async fn write_status(
     object: &Office,
-    situation: &Situation,
+    told: &Told,
     live: &Live,
     context: &Context,
 ) -> Result<Option<Duration>, ApplyError> {
     let status = object.status.clone().unwrap_or_default();
     let was_ready = holds(&status.conditions, READY, object.metadata.generation);
-    let findings = derive(situation, live.daemon_set.as_deref(), was_ready);
+    let findings = derive(&told.situation, live.daemon_set.as_deref(), was_ready);
     let counts = live.daemon_set.as_deref().map(node_counts);
-    context.statuses.write_office(object, counts, &findings, Timestamp::now()).await
+    context.statuses.write_office(object, counts, told.labels.clone(), &findings, Timestamp::now()).await
 }
 
 fn dereference(office: &str, context: &Context) -> Live {
@@ -117,7 +134,8 @@ async fn bring_about(
             let shown = live.daemon_set.as_deref().and_then(|daemon_set| serde_json::to_value(daemon_set).ok());
             let current = shown.is_some_and(|shown| !differs(&desired.daemon_set.body, &shown));
             let awaits_labels = fleet.awaits_labels(office.office.name.as_str());
-            (Situation::Applied { current, awaits_labels, server }, None)
+            let preflight = failure_of_office(&context.caches.pending_pods.state(), office.office.name.as_str());
+            (Situation::Applied { current, awaits_labels, preflight, server }, None)
         }
     }
 }

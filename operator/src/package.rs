@@ -1,6 +1,7 @@
-//! The controller of PackageDistributions: dereference, validate, status. Nothing is built or applied: the server
-//! fetches and distributes. The server writes counts with its own field manager, the conditions are the operator's.
+//! The controller of PackageDistributions: dereference, validate, status, and eviction at the end. Nothing is built or
+//! applied: the server fetches and distributes. The server writes counts with its own field manager, the conditions are the operator's.
 
+mod eviction;
 mod status;
 mod validate;
 
@@ -25,10 +26,15 @@ use crate::office::expected_nodes;
 /// [`ReconcileError`] when they could not be written; it is tried again.
 pub async fn reconcile(object: Arc<PackageDistribution>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if object.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return eviction::reconcile(object, &context).await;
     }
     let fleet = context.fleet();
     let valid = validate(&object, &fleet);
+    if valid.is_ok() && !eviction::is_kept(&object) {
+        eviction::keep(&object, &context).await?;
+        // The object is told again, in its new version.
+        return Ok(Action::await_change());
+    }
     let findings = match &valid {
         Err(refusal) => refused(refusal).to_vec(),
         Ok(valid) => derive(&object, dereference(valid, &fleet, &context)),

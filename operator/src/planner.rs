@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::fleet::{Fleet, Verdict};
+use crate::names::label_value;
 use crate::storage::StoragePrefixes;
 use crate::watches::{Caches, Touch, grounds, node_views};
 
@@ -35,6 +36,8 @@ struct Pending {
     all_packages: bool,
     central: bool,
     offices: BTreeSet<String>,
+    /// Offices of which clients cannot start, by the value of their label.
+    preflight: BTreeSet<String>,
     /// Offices whose DaemonSets select other nodes than before.
     standing: BTreeSet<String>,
     packages: BTreeSet<(String, String)>,
@@ -47,6 +50,10 @@ impl Pending {
             Touch::Everything => self.everything = true,
             Touch::Fleet => self.fleet = true,
             Touch::Server => self.central = true,
+            Touch::Networks => {
+                self.fleet = true;
+                self.central = true;
+            }
             Touch::Counts(office) => {
                 self.all_packages = true;
                 self.offices.insert(office);
@@ -55,6 +62,9 @@ impl Pending {
                 self.all_packages = true;
                 self.standing.insert(office.clone());
                 self.offices.insert(office);
+            }
+            Touch::Preflight(label) => {
+                self.preflight.insert(label);
             }
             Touch::Office(office) => {
                 self.offices.insert(office);
@@ -113,6 +123,10 @@ async fn tell(
     }
     if pending.everything || pending.all_packages {
         pending.packages.extend(caches.packages.state().iter().map(|package| key(&**package)));
+    }
+    if !pending.preflight.is_empty() {
+        let names = caches.offices.state().into_iter().map(|office| office.name_any()).collect::<Vec<_>>();
+        pending.offices.extend(names.into_iter().filter(|name| pending.preflight.contains(&label_value(name))));
     }
     if pending.central {
         pending.offices.extend(fleet.borrow().central().map(str::to_owned));
@@ -201,6 +215,8 @@ mod tests {
             daemon_sets: store().0,
             stateful_sets: store().0,
             server_pods: store().0,
+            pending_pods: store().0,
+            service_networks: store().0,
         }
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use peerdist_core::ports::{ROWS, Role};
 use serde_json::{Value, json};
 
-use crate::settings::PodSettings;
+use crate::preflight::PREFLIGHT_CONTAINER;
+use crate::settings::{PodSettings, Settings};
 
 /// The program in the image.
 pub(crate) const PROGRAM: &str = "peerdist";
@@ -40,7 +41,7 @@ pub(crate) fn no_rights() -> Value {
 
 /// The container that makes a directory of the node and gives it to the program's user, which kubelet does not do for
 /// a path of the host.
-pub(crate) fn storage_container(image: &str, pod: &PodSettings, path: &str) -> Value {
+fn storage_container(image: &str, pod: &PodSettings, path: &str) -> Value {
     json!({
         "name": "storage",
         "image": image,
@@ -57,6 +58,48 @@ pub(crate) fn storage_container(image: &str, pod: &PodSettings, path: &str) -> V
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [{"name": "storage", "mountPath": path}],
+    })
+}
+
+/// What runs before the program: its directory if it is one of the host, its ports reserved if that is asked for, and a
+/// look whether somebody else has them.
+pub(crate) fn init_containers(settings: &Settings, pod: &PodSettings, host_path: Option<&str>, role: Role) -> Value {
+    let storage = host_path.map(|path| storage_container(&settings.image, pod, path));
+    let reserve = settings.reserve_ports.then(|| reserve_container(&settings.image, pod));
+    storage.into_iter().chain(reserve).chain([preflight_container(&settings.image, pod, role)]).collect()
+}
+
+/// The container that says who has a port that the program needs. Kubelet keeps its last words.
+fn preflight_container(image: &str, pod: &PodSettings, role: Role) -> Value {
+    let role = match role {
+        Role::Server => "server",
+        Role::Client => "client",
+        Role::Vesc => "vesc",
+    };
+    json!({
+        "name": PREFLIGHT_CONTAINER,
+        "image": image,
+        "command": [PROGRAM],
+        "args": ["preflight", "--role", role],
+        "env": [from_pod("PEERDIST_ADDRESS", "status.hostIP")],
+        "resources": resources(pod),
+        "securityContext": no_rights(),
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+    })
+}
+
+/// The container that writes a setting of the node's kernel, which /proc/sys allows to privileged ones only.
+fn reserve_container(image: &str, pod: &PodSettings) -> Value {
+    json!({
+        "name": "reserve-ports",
+        "image": image,
+        "command": [PROGRAM],
+        "args": ["reserve-ports"],
+        "resources": resources(pod),
+        "securityContext": {
+            "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "privileged": true, "readOnlyRootFilesystem": true,
+        },
     })
 }
 

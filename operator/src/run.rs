@@ -6,11 +6,9 @@ mod controllers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Parser;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,10 +21,9 @@ use self::controllers::Controllers;
 use crate::http::{self, Health, Stage};
 use crate::lease::{ElectionError, ElectionOptions, Fence, elect};
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::{LeaseOptions, Options};
 use crate::settings::{Settings, SettingsError};
 use crate::storage::StoragePrefixes;
-use crate::telemetry;
 use crate::watches::WatchEnded;
 
 /// Longest wait for an answer of the API server to a request that is no watch; a watch is asked to end before.
@@ -89,33 +86,17 @@ pub enum RunError {
     Ended(&'static str),
 }
 
-/// The program: parses the arguments, runs until a signal, and says how it ended.
-pub fn main() -> ExitCode {
-    let options = Options::parse();
-    if let Err(error) = telemetry::install() {
-        eprintln!("peerdist-operator: {error}");
-        return ExitCode::FAILURE;
-    }
-    // An error says that a provider is installed already, which is what was asked for.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let outcome = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(async { start(options).await?.run(stop_on_signal()).await }),
-        Err(source) => {
-            eprintln!("peerdist-operator: cannot start threads: {source}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "ended");
-            ExitCode::FAILURE
-        }
-    }
+/// Runs until a signal.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(options: Options) -> Result<(), RunError> {
+    start(options).await?.run(stop_on_signal()).await
 }
 
 async fn start(options: Options) -> Result<Operator, RunError> {
-    let Options { settings, namespace, storage_prefixes, name, lease_namespace, lease_name, http_address } = options;
+    let Options { settings, namespace, storage_prefixes, name, lease, http_address } = options;
+    let LeaseOptions { lease_namespace, lease_name } = lease;
     let settings = Settings::read(&settings)?;
     let config = Config::infer().await?;
     let http = TcpListener::bind(http_address).await;

@@ -1,7 +1,8 @@
-//! What the Central Office has besides its clients: the server's StatefulSet, ServiceAccount, and the ConfigMap that
-//! tells clients where it is. Part of the Office's reconcile.
+//! What the Central Office has besides its clients: the server's StatefulSet, ServiceAccount, the ConfigMap that tells
+//! clients where it is, and the one that tells it which networks are the cluster's own. Part of the Office's reconcile.
 
 mod build;
+mod networks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 
 pub use self::build::{ServerObjects, build};
+pub use self::networks::forbidden_networks;
 use crate::apply::{ApplyError, differs};
 use crate::context::Context;
 use crate::fleet::ValidOffice;
-use crate::names::{SERVER, SERVER_ADDRESS_KEY};
+use crate::names::{NETWORKS, SERVER, SERVER_ADDRESS_KEY};
+use crate::preflight::{PreflightFailure, failure_of};
 
 /// How the server stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +27,14 @@ pub enum ServerState {
     NotCounted,
     /// It does not run; the text says what is missing.
     NotReady(&'static str),
+    /// Its pod cannot start on its node.
+    PreflightFailed(PreflightFailure),
 }
 
 /// What the cluster has of the server.
 struct Live {
     config_map: Option<Arc<ConfigMap>>,
+    networks: Option<Arc<ConfigMap>>,
     service_account: Option<Arc<ServiceAccount>>,
     stateful_set: Option<Arc<StatefulSet>>,
     pods: Vec<Arc<Pod>>,
@@ -41,8 +47,13 @@ struct Live {
 pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<ServerState, ApplyError> {
     let live = dereference(context);
     let address = address(&live.pods, live.config_map.as_deref());
-    let desired = build(central, address, &context.settings, &context.namespace);
-    let ServerObjects { config_map, service_account, stateful_set } = &desired;
+    let networks = forbidden_networks(
+        context.caches.nodes.state().iter().map(|node| &**node),
+        context.caches.service_networks.state().iter().map(|network| &**network),
+    );
+    let desired = build(central, address, &networks, &context.settings, &context.namespace);
+    let ServerObjects { config_map, networks, service_account, stateful_set } = &desired;
+    context.apply(networks, live.networks.as_deref()).await?;
     if let Some(config_map) = config_map {
         context.apply(config_map, live.config_map.as_deref()).await?;
     }
@@ -50,12 +61,18 @@ pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<Serve
     context.apply(stateful_set, live.stateful_set.as_deref()).await?;
     let shown = live.stateful_set.as_deref().and_then(|set| serde_json::to_value(set).ok());
     let current = shown.is_some_and(|shown| !differs(&stateful_set.body, &shown));
-    Ok(state(current, address, live.stateful_set.as_deref()))
+    let failure = live.pods.iter().find_map(|pod| failure_of(pod));
+    let state = state(current, address, live.stateful_set.as_deref());
+    Ok(match (state, failure) {
+        (ServerState::NotReady(_), Some(failure)) => ServerState::PreflightFailed(failure),
+        (state, _) => state,
+    })
 }
 
 fn dereference(context: &Context) -> Live {
     Live {
         config_map: context.owned(&context.caches.config_maps, SERVER),
+        networks: context.owned(&context.caches.config_maps, NETWORKS),
         service_account: context.owned(&context.caches.service_accounts, SERVER),
         stateful_set: context.owned(&context.caches.stateful_sets, SERVER),
         pods: context.caches.server_pods.state(),

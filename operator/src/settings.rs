@@ -22,6 +22,9 @@ pub struct Settings {
     /// Names of Secrets to pull it with.
     #[serde(default)]
     pub image_pull_secrets: Vec<String>,
+    /// Whether the nodes keep our ports out of their ephemeral range. The container that sees to it is privileged.
+    #[serde(default)]
+    pub reserve_ports: bool,
     /// The clients of all offices.
     #[serde(default)]
     pub client: ClientSettings,
@@ -210,6 +213,17 @@ pub(crate) mod tests {
         assert_eq!(settings.client.pod.memory.to_string(), "1Gi");
         assert_eq!(settings.client.pod.tolerations[0].operator.as_deref(), Some("Exists"));
         assert!(matches!(settings.server.storage, ServerStorage::Claim { .. }));
+    }
+
+    #[test]
+    fn what_the_chart_renders_is_read() {
+        let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests/operator.yaml");
+        let documents: Vec<serde_json::Value> =
+            serde_saphyr::from_multiple(&std::fs::read_to_string(manifest).unwrap()).unwrap();
+        let rendered = documents.iter().find_map(|document| document["data"]["settings.yaml"].as_str()).unwrap();
+        let settings = Settings::parse(rendered).unwrap();
+        assert_eq!(settings.client, ClientSettings::default(), "the chart and the program have the same defaults");
+        assert_eq!(settings.server.storage, ServerStorage::HostPath("/var/lib/peerdist-server".to_owned()));
     }
 
     #[test]

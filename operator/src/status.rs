@@ -3,6 +3,7 @@
 
 mod throttle;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -52,6 +53,7 @@ impl StatusWriter {
         &self,
         object: &Office,
         nodes: Option<OfficeNodeCounts>,
+        labels: Option<BTreeMap<String, String>>,
         findings: &[Finding],
         now: Timestamp,
     ) -> Result<Option<Duration>, ApplyError> {
@@ -62,7 +64,11 @@ impl StatusWriter {
         if let Some(nodes) = nodes {
             status["nodes"] = json!(nodes);
         }
-        let changed = old.observed_generation != generation || old.conditions != after || old.nodes != nodes;
+        if let Some(labels) = &labels {
+            status["labels"] = json!(labels);
+        }
+        let counts = (old.nodes, old.labels) != (nodes, labels);
+        let changed = old.observed_generation != generation || old.conditions != after || counts;
         let version = object.resource_version();
         self.write(object, Change { version, before: &old.conditions, after, status, changed }).await
     }
@@ -93,6 +99,13 @@ impl StatusWriter {
     ) -> Result<Option<Duration>, ApplyError> {
         let old = object.status.clone().unwrap_or_default();
         self.write_conditions(object, old.observed_generation, &old.conditions, findings, now).await
+    }
+
+    /// Writes an event about an object. It is a courtesy: one that cannot be written is only logged.
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, event: &Event) {
+        if let Err(error) = self.recorder.publish(event, &object.object_ref(&())).await {
+            tracing::warn!(%error, object = %object.name_any(), "the event could not be written");
+        }
     }
 
     async fn write_conditions<K>(
@@ -142,10 +155,7 @@ impl StatusWriter {
             return Ok(None);
         }
         for event in events(before, &after) {
-            // An event is a courtesy: what it says stands in the conditions too.
-            if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-                tracing::warn!(%error, object = %desired.name, "the event could not be written");
-            }
+            self.tell(object, &event).await;
         }
         Ok(None)
     }

@@ -11,6 +11,7 @@ use std::pin::pin;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::Api;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
@@ -24,12 +25,12 @@ use tokio::task::JoinSet;
 
 pub use self::meaning::Touch;
 use self::meaning::{
-    daemon_set, node, office, office_of, owned, package, selected_labels, server_pod, strip, strip_node, strip_pod,
-    vesc,
+    daemon_set, node, office, office_of, owned, package, pending_pod, selected_labels, server_pod, service_network,
+    strip, strip_node, strip_pod, vesc,
 };
 use crate::apply::Memory;
 use crate::fleet::{Grounds, NodeView};
-use crate::names::{MANAGED_SELECTOR, SERVER, SERVER_POD_SELECTOR};
+use crate::names::{CLIENT_POD_SELECTOR, MANAGED_SELECTOR, SERVER, SERVER_POD_SELECTOR};
 use crate::storage::StoragePrefixes;
 
 /// What the cluster has.
@@ -53,6 +54,10 @@ pub struct Caches {
     pub stateful_sets: Store<StatefulSet>,
     /// Pods of the server.
     pub server_pods: Store<Pod>,
+    /// Networks of services.
+    pub service_networks: Store<ServiceCIDR>,
+    /// Pods of clients that have not started: a moment long as a rule.
+    pub pending_pods: Store<Pod>,
 }
 
 /// A watch ended before its cache was filled, which happens only when the process ends.
@@ -87,6 +92,20 @@ impl Caches {
                 strip_pod,
                 server_pod,
             ),
+            service_networks: ours().start(
+                tasks,
+                Api::all(client.clone()),
+                watcher::Config::default(),
+                strip,
+                service_network,
+            ),
+            pending_pods: ours().start(
+                tasks,
+                ours().api(),
+                watcher::Config::default().labels(CLIENT_POD_SELECTOR).fields("status.phase=Pending"),
+                strip_pod,
+                pending_pod,
+            ),
         }
     }
 
@@ -105,6 +124,8 @@ impl Caches {
             daemon_sets,
             stateful_sets,
             server_pods,
+            pending_pods,
+            service_networks,
         } = self;
         let failed = |_| WatchEnded;
         offices.wait_until_ready().await.map_err(failed)?;
@@ -115,7 +136,9 @@ impl Caches {
         service_accounts.wait_until_ready().await.map_err(failed)?;
         daemon_sets.wait_until_ready().await.map_err(failed)?;
         stateful_sets.wait_until_ready().await.map_err(failed)?;
-        server_pods.wait_until_ready().await.map_err(failed)
+        server_pods.wait_until_ready().await.map_err(failed)?;
+        pending_pods.wait_until_ready().await.map_err(failed)?;
+        service_networks.wait_until_ready().await.map_err(failed)
     }
 }
 

@@ -37,6 +37,7 @@ impl Process {
     pub fn start_operator(program: &Path, name: &str, kubeconfig: &Path, settings: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command
+            .arg("run")
             .env("KUBECONFIG", kubeconfig)
             .env("PEERDIST_SETTINGS", settings)
             .env("PEERDIST_HTTP_ADDRESS", "127.0.0.1:0")

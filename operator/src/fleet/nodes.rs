@@ -23,6 +23,8 @@ pub struct NodeView {
     pub labels: BTreeMap<String, String>,
     /// Its addresses of the type InternalIP.
     pub addresses: Vec<IpAddr>,
+    /// Networks of its pods, where the cluster gives each node its own.
+    pub pod_networks: Vec<IpNet>,
 }
 
 impl NodeView {
@@ -34,12 +36,21 @@ impl NodeView {
             name: node.name_any(),
             labels: node.labels().clone(),
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+            pod_networks: pod_networks(node),
         }
     }
 
     fn assigned(&self) -> Option<&str> {
         self.labels.get(ASSIGNED_OFFICE_LABEL).map(String::as_str)
     }
+}
+
+/// The first one is told twice.
+fn pod_networks(node: &Node) -> Vec<IpNet> {
+    let spec = node.spec.iter();
+    let texts: BTreeSet<&String> =
+        spec.flat_map(|spec| spec.pod_cidr.iter().chain(spec.pod_cidrs.iter().flatten())).collect();
+    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// What the operator's label on a node must become.

@@ -42,6 +42,7 @@ fn node(name: &str, labels: &[(&str, &str)], address: Option<&str>) -> NodeView 
         name: name.to_owned(),
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         addresses: address.iter().map(|address| address.parse().unwrap()).collect(),
+        pod_networks: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::names::{
     labels,
 };
 use crate::pod::{
-    CLIENT_HTTP_PORT, PROGRAM, add_placement, from_pod, no_rights, owner, ports, probe, resources, storage_container,
+    CLIENT_HTTP_PORT, PROGRAM, add_placement, from_pod, init_containers, no_rights, owner, ports, probe, resources,
 };
 use crate::settings::Settings;
 
@@ -86,7 +86,7 @@ fn template(office: &ValidOffice, settings: &Settings, name: &str) -> Value {
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": 30,
             "nodeSelector": node_selector(office),
-            "initContainers": [storage_container(&settings.image, pod, &office.storage_path)],
+            "initContainers": init_containers(settings, pod, Some(&office.storage_path), Role::Client),
             "containers": [client_container(office, settings)],
             "volumes": volumes(office),
         },
@@ -225,6 +225,18 @@ mod tests {
             variables.to_string().contains(r#"{"name":"PEERDIST_ROOT","value":"/var/lib/peerdist/b"}"#),
             "{variables}"
         );
+    }
+
+    #[test]
+    fn ports_are_reserved_only_if_that_is_asked_for() {
+        let names = |settings: &Settings| -> Vec<String> {
+            let objects = built(site("store", Some("hub")), settings);
+            let containers = &objects.daemon_set.body["spec"]["template"]["spec"]["initContainers"];
+            let name = |container: &Value| container["name"].as_str().unwrap().to_owned();
+            containers.as_array().unwrap().iter().map(name).collect()
+        };
+        assert_eq!(names(&settings()), ["storage", "preflight"]);
+        assert_eq!(names(&Settings { reserve_ports: true, ..settings() }), ["storage", "reserve-ports", "preflight"]);
     }
 
     #[test]

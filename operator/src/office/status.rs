@@ -9,6 +9,7 @@ use peerdist_crds::office::OfficeNodeCounts;
 use super::build::node_selector;
 use crate::conditions::{Finding, READY, accepted, refused};
 use crate::fleet::{Refusal, ValidOffice};
+use crate::preflight::PreflightFailure;
 use crate::server::ServerState;
 
 /// What became of an office.
@@ -29,6 +30,8 @@ pub enum Situation {
         current: bool,
         /// Whether nodes of the office still wait for their label.
         awaits_labels: bool,
+        /// What keeps clients from starting on their nodes.
+        preflight: Option<PreflightFailure>,
         /// The server, in the Central Office.
         server: Option<ServerState>,
     },
@@ -42,8 +45,8 @@ pub fn derive(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: 
         Situation::Applied { awaits_labels: true, .. } => {
             Finding::no(READY, "NodesNotLabelled", "nodes of the office wait for their label: clients start after it")
         }
-        Situation::Applied { current, awaits_labels: false, server } => {
-            let clients = clients(*current, daemon_set, was_ready);
+        Situation::Applied { current, awaits_labels: false, preflight, server } => {
+            let clients = clients(*current, daemon_set, preflight.as_ref(), was_ready);
             clients.or_else(|| self::server(server.as_ref(), was_ready)).unwrap_or_else(ready)
         }
     };
@@ -75,7 +78,12 @@ pub(crate) fn is_observed(daemon_set: &DaemonSet) -> bool {
 }
 
 /// What keeps an office from being ready as far as its clients go.
-fn clients(current: bool, daemon_set: Option<&DaemonSet>, was_ready: bool) -> Option<Finding> {
+fn clients(
+    current: bool,
+    daemon_set: Option<&DaemonSet>,
+    preflight: Option<&PreflightFailure>,
+    was_ready: bool,
+) -> Option<Finding> {
     let Some(counted) = daemon_set.filter(|daemon_set| current && is_observed(daemon_set)) else {
         let pending = Finding::no(READY, "RolloutPending", "the clients of this form are not counted yet");
         return (!was_ready || daemon_set.is_none()).then_some(pending);
@@ -86,7 +94,9 @@ fn clients(current: bool, daemon_set: Option<&DaemonSet>, was_ready: bool) -> Op
         return Some(Finding::no(READY, "NoNodes", message));
     }
     let message = "clients start, or nodes are away: see status.nodes";
-    (counts.available < counts.desired).then(|| Finding::no(READY, "NodesNotReady", message))
+    let waits = || Finding::no(READY, "NodesNotReady", message);
+    let fails = |failure: &PreflightFailure| Finding::no(READY, &failure.reason, &failure.message);
+    (counts.available < counts.desired).then(|| preflight.map_or_else(waits, fails))
 }
 
 /// What keeps an office from being ready as far as the server goes.
@@ -98,6 +108,9 @@ fn server(state: Option<&ServerState>, was_ready: bool) -> Option<Finding> {
             Some(Finding::no(READY, "ServerNotReady", "the server of this form is not counted yet"))
         }
         ServerState::NotReady(message) => Some(Finding::no(READY, "ServerNotReady", *message)),
+        ServerState::PreflightFailed(failure) => {
+            Some(Finding::no(READY, &failure.reason, format!("the server, {}", failure.message)))
+        }
     }
 }
 
@@ -137,7 +150,7 @@ mod tests {
     }
 
     fn applied(current: bool, server: Option<ServerState>) -> Situation {
-        Situation::Applied { current, awaits_labels: false, server }
+        Situation::Applied { current, awaits_labels: false, preflight: None, server }
     }
 
     fn pair(status: &str, reason: &str) -> (String, String) {
@@ -147,7 +160,7 @@ mod tests {
     #[test]
     fn ready_is_never_said_too_early() {
         let applied = |current| applied(current, None);
-        let unlabelled = Situation::Applied { current: true, awaits_labels: true, server: None };
+        let unlabelled = Situation::Applied { current: true, awaits_labels: true, preflight: None, server: None };
         for (situation, daemon_set, expected) in [
             (unlabelled, Some(daemon_set(2, 2, 3, 3, 3)), pair("False", "NodesNotLabelled")),
             (applied(true), None, pair("False", "RolloutPending")),
@@ -170,6 +183,18 @@ mod tests {
         assert_eq!(with(ServerState::NotCounted), pair("False", "ServerNotReady"));
         assert_eq!(with(ServerState::NotReady("no")), pair("False", "ServerNotReady"));
         assert_eq!(with(ServerState::Ready), pair("True", "NodesReady"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_the_reason_while_clients_or_server_are_missing() {
+        let failure =
+            || PreflightFailure { reason: "PortInUse".to_owned(), message: "node till-1: held by user 0".to_owned() };
+        let failing =
+            |server| Situation::Applied { current: true, awaits_labels: false, preflight: Some(failure()), server };
+        assert_eq!(shown(&failing(None), Some(&daemon_set(2, 2, 3, 3, 2)), READY), pair("False", "PortInUse"));
+        assert_eq!(shown(&failing(None), Some(&daemon_set(2, 2, 3, 3, 3)), READY), pair("True", "NodesReady"));
+        let server = Some(ServerState::PreflightFailed(failure()));
+        assert_eq!(shown(&failing(server), Some(&daemon_set(2, 2, 3, 3, 3)), READY), pair("False", "PortInUse"));
     }
 
     #[test]

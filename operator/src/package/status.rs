@@ -4,7 +4,7 @@
 
 use peerdist_crds::{PackageDistribution, PackageDistributionStatus};
 
-use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, accepted, holds};
+use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, accepted, holds, is_word};
 
 /// How many nodes the cluster expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,11 +55,6 @@ fn ingested(progress: Option<&PackageDistributionStatus>) -> Finding {
         }
         Some(_) => Finding::no(INGESTED, "Fetching", "the server fetches the package"),
     }
-}
-
-/// Whether the API server takes it as the reason of a condition.
-fn is_word(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Once said of a generation, it is not taken back because somebody has to count anew.

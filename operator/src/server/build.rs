@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use peerdist_core::ports::Role;
@@ -9,21 +10,26 @@ use serde_json::{Value, json};
 
 use crate::apply::Desired;
 use crate::fleet::ValidOffice;
-use crate::names::{SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_NODE_LABEL, labels};
+use crate::names::{NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_NODE_LABEL, labels};
 use crate::pod::{
-    PROGRAM, SERVER_HTTP_PORT, USER, add_placement, from_pod, no_rights, owner, ports, probe, resources,
-    storage_container,
+    PROGRAM, SERVER_HTTP_PORT, USER, add_placement, from_pod, init_containers, no_rights, owner, ports, probe,
+    resources,
 };
 use crate::settings::{ServerStorage, Settings};
 
 /// Where a volume of the cluster is mounted.
 const CLAIM_FOLDER: &str = "/var/lib/peerdist-server";
 
+/// Where it finds the networks that sources must not lead to, and follows them.
+const NETWORKS_FOLDER: &str = "/etc/peerdist";
+
 /// What the server has in the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerObjects {
     /// Where it is; absent until that is known for the first time.
     pub config_map: Option<Desired>,
+    /// Networks that sources must not lead to.
+    pub networks: Desired,
     /// Whom it runs as. Its rights come with the installation: the operator hands out none.
     pub service_account: Desired,
     /// The server.
@@ -31,7 +37,13 @@ pub struct ServerObjects {
 }
 
 /// Builds all objects of the server.
-pub fn build(central: &ValidOffice, address: Option<IpAddr>, settings: &Settings, namespace: &str) -> ServerObjects {
+pub fn build(
+    central: &ValidOffice,
+    address: Option<IpAddr>,
+    networks: &[IpNet],
+    settings: &Settings,
+    namespace: &str,
+) -> ServerObjects {
     let metadata = json!({
         "labels": labels(SERVER_COMPONENT),
         "ownerReferences": owner(central.office.name.as_str(), &central.uid),
@@ -40,6 +52,9 @@ pub fn build(central: &ValidOffice, address: Option<IpAddr>, settings: &Settings
         let data = json!({SERVER_ADDRESS_KEY: address.to_string()});
         Desired::new::<ConfigMap>(namespace, SERVER, json!({"metadata": metadata, "data": data}))
     });
+    let lines: String = networks.iter().map(|network| format!("{network}\n")).collect();
+    let data = json!({NETWORKS_KEY: lines});
+    let networks = Desired::new::<ConfigMap>(namespace, NETWORKS, json!({"metadata": metadata, "data": data}));
     let service_account = Desired::new::<ServiceAccount>(namespace, SERVER, json!({"metadata": metadata}));
     let mut stateful_set = json!({
         "metadata": metadata,
@@ -61,7 +76,7 @@ pub fn build(central: &ValidOffice, address: Option<IpAddr>, settings: &Settings
         stateful_set["spec"]["volumeClaimTemplates"] = json!([claim]);
     }
     let stateful_set = Desired::new::<StatefulSet>(namespace, SERVER, stateful_set);
-    ServerObjects { config_map, service_account, stateful_set }
+    ServerObjects { config_map, networks, service_account, stateful_set }
 }
 
 fn pod_labels() -> Value {
@@ -84,13 +99,21 @@ fn template(settings: &Settings) -> Value {
             "containers": [container(settings)],
         },
     });
-    match &settings.server.storage {
-        ServerStorage::HostPath(path) => {
-            template["spec"]["initContainers"] = json!([storage_container(&settings.image, pod, path)]);
-            template["spec"]["volumes"] =
-                json!([{"name": "storage", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}]);
+    let host_path = match &settings.server.storage {
+        ServerStorage::HostPath(path) => Some(path.as_str()),
+        ServerStorage::Claim { .. } => None,
+    };
+    template["spec"]["initContainers"] = init_containers(settings, pod, host_path, Role::Server);
+    // Nothing is fetched before the networks are known: without the ConfigMap the pod does not start.
+    let items = json!([{"key": NETWORKS_KEY, "path": NETWORKS_KEY}]);
+    let networks = json!({"name": "networks", "configMap": {"name": NETWORKS, "items": items}});
+    match host_path {
+        Some(path) => {
+            let storage = json!({"name": "storage", "hostPath": {"path": path, "type": "DirectoryOrCreate"}});
+            template["spec"]["volumes"] = json!([storage, networks]);
         }
-        ServerStorage::Claim { .. } => {
+        None => {
+            template["spec"]["volumes"] = json!([networks]);
             template["spec"]["securityContext"] = json!({"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"});
         }
     }
@@ -107,7 +130,7 @@ fn container(settings: &Settings) -> Value {
         "name": SERVER_COMPONENT,
         "image": settings.image,
         "command": [PROGRAM],
-        "args": ["server", "--kubernetes"],
+        "args": ["server", "--kubernetes", format!("--forbidden-sources-file={NETWORKS_FOLDER}/{NETWORKS_KEY}")],
         "env": [
             from_pod("PEERDIST_ADDRESS", "status.hostIP"),
             {"name": "PEERDIST_ROOT", "value": root},
@@ -118,7 +141,10 @@ fn container(settings: &Settings) -> Value {
         "securityContext": no_rights(),
         "livenessProbe": probe("/livez", SERVER_HTTP_PORT, 20),
         "readinessProbe": probe("/readyz", SERVER_HTTP_PORT, 10),
-        "volumeMounts": [{"name": "storage", "mountPath": root}],
+        "volumeMounts": [
+            {"name": "storage", "mountPath": root},
+            {"name": "networks", "mountPath": NETWORKS_FOLDER, "readOnly": true},
+        ],
     });
     let server = &settings.server;
     for (flag, networks) in
@@ -143,14 +169,16 @@ mod tests {
     fn built(address: Option<&str>, settings: &Settings) -> ServerObjects {
         let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
         let central = fleet.accepted().next().unwrap();
-        build(central, address.map(|address| address.parse().unwrap()), settings, "peerdist")
+        let networks = ["10.1.0.1/32", "10.96.0.0/12"].map(|network| network.parse().unwrap());
+        build(central, address.map(|address| address.parse().unwrap()), &networks, settings, "peerdist")
     }
 
     #[test]
     fn objects_are_as_committed() {
         let objects = built(Some("10.0.0.7"), &settings());
         let config_map = objects.config_map.unwrap();
-        check_golden("server.yaml", &[&config_map.body, &objects.service_account.body, &objects.stateful_set.body]);
+        let (networks, account) = (&objects.networks.body, &objects.service_account.body);
+        check_golden("server.yaml", &[&config_map.body, networks, account, &objects.stateful_set.body]);
         let typed: StatefulSet = serde_json::from_value(objects.stateful_set.body.clone()).unwrap();
         assert!(!differs(&objects.stateful_set.body, &serde_json::to_value(typed).unwrap()));
     }
@@ -164,13 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn a_new_node_changes_the_networks_and_rolls_nothing() {
+        let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
+        let central = fleet.accepted().next().unwrap();
+        let built = |networks: &[IpNet]| build(central, None, networks, &settings(), "peerdist");
+        let (few, more) = (built(&[]), built(&["10.1.0.1/32".parse().unwrap()]));
+        assert_eq!(few.stateful_set, more.stateful_set);
+        assert_ne!(few.networks, more.networks);
+    }
+
+    #[test]
     fn a_claim_takes_the_place_of_the_path() {
         let text = "image: a\nserver: {storage: {claim: {size: 100Gi, storageClassName: fast}}}";
         let set = built(None, &Settings::parse(text).unwrap()).stateful_set.body;
         let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
         assert_eq!(claim["resources"]["requests"]["storage"], "100Gi");
         assert_eq!(claim["storageClassName"], "fast");
-        assert_eq!(set["spec"]["template"]["spec"]["initContainers"], Value::Null);
+        let init_containers = &set["spec"]["template"]["spec"]["initContainers"];
+        assert_eq!((&init_containers[0]["name"], &init_containers[1]), (&json!("preflight"), &Value::Null));
         assert_eq!(set["spec"]["template"]["spec"]["securityContext"]["fsGroup"], USER);
         let typed: StatefulSet = serde_json::from_value(set.clone()).unwrap();
         assert!(!differs(&set, &serde_json::to_value(typed).unwrap()));

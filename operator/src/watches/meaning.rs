@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, NodeStatus, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod, PodSpec};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 
 use crate::fleet::NodeView;
+use crate::names::OFFICE_LABEL;
 use crate::office::is_observed;
+use crate::preflight::failure_of;
 
 /// Something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,12 @@ pub enum Touch {
     Package(String, String),
     /// A VescEndpoint: namespace and name.
     Vesc(String, String),
-    /// The server's pod.
+    /// A node, in its addresses or the networks of its pods.
+    Networks,
+    /// The server's pod, or a network of services.
     Server,
+    /// What keeps clients from starting, in the Office with this value of the label.
+    Preflight(String),
 }
 
 pub(super) fn strip<K: Resource>(object: &mut K) {
@@ -40,14 +47,23 @@ pub(super) fn strip<K: Resource>(object: &mut K) {
 pub(super) fn strip_node(node: &mut Node) {
     strip(node);
     node.metadata.annotations = None;
-    node.spec = None;
+    node.spec = node.spec.take().map(|spec| NodeSpec {
+        pod_cidr: spec.pod_cidr,
+        pod_cidrs: spec.pod_cidrs,
+        ..NodeSpec::default()
+    });
     let addresses = node.status.take().and_then(|status| status.addresses);
     node.status = Some(NodeStatus { addresses, ..NodeStatus::default() });
 }
 
+/// Of a pod its labels count, its node, and how its preflight ended.
 pub(super) fn strip_pod(pod: &mut Pod) {
     strip(pod);
-    pod.spec = None;
+    pod.metadata.annotations = None;
+    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
+    if let Some(status) = &mut pod.status {
+        (status.conditions, status.container_statuses) = (None, None);
+    }
 }
 
 pub(super) fn office(before: Option<&Office>, after: Option<&Office>) -> Option<Touch> {
@@ -75,12 +91,31 @@ pub(super) fn vesc(_: Option<&VescEndpoint>, after: Option<&VescEndpoint>) -> Op
 }
 
 pub(super) fn node(before: Option<&Node>, after: Option<&Node>) -> Option<Touch> {
-    (before.map(NodeView::of) != after.map(NodeView::of)).then_some(Touch::Fleet)
+    let (was, is) = (before.map(NodeView::of), after.map(NodeView::of));
+    let networks =
+        |view: &Option<NodeView>| view.as_ref().map(|view| (view.addresses.clone(), view.pod_networks.clone()));
+    if networks(&was) != networks(&is) {
+        return Some(Touch::Networks);
+    }
+    (was != is).then_some(Touch::Fleet)
 }
 
 pub(super) fn server_pod(before: Option<&Pod>, after: Option<&Pod>) -> Option<Touch> {
-    let host = |pod: &Pod| (pod.metadata.deletion_timestamp.clone(), pod.status.clone().and_then(|s| s.host_ip));
+    let host = |pod: &Pod| {
+        let host = pod.status.as_ref().and_then(|status| status.host_ip.clone());
+        (pod.metadata.deletion_timestamp.clone(), host, failure_of(pod))
+    };
     (before.map(host) != after.map(host)).then_some(Touch::Server)
+}
+
+pub(super) fn service_network(_: Option<&ServiceCIDR>, _: Option<&ServiceCIDR>) -> Option<Touch> {
+    Some(Touch::Server)
+}
+
+/// Pods leave this cache when they start.
+pub(super) fn pending_pod(before: Option<&Pod>, after: Option<&Pod>) -> Option<Touch> {
+    let office = after.or(before)?.labels().get(OFFICE_LABEL)?.clone();
+    (before.and_then(failure_of) != after.and_then(failure_of)).then_some(Touch::Preflight(office))
 }
 
 /// What belongs to an Office is looked at when it changes in any way: by us, by Kubernetes, or by somebody's hand.
@@ -121,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::tests::{office as office_object, site};
+    use crate::preflight::tests::pod;
 
     fn node_object(heartbeat: &str, label: &str) -> Node {
         let object: Value = json!({
@@ -141,9 +177,10 @@ mod tests {
         let (before, after) = (node_object("1", "hq"), node_object("2", "hq"));
         assert_eq!(node(Some(&before), Some(&after)), None);
         assert_eq!(node(Some(&before), Some(&node_object("2", "store"))), Some(Touch::Fleet));
-        assert_eq!(node(Some(&before), None), Some(Touch::Fleet));
+        assert_eq!(node(Some(&before), None), Some(Touch::Networks));
         let status = after.status.unwrap();
-        assert!(after.spec.is_none() && status.images.is_none() && after.metadata.annotations.is_none());
+        assert!(status.images.is_none() && after.metadata.annotations.is_none());
+        assert_eq!(after.spec.and_then(|spec| spec.pod_cidr).as_deref(), Some("10.0.0.0/24"));
         assert_eq!(status.addresses.unwrap().len(), 1);
     }
 
@@ -156,6 +193,20 @@ mod tests {
         let edited = office_object("store", 1, site("other", Some("hub")));
         assert_eq!(office(Some(&before), Some(&edited)), Some(Touch::Fleet));
         assert_eq!(office(Some(&before), None), Some(Touch::Fleet));
+    }
+
+    #[test]
+    fn a_pod_that_waits_is_told_only_when_its_preflight_fails_or_passes() {
+        let said = json!({"lastState": {"terminated": {"exitCode": 2, "message": "PortInUse: x"}}});
+        let (waits, fails) = (pod("till-1", json!({})), pod("till-1", said));
+        let told = Some(Touch::Preflight("store".to_owned()));
+        assert_eq!(pending_pod(None, Some(&waits)), None);
+        assert_eq!(pending_pod(Some(&waits), Some(&fails)), told);
+        assert_eq!(pending_pod(Some(&fails), Some(&fails)), None);
+        assert_eq!(pending_pod(Some(&fails), None), told);
+        let mut stripped = Pod::clone(&fails);
+        strip_pod(&mut stripped);
+        assert_eq!(failure_of(&stripped), failure_of(&fails));
     }
 
     #[test]

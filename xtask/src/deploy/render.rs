@@ -16,6 +16,10 @@ const HEADER: &str = "# Rendered from charts/peerdist: cargo xtask deploy\n";
 /// Lines that would claim that Helm manages an object.
 const HELM_LINES: [&str; 2] = ["app.kubernetes.io/managed-by: Helm", "helm.sh/chart: "];
 
+/// The test of the chart and what it does before it is uninstalled are no part of plain manifests, where they would run at
+/// once.
+const NO_HOOKS: &str = "--no-hooks";
+
 /// A file as it should be.
 pub(super) struct Generated {
     /// From the root.
@@ -63,7 +67,7 @@ pub(super) fn manifests(root: &Path, tools: &Tools) -> Result<Vec<Generated>> {
     for (path, templates, values) in MANIFESTS {
         let templates = templates.iter().flat_map(|name| ["--show-only".to_owned(), format!("templates/{name}")]);
         let values = values.iter().flat_map(|value| ["--set".to_owned(), (*value).to_owned()]);
-        let options: Vec<String> = templates.chain(values).chain(["--skip-tests".to_owned()]).collect();
+        let options: Vec<String> = templates.chain(values).chain([NO_HOOKS.to_owned()]).collect();
         files.push(Generated { path: Path::new("deploy").join(path), text: agreed(root, tools, path, &options)? });
     }
     Ok(files)

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    peerdist_operator::run::main()
+    peerdist_operator::command::main()
 }

@@ -6,8 +6,11 @@ mod origin;
 mod rights;
 mod site;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
-use kube::api::DeleteParams;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, DeleteParams};
 use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::json;
 
@@ -51,11 +54,32 @@ async fn an_applied_package_reaches_every_node_and_says_so() -> Result<()> {
     })
     .await?;
 
-    site.packages().delete("app", &DeleteParams::default()).await?;
-    eventually("every node lets go of a deleted package", async || {
-        Ok(NODES.iter().all(|node| !site.root(node.name).join("packages/retail/app/1").exists()))
+    site.apply_package("odd", json!({"version": "1", "source": {"uri": "s3://bucket/app"}})).await?;
+    eventually("the server says why it does not act upon an object", async || {
+        let status = site.package("odd").await?.status.unwrap_or_default();
+        Ok(status.failure.is_some_and(|failure| failure.reason == "UnsupportedScheme"))
     })
     .await?;
+
+    site.apply_package("app", json!({"version": "2", "source": {"uri": origin.url()}})).await?;
+    site.package_is("app", "Ready").await?;
+    site.packages().delete("app", &DeleteParams::default()).await?;
+    eventually("every node lets go of a deleted package, older versions included", async || {
+        Ok(NODES.iter().all(|node| !site.root(node.name).join("packages/retail/app").exists()))
+    })
+    .await?;
+    eventually("a deleted object goes when the nodes have let go", async || {
+        Ok(site.packages().get_opt("app").await?.is_none())
+    })
+    .await?;
+
+    // Made anew under the same name: nothing is known of it before it is there again.
+    site.apply_package("app", json!({"version": "1", "source": {"uri": origin.url()}})).await?;
+    site.package_is("app", "Ready").await?;
+    for node in NODES {
+        let published = site.published(node.name, "retail/app/current")?;
+        ensure!(published == origin.content(), "{}: the file that was published again differs", node.name);
+    }
     site.stop().await
 }
 
@@ -76,5 +100,13 @@ async fn tokens_of_others_enrol_nobody() -> Result<()> {
     site.expect_refusal("till-2", &unbound, "not bound").await?;
     let forged = format!("{}x", site.token(store, Some("till-2"), "peerdist").await?);
     site.expect_refusal("till-2", &forged, "not valid").await?;
+    eventually("events tell whom the server refused, and where", async || {
+        let events: Api<Event> = Api::all(site.packages().into_client());
+        let events = events.list(&Default::default()).await?;
+        let refused = events.iter().filter(|event| event.reason.as_deref() == Some("EnrolmentRefused"));
+        let kinds: BTreeSet<String> = refused.filter_map(|event| event.regarding.as_ref()?.kind.clone()).collect();
+        Ok(kinds.contains("Pod") && kinds.contains("Office"))
+    })
+    .await?;
     site.stop().await
 }

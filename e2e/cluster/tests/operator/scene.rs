@@ -40,6 +40,8 @@ pub(crate) struct Scene {
 pub(crate) struct Running {
     stop: CancellationToken,
     pub(crate) task: JoinHandle<Result<(), RunError>>,
+    /// Where it tells its health.
+    pub(crate) url: String,
 }
 
 impl Running {
@@ -78,6 +80,8 @@ impl Scene {
 
     /// Starts an operator that makes everything in this namespace.
     pub(crate) async fn operator_in(&self, namespace: &str, identity: &str, image: &str) -> Result<Running> {
+        let http = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", http.local_addr()?);
         let operator = Operator {
             config: self.plane.operator_config().await?,
             settings: Settings::parse(&settings_text(image))?,
@@ -86,10 +90,10 @@ impl Scene {
             lease_name: LEASE.to_owned(),
             storage_prefixes: StoragePrefixes::default(),
             identity: identity.to_owned(),
-            http: TcpListener::bind("127.0.0.1:0").await?,
+            http,
         };
         let stop = CancellationToken::new();
-        Ok(Running { stop: stop.clone(), task: tokio::spawn(operator.run(stop)) })
+        Ok(Running { stop: stop.clone(), task: tokio::spawn(operator.run(stop)), url })
     }
 
     /// Who holds the Lease; empty if nobody does.

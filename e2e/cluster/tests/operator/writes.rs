@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use peerdist_e2e_cluster::objects::NAMESPACE;
 use peerdist_e2e_cluster::objects::object;
 use peerdist_e2e_cluster::waiting::eventually;
+use peerdist_operator::check::{CheckOptions, check};
+use peerdist_operator::options::LeaseOptions;
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::scene::{LEASE, LEASE_NAMESPACE, Scene};
 
 /// How long an idle operator is watched.
 const IDLE: Duration = Duration::from_secs(60);
@@ -35,6 +37,7 @@ async fn offices_become_daemon_sets_and_nothing_is_written_when_nothing_changed(
 
     tokio::time::sleep(IDLE).await;
     assert_eq!(scene.audit.new_writes()?, [], "an idle operator writes nothing");
+    check_says_that_all_is_well(&scene, &operator.url).await?;
 
     scene.apply_package("app", json!({"version": "2", "source": source})).await?;
     scene.package_says("app", "Ready", "False", "NotReported").await?;
@@ -61,8 +64,21 @@ async fn offices_become_daemon_sets_and_nothing_is_written_when_nothing_changed(
     scene.office_says("hub", "Ready", "True", "NodesReady").await?;
     println!("a new image for 2 offices: {} writes: {writes:?}", writes.len());
 
+    tell_of_ports_in_use(&scene, &daemon_sets).await?;
     heal(&mut scene, &daemon_sets).await?;
     operator.stop().await
+}
+
+/// What `helm test` runs.
+async fn check_says_that_all_is_well(scene: &Scene, url: &str) -> Result<()> {
+    let lease = LeaseOptions { lease_namespace: LEASE_NAMESPACE.to_owned(), lease_name: LEASE.to_owned() };
+    let options = CheckOptions { operator_url: url.to_owned(), patience_seconds: 0, lease };
+    let lines = check(scene.hand.client.clone(), &options).await?;
+    assert!(lines.iter().all(|line| line.is_ok), "{lines:?}");
+    let nobody = CheckOptions { operator_url: "http://127.0.0.1:1".to_owned(), ..options };
+    let lines = check(scene.hand.client.clone(), &nobody).await?;
+    assert!(lines.iter().any(|line| !line.is_ok && line.check == "operator"), "{lines:?}");
+    Ok(())
 }
 
 async fn check_objects(scene: &Scene) -> Result<()> {
@@ -106,6 +122,31 @@ async fn report_progress(scene: &Scene) -> Result<()> {
     }
     scene.packages.patch_status("app", &PatchParams::apply("peerdist-server"), &Patch::Apply(progress)).await?;
     Ok(())
+}
+
+/// Stands for kubelet on a node where somebody else has a port: the preflight ended with its holder.
+async fn tell_of_ports_in_use(scene: &Scene, daemon_sets: &Api<DaemonSet>) -> Result<()> {
+    let template = daemon_sets.get("peerdist-office-store").await?.spec.template;
+    let (metadata, mut spec) = (template.metadata.unwrap_or_default(), template.spec.unwrap_or_default());
+    spec.node_name = Some("till-2".to_owned());
+    let pod = json!({"metadata": {"name": "store-till-2", "labels": metadata.labels}, "spec": spec});
+    let pods: Api<Pod> = Api::namespaced(scene.hand.client.clone(), NAMESPACE);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    let ended =
+        json!({"terminated": {"exitCode": 2, "message": "PortInUse: 10.42.0.2:34760/udp is held by user 0: stop it"}});
+    let container = json!({
+        "name": "preflight", "image": "", "imageID": "", "ready": false, "restartCount": 1, "lastState": ended,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+    });
+    let status = json!({"status": {"phase": "Pending", "initContainerStatuses": [container]}});
+    pods.patch_status("store-till-2", &PatchParams::default(), &Patch::Merge(status)).await?;
+    scene.hand.report_daemon_set("peerdist-office-store", 2).await?;
+    let counted = json!({"status": {"numberAvailable": 1, "numberReady": 1}});
+    daemon_sets.patch_status("peerdist-office-store", &PatchParams::default(), &Patch::Merge(counted)).await?;
+    scene.office_says("store", "Ready", "False", "PortInUse").await?;
+    let status = json!({"status": {"phase": "Running"}});
+    pods.patch_status("store-till-2", &PatchParams::default(), &Patch::Merge(status)).await?;
+    scene.office_says("store", "Ready", "False", "NodesNotReady").await
 }
 
 /// What somebody's hand changed or removed comes back, and the objects of a removed office are its own.
