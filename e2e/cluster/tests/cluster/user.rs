@@ -27,6 +27,12 @@ const CLASSES: [&str; 7] = [
     "background_content",
     "content_control",
 ];
+/// Where something of ours could stay behind.
+const KINDS_OF_NAMESPACES: &str = "pods,deployments,replicasets,daemonsets,statefulsets,services,configmaps,secrets,serviceaccounts,leases,roles,\
+     rolebindings,networkpolicies,poddisruptionbudgets,controllerrevisions";
+const KINDS_OF_CLUSTERS: &str = "clusterroles,clusterrolebindings,priorityclasses";
+/// What the server made and nobody takes away yet.
+const KEPT: [&str; 1] = ["configmap/peerdist-trust"];
 /// Ends what hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between looks.
@@ -240,11 +246,30 @@ impl User {
             self.delete(installed, name)?;
         }
         self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait"])?;
-        self.eventually("no pod of peerdist is left", || {
-            let pods = self.commands.kubectl(&["get", "pods", "--namespace", PEERDIST, "--output=name"])?;
-            ensure!(pods.is_empty(), "{pods}");
+        self.eventually("nothing of the release and of its pods is left in the cluster", || {
+            let left = self.left_in_cluster()?;
+            ensure!(left.is_empty(), "{}", left.join(" "));
             Ok(())
-        })
+        })?;
+        for node in installed.sites.all() {
+            let left = installed.eyes.paths(&self.commands, node, "")?;
+            println!("    left on {}: {}", node.name, left.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Objects that are called after the chart or bear its label, the definitions left out: those are to stay.
+    fn left_in_cluster(&self) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        for kinds in [KINDS_OF_NAMESPACES, KINDS_OF_CLUSTERS] {
+            let get = ["get", kinds, "--all-namespaces", "--output=name"];
+            let names = self.commands.kubectl(&get)?;
+            let of_ours = names.lines().filter(|name| name.contains("/peerdist"));
+            left.extend(of_ours.filter(|name| !KEPT.contains(name)).map(str::to_owned));
+        }
+        let labelled = ["get", "nodes", "--selector=peerdist.io/assigned-office", "--output=name"];
+        left.extend(self.commands.kubectl(&labelled)?.lines().map(str::to_owned));
+        Ok(left)
     }
 
     /// Tries until it is so; the last error tells what was not.
