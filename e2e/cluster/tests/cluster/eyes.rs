@@ -14,7 +14,7 @@ pub(crate) const NAMESPACE: &str = "peerdist-e2e";
 /// Where clients keep packages, as the pods see it.
 const STORAGE: &str = "/disk/peerdist";
 /// Prints names and digests of all files below the current folder.
-pub(crate) const DIGESTS: &str = "find . -type f | sort | while read file; do sha256sum \"$file\"; done";
+pub(crate) const DIGESTS: &str = "find . -type f | sort | xargs busybox sha256sum";
 /// HTTP ports of the roles.
 pub(crate) const CLIENT_HTTP_PORT: u16 = 9761;
 pub(crate) const SERVER_HTTP_PORT: u16 = 9760;
