@@ -13,6 +13,9 @@ use crate::sites::{Node, Sites};
 pub(crate) const NAMESPACE: &str = "peerdist-e2e";
 /// Where clients keep packages, as the pods see it.
 const STORAGE: &str = "/disk/peerdist";
+/// What is inside of packages that are published, and of those on their way.
+pub(crate) const PACKAGES: &str = "/disk/peerdist/packages/";
+pub(crate) const STAGING: &str = "/disk/peerdist/staging/";
 /// Prints names and digests of all files below the current folder.
 pub(crate) const DIGESTS: &str = "find . -type f | sort | xargs busybox sha256sum";
 /// HTTP ports of the roles.
@@ -65,10 +68,11 @@ impl Eyes {
         self.run(commands, node, &format!("cd {STORAGE}/packages/retail/{package}/current/ && {DIGESTS}"))
     }
 
-    /// Paths below the storage folder and the server's, without them.
-    pub(crate) fn paths(&self, commands: &Commands, node: &Node, below: &str) -> Result<Vec<String>> {
-        let found = self.run(commands, node, &format!("find {STORAGE}{below} -mindepth 1 2>/dev/null || true"))?;
-        Ok(found.lines().map(str::to_owned).collect())
+    /// Everything below the folders of a client and of the server.
+    pub(crate) fn paths(&self, commands: &Commands, node: &Node) -> Result<Vec<String>> {
+        let script =
+            format!("for folder in {STORAGE} {STORAGE}-server; do [ ! -d $folder ] || find $folder -mindepth 1; done");
+        Ok(self.run(commands, node, &script)?.lines().map(str::to_owned).collect())
     }
 
     /// What a node's client counted, or the server on it.

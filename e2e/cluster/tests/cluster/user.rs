@@ -31,8 +31,6 @@ const CLASSES: [&str; 7] = [
 const KINDS_OF_NAMESPACES: &str = "pods,deployments,replicasets,daemonsets,statefulsets,services,configmaps,secrets,serviceaccounts,leases,roles,\
      rolebindings,networkpolicies,poddisruptionbudgets,controllerrevisions";
 const KINDS_OF_CLUSTERS: &str = "clusterroles,clusterrolebindings,priorityclasses";
-/// What the server made and nobody takes away yet.
-const KEPT: [&str; 1] = ["configmap/peerdist-trust"];
 /// Ends what hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between looks.
@@ -94,13 +92,14 @@ impl User {
     ) -> Result<()> {
         let mut installed = self.install(phases)?;
         phases.run("offices are ready", || self.bring_offices(&installed))?;
+        phases.run("helm test", || self.commands.helm(&["test", "peerdist", "--namespace", PEERDIST]).map(drop))?;
         phases.run("packages are on every node", || self.bring_packages(&installed))?;
         phases.run("every tree equals its source", || self.compare(&installed))?;
         phases.run("every transfer class moved bytes", || self.count(&installed))?;
         between(&mut installed, phases)?;
         phases.run("packages are deleted and gone from every node", || self.take_packages(&installed))?;
-        phases.run("everything is deleted and uninstalled", || self.uninstall(&installed))?;
-        Ok(())
+        phases.run("helm uninstall leaves nothing", || self.uninstall(&installed))?;
+        self.delete_samples(&installed)
     }
 
     fn install(&self, phases: &mut Phases) -> Result<Installed> {
@@ -216,10 +215,10 @@ impl User {
         self.commands.kubectl(&["delete", "packagedistributions", "--all", "--namespace=retail"])?;
         self.eventually("no node holds anything of a deleted package", || {
             for node in sites.all() {
-                for below in ["/packages", "/staging"] {
-                    let left = eyes.paths(&self.commands, node, below)?;
-                    ensure!(left.is_empty(), "{}: {}", node.name, left.join(" "));
-                }
+                let left = eyes.paths(&self.commands, node)?;
+                let is_content = |path: &&String| path.starts_with(eyes::PACKAGES) || path.starts_with(eyes::STAGING);
+                let content: Vec<&String> = left.iter().filter(is_content).collect();
+                ensure!(content.is_empty(), "{}: {content:?}", node.name);
             }
             Ok(())
         })
@@ -241,19 +240,28 @@ impl User {
         Ok(())
     }
 
+    /// With Offices and a package still there: the chart cleans up after itself.
     fn uninstall(&self, installed: &Installed) -> Result<()> {
-        for name in ["vesc-endpoint.yaml", "offices.yaml", "namespace.yaml"] {
-            self.delete(installed, name)?;
-        }
-        self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait"])?;
+        let Installed { sites, eyes, .. } = installed;
+        self.apply(installed, &["packages.yaml"])?;
+        self.wait_for_ready(Some("retail"), &["packagedistribution/pos-app"])?;
+        self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait", "--timeout=6m"])?;
         self.eventually("nothing of the release and of its pods is left in the cluster", || {
             let left = self.left_in_cluster()?;
             ensure!(left.is_empty(), "{}", left.join(" "));
             Ok(())
         })?;
-        for node in installed.sites.all() {
-            let left = installed.eyes.paths(&self.commands, node, "")?;
-            println!("    left on {}: {}", node.name, left.join(" "));
+        for node in sites.all() {
+            let left = eyes.paths(&self.commands, node)?;
+            ensure!(left.is_empty(), "left on {}: {}", node.name, left.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Whose definitions stay, and which nothing holds back.
+    fn delete_samples(&self, installed: &Installed) -> Result<()> {
+        for name in ["vesc-endpoint.yaml", "packages.yaml", "offices.yaml", "namespace.yaml"] {
+            self.delete(installed, name)?;
         }
         Ok(())
     }
@@ -265,7 +273,7 @@ impl User {
             let get = ["get", kinds, "--all-namespaces", "--output=name"];
             let names = self.commands.kubectl(&get)?;
             let of_ours = names.lines().filter(|name| name.contains("/peerdist"));
-            left.extend(of_ours.filter(|name| !KEPT.contains(name)).map(str::to_owned));
+            left.extend(of_ours.map(str::to_owned));
         }
         let labelled = ["get", "nodes", "--selector=peerdist.io/assigned-office", "--output=name"];
         left.extend(self.commands.kubectl(&labelled)?.lines().map(str::to_owned));
