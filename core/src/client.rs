@@ -22,7 +22,7 @@ mod preparing;
 mod progress;
 mod receiving;
 mod running_time;
-mod serving;
+pub(crate) mod serving;
 mod silence;
 mod steering;
 mod storing;

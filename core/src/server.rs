@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::chunk_set::runs_of;
-use crate::client::{BUSY, NOT_GRANTED, NOT_READY, Refusal};
+use crate::client::serving::begin_serving;
+use crate::client::{NOT_GRANTED, NOT_READY, Refusal};
 use crate::digest::Digest;
 use crate::distribution::{Distribution, PackageSource, Unpack};
 use crate::message::{Grant, Hello, Message, NodeState, OfficeReport, Revision, SignedBytes, Term, TransferId, Want};
@@ -105,8 +106,6 @@ pub struct Server {
     progress: BTreeMap<(OfficeName, Digest), OfficeProgress>,
     central_ledger: Ledger,
     serving: BTreeSet<(NodeName, TransferId)>,
-    /// Nodes whose address another one has now: their offices may speak of them for a while.
-    replaced: BTreeSet<NodeName>,
     /// Offices of which nodes became known since their plan was made.
     newcomers: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
@@ -133,7 +132,6 @@ impl Server {
             progress: BTreeMap::new(),
             central_ledger: Ledger::default(),
             serving: BTreeSet::new(),
-            replaced: BTreeSet::new(),
             newcomers: BTreeSet::new(),
             housekeeping_at: now,
             look_again_at: None,
@@ -179,7 +177,6 @@ impl Server {
             | Message::OfficeReport(OfficeReport { plan_revision, .. }) => known.plan_revision = *plan_revision,
             _ => {}
         }
-        self.replaced.remove(&from.name);
         match message {
             Message::Hello(hello) => self.take_hello(now, from, &hello),
             Message::RendezvousClaim { term, plan_revision } => self.take_claim(from, term, plan_revision),
@@ -296,15 +293,14 @@ impl Server {
         let Some(capacity) = self.package_of(want.digest).map(|package| package.lengths.len() as u32) else {
             return Err(Refusal::new(NOT_READY, "the package is not in the library"));
         };
-        if self.serving.len() >= SERVING_MAX {
-            return Err(Refusal::new(BUSY, format!("{SERVING_MAX} transfers run already")));
-        }
+        begin_serving(&mut self.serving, SERVING_MAX, &from.name, want.transfer)?;
         let answer = self.central_ledger.ask(want.digest, &from.name, &want.runs, capacity, &want.lost_holders);
-        if !answer.open.is_empty() {
+        if answer.open.is_empty() {
+            self.serving.remove(&(from.name.clone(), want.transfer));
+        } else {
             for &index in &answer.open {
                 self.central_ledger.give(want.digest, &from.name, index, capacity);
             }
-            self.serving.insert((from.name.clone(), want.transfer));
             self.outputs.push_back(ServerOutput::Serve {
                 to: from.clone(),
                 transfer: want.transfer,

@@ -9,7 +9,9 @@ use super::package::{Package, Phase};
 use crate::digest::Digest;
 use crate::message::SignedBytes;
 use crate::names::DistributionKey;
+use crate::office::OfficeType;
 use crate::plan::{Plan, PlannedPackage};
+use crate::rendezvous::Rendezvous;
 
 /// Most older versions that are remembered; those beyond go at the next start of the node.
 const OLDER_MAX: usize = 4096;
@@ -19,6 +21,7 @@ impl Client {
         if plan.office != self.config.me.office || plan.revision <= self.revision() {
             return;
         }
+        self.become_of_office(now, plan.office_type, plan.central);
         let planned: BTreeSet<Digest> = plan.packages.iter().map(|package| package.digest).collect();
         let distributions: BTreeSet<DistributionKey> =
             plan.packages.iter().map(|package| package.key.distribution.clone()).collect();
@@ -48,6 +51,19 @@ impl Client {
         self.retry_packages(now);
         self.hand_on_plan(now);
         self.hurry(now);
+    }
+
+    /// The office became one of another type, or its place in the tree another one: who leads it is decided anew.
+    fn become_of_office(&mut self, now: Instant, office_type: OfficeType, central: bool) {
+        if (self.config.office_type, self.config.central) == (office_type, central) {
+            return;
+        }
+        (self.config.office_type, self.config.central) = (office_type, central);
+        let digests: Vec<Digest> = self.packages.keys().copied().collect();
+        digests.into_iter().for_each(|digest| self.cancel_transfers(digest));
+        let term = self.election.term();
+        self.election = Rendezvous::new(now, self.config.me.clone(), office_type, term, &mut self.rng);
+        self.begin_following(now);
     }
 
     fn take_planned(&mut self, now: Instant, planned: &PlannedPackage) {
@@ -113,5 +129,34 @@ impl Client {
         if let Some(leading) = &mut self.leading {
             leading.forget(digest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::fixture::{client, node, pass, plan, planned, take_plan};
+    use crate::distribution::Priority;
+    use crate::message::Message;
+    use crate::peer::Peer;
+
+    #[test]
+    fn edited_type_of_the_office_counts() {
+        let (mut client, now) = client(OfficeType::Wired);
+        let mut plan = plan(OfficeType::Wired, vec![planned("package", Priority::Normal)]);
+        take_plan(&mut client, now, &mut plan);
+        let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+        client.message(now, Peer::Node(node("store", "store-2")), claim.clone()).unwrap();
+        assert!(!client.is_rendezvous_point());
+        plan.office_type = OfficeType::Vpn;
+        take_plan(&mut client, now, &mut plan);
+        assert!(client.is_rendezvous_point(), "each node of a VPN office is its own");
+        plan.office_type = OfficeType::Wired;
+        take_plan(&mut client, now, &mut plan);
+        client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+        pass(&mut client, now, Duration::from_secs(1));
+        assert!(!client.is_rendezvous_point());
     }
 }

@@ -8,9 +8,6 @@ use crate::message::Revision;
 use crate::names::{DistributionKey, NodeName, OfficeName};
 use crate::peer::NodeRef;
 
-/// Most replaced nodes that are remembered, of a fleet that is renewed all at once.
-const REPLACED_MAX: usize = 10_000;
-
 impl Server {
     /// The plans in force.
     pub fn plan_revisions(&self) -> BTreeMap<OfficeName, Revision> {
@@ -43,7 +40,6 @@ impl Server {
 
     /// Forgets whom this node takes the place of, and what it had itself in another office.
     pub(super) fn forget_replaced(&mut self, node: &NodeRef) {
-        self.replaced.remove(&node.name);
         for ((office, _), progress) in &mut self.progress {
             if *office != node.office {
                 progress.nodes.remove(&node.name);
@@ -55,9 +51,6 @@ impl Server {
             self.progress.values_mut().for_each(|progress| {
                 progress.nodes.remove(&name);
             });
-            if self.replaced.len() < REPLACED_MAX {
-                self.replaced.insert(name);
-            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{CLAIM_PATIENCE, RendezvousPoint, Server};
 use crate::client::Refusal;
 use crate::digest::Digest;
 use crate::message::{Hello, Message, OfficeReport, PlanChanged, Revision, Term};
-use crate::names::OfficeName;
+use crate::names::{NodeName, OfficeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef};
 
@@ -71,10 +71,15 @@ impl Server {
         if office_type != OfficeType::Vpn && known.is_some_and(|point| point.term > report.term) {
             return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
         }
-        for package in &report.packages {
+        for package in report.packages.iter() {
+            if self.package_of(package.digest).is_none() {
+                continue;
+            }
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
             progress.available = package.available.clone();
-            for (node, state) in package.nodes.iter().filter(|(node, _)| !self.replaced.contains(node)) {
+            let of_office =
+                |node: &NodeName| self.nodes.get(node).is_some_and(|known| known.node.office == from.office);
+            for (node, state) in package.nodes.iter().filter(|(node, _)| of_office(node)) {
                 let known = progress.nodes.entry(node.clone()).or_default();
                 // A node's own word that it is complete may overtake the report of its rendezvous point.
                 let complete = known.complete && state.bytes_held >= known.bytes_held && state.error.is_none();
@@ -90,6 +95,11 @@ impl Server {
     }
 
     pub(super) fn take_complete(&mut self, from: &NodeRef, digest: Digest, bytes: u64) -> Result<(), Refusal> {
+        self.office_of(from)?;
+        if self.package_of(digest).is_none() {
+            // It was deleted in the meantime.
+            return Ok(());
+        }
         let progress = self.progress.entry((from.office.clone(), digest)).or_default();
         let state = progress.nodes.entry(from.name.clone()).or_default();
         state.complete = true;

@@ -1,11 +1,12 @@
 //! From the objects to the plan of every office.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::Server;
 use super::event::ServerOutput;
+use crate::digest::Digest;
 use crate::message::Revision;
 use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeType;
@@ -23,10 +24,11 @@ impl Server {
             tree,
             now: wall,
         });
+        let digests: BTreeSet<Digest> = self.library.values().map(|package| package.digest).collect();
+        self.central_ledger.retain(|digest| digests.contains(digest));
+        self.progress.retain(|(office, digest), _| tree.office(office).is_some() && digests.contains(digest));
         self.look_again_at = self.rollout.look_again_at;
         self.order_ingests();
-        let digests: Vec<_> = self.library.values().map(|package| package.digest).collect();
-        self.central_ledger.retain(|digest| digests.contains(digest));
         self.plan_offices();
     }
 

@@ -72,3 +72,33 @@ fn source_is_ordered_once_until_the_object_names_another() {
     assert_eq!(orders(&mut server, desired(&[&app, &corrected])), ["broken"]);
     assert_eq!(orders(&mut server, desired(&[&app])), ["no broken"]);
 }
+
+#[test]
+fn word_about_unknown_packages_and_nodes_is_not_kept() {
+    let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+    let (mut server, now) = (Server::new(Instant::now(), config), Instant::now());
+    let app = distribution("app", "/app");
+    orders(&mut server, desired(&[&app]));
+    orders(&mut server, ingested(&app));
+    let office = OfficeName::new("central").unwrap();
+    let node = |name: &str| NodeRef {
+        name: NodeName::new(name).unwrap(),
+        office: office.clone(),
+        address: "127.0.0.1".parse().unwrap(),
+    };
+    let states = ["a", "invented"].map(|name| (node(name).name, NodeState::default()));
+    let of = |digest| crate::message::OfficePackage {
+        digest,
+        available: bytes::Bytes::new(),
+        nodes: states.clone().into_iter().collect(),
+    };
+    let (known, unknown) = (Digest::of(b"root"), Digest::of(b"invented"));
+    let packages = vec![of(known), of(unknown)];
+    let report = crate::message::OfficeReport { term: 1, plan_revision: 1, packages };
+    server.message(now, &node("a"), Message::OfficeReport(report)).unwrap();
+    server.message(now, &node("a"), Message::Complete { digest: unknown, bytes: 1 }).unwrap();
+    assert!(server.progress(&office, unknown).is_none());
+    let nodes: Vec<&str> = server.progress(&office, known).unwrap().nodes.keys().map(NodeName::as_str).collect();
+    assert_eq!(nodes, ["a"]);
+    assert_eq!(orders(&mut server, desired(&[])), [""; 0]);
+}
