@@ -39,8 +39,12 @@ enum Command {
     Deny,
     /// Renders deploy/ from the chart, and checks chart, manifests, samples, alerts and dashboards.
     Deploy(deploy::Options),
-    /// Distributes 1 GiB to five nodes in two offices, interleaved with six parallel `dd conv=fsync`.
-    Bench,
+    /// Measures release builds: prints figures beside their goals.
+    Bench {
+        /// What of them
+        #[arg(value_enum, default_value_t)]
+        subject: bench::Subject,
+    },
     /// Feeds every decoder with tampered input for a while; needs the nightly compiler.
     Fuzz {
         /// How long each of them
@@ -61,7 +65,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::check(&root),
         Command::Deny => deny::check(&root),
         Command::Deploy(options) => deploy::run(&root, &options),
-        Command::Bench => bench::run(&root),
+        Command::Bench { subject } => bench::run(&root, subject),
         Command::Fuzz { seconds } => fuzz::run(&root, seconds),
         Command::Images(options) => images::run(&root, &options),
         Command::E2e(scenario) => e2e::run(&root, &scenario),

@@ -41,7 +41,8 @@ fn built() -> Result<PathBuf> {
     Ok(binary)
 }
 
-fn cache() -> Result<PathBuf> {
+/// Where what is built once stays.
+pub(crate) fn cache() -> Result<PathBuf> {
     match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => Ok(cache.into()),
         (_, Some(home)) => Ok(Path::new(&home).join(".cache")),

@@ -2,9 +2,9 @@
 //! with kubelets.
 //!
 //! In reading order: [`binaries`] brings the programs, [`control_plane`] starts them, [`audit`] counts what they
-//! accepted, [`objects`] writes what a test needs, [`process`] is a program to be killed, [`waiting`] waits for what a test
-//! expects. There nodes and pods are objects only: nothing runs in them, and a test writes the counts that a controller
-//! would.
+//! accepted, [`objects`] writes what a test needs, [`process`] is a program to be killed, [`fake_nodes`] are nodes in great
+//! numbers, [`waiting`] waits for what a test expects. There nodes and pods are objects only: nothing runs in them, and a
+//! test writes the counts that a controller would.
 //!
 //! [`cluster`] is a whole one on this machine, with nodes: [`node`] starts one, [`control_groups`] are those of its pods,
 //! [`names`] answers them, [`commands`] are what a user types.
@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod commands;
 pub mod control_groups;
 pub mod control_plane;
+pub mod fake_nodes;
 pub mod names;
 pub mod node;
 pub mod objects;

@@ -106,6 +106,11 @@ impl Hand {
     }
 }
 
+/// The settings file of an operator that gives clients this image.
+pub fn settings_text(image: &str) -> String {
+    format!("image: {image}\nserver: {{storage: {{hostPath: /var/lib/peerdist-server}}}}")
+}
+
 /// An object of ours without a namespace, as somebody would write it.
 pub fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": peerdist_crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})

@@ -9,7 +9,7 @@ use kube::api::Api;
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use peerdist_e2e_cluster::audit::{Audit, Write};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
-use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object};
+use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object, settings_text};
 use peerdist_e2e_cluster::waiting::eventually;
 use peerdist_operator::run::{Operator, RunError};
 use peerdist_operator::settings::Settings;
@@ -161,11 +161,6 @@ impl Scene {
             writes.extend(fresh);
         }
     }
-}
-
-/// The settings file of an operator that gives clients this image.
-pub(crate) fn settings_text(image: &str) -> String {
-    format!("image: {image}\nserver: {{storage: {{hostPath: /var/lib/peerdist-server}}}}")
 }
 
 fn says(conditions: &[Condition], generation: Option<i64>, kind: &str, status: &str, reason: &str) -> bool {

@@ -11,12 +11,12 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use peerdist_e2e_cluster::audit::Write;
-use peerdist_e2e_cluster::objects::NAMESPACE;
+use peerdist_e2e_cluster::objects::{NAMESPACE, settings_text};
 use peerdist_e2e_cluster::process::Process;
 use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::{Value, json};
 
-use crate::scene::{LEASE, LEASE_NAMESPACE, Scene, settings_text};
+use crate::scene::{LEASE, LEASE_NAMESPACE, Scene};
 
 /// Names of the two, and of the users under which the audit log knows them.
 const NAMES: [&str; 2] = ["first", "second"];
