@@ -155,7 +155,7 @@ impl Ingest {
         let digest = request.source.digest;
         let folder = self.store.downloads_folder()?;
         Partial::remove_old(&folder, SystemTime::now())?;
-        let partial = Partial::new(&folder, &url, digest);
+        let partial = Partial::new(&folder, &request.package, &url, digest);
         let limit_left_bytes = self.store.limit_left_bytes();
         let download = Download { url: &url, digest, partial: &partial, limit_left_bytes, progress, cancel };
         self.downloader.fetch(&download).await?;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use peerdist_core::distribution::SourceDigest;
+use peerdist_core::names::PackageKey;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
@@ -48,9 +49,11 @@ pub(super) struct Pinned {
 }
 
 impl Partial {
-    /// The place for what is at `url` and must have `digest`, in a folder that exists.
-    pub fn new(folder: &Path, url: &Url, digest: Option<SourceDigest>) -> Self {
+    /// The place for what is at `url` and must have `digest`, in a folder that exists. Each package has its own: two that
+    /// name the same address are brought in at the same time.
+    pub fn new(folder: &Path, package: &PackageKey, url: &Url, digest: Option<SourceDigest>) -> Self {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(package.to_string().as_bytes()).update(b"\0");
         hasher.update(url.as_str().as_bytes()).update(b"\0");
         if let Some(digest) = digest {
             hasher.update(digest.to_string().as_bytes());
@@ -76,6 +79,12 @@ impl Partial {
             }
         }
         Ok(())
+    }
+
+    /// Whether the file is the finished download still: nobody cut it, nobody wrote to it.
+    pub fn is_whole(&self) -> bool {
+        let pinned = self.load();
+        pinned.complete && fs::metadata(&self.data).is_ok_and(|data| data.len() == pinned.flushed_bytes)
     }
 
     /// Gives the finished content a second name, so that it can be published and is still here if that fails.

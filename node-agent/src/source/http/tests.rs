@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 
+use peerdist_core::names::{DistributionKey, Namespace, PackageKey, PackageName, Version};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -35,7 +36,7 @@ impl Target {
 
     async fn fetch(&self, url: &str) -> Result<Vec<u8>, SourceError> {
         let url = uri::parse_url(url)?;
-        let partial = Partial::new(self.folder.path(), &url, self.digest);
+        let partial = Partial::new(self.folder.path(), &package(), &url, self.digest);
         let download = Download {
             url: &url,
             digest: self.digest,
@@ -55,6 +56,11 @@ impl Target {
     fn files(&self) -> usize {
         fs::read_dir(self.folder.path()).unwrap().count()
     }
+}
+
+fn package() -> PackageKey {
+    let (namespace, name) = (Namespace::new("retail").unwrap(), PackageName::new("app").unwrap());
+    PackageKey { distribution: DistributionKey { namespace, name }, version: Version::new("1").unwrap() }
 }
 
 fn content(seed: u8) -> Vec<u8> {
@@ -157,7 +163,7 @@ async fn a_date_serves_as_validator_and_unflushed_bytes_do_not_count() {
     assert_eq!(target.reason(&server.url("/")).await, "SourceUnavailable");
     // As after a crash: more bytes on disk than are known to be flushed.
     let url = uri::parse_url(&server.url("/")).unwrap();
-    let partial = Partial::new(target.folder.path(), &url, None);
+    let partial = Partial::new(target.folder.path(), &package(), &url, None);
     let mut file = fs::OpenOptions::new().append(true).open(partial.data()).unwrap();
     io::Write::write_all(&mut file, b"garbage").unwrap();
     assert_eq!(target.fetch(&server.url("/")).await.unwrap(), content(1));
@@ -289,7 +295,7 @@ async fn published_content_is_never_written_to() {
     let target = Target::new();
     let url = server.url("/");
     target.fetch(&url).await.unwrap();
-    let partial = Partial::new(target.folder.path(), &uri::parse_url(&url).unwrap(), None);
+    let partial = Partial::new(target.folder.path(), &package(), &uri::parse_url(&url).unwrap(), None);
     let published = target.folder.path().join("published");
     partial.link_to(&published).unwrap();
     // As after a power loss that took the knowledge that it was complete.

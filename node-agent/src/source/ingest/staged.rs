@@ -59,6 +59,11 @@ impl Stager<'_> {
 
     /// From a finished download. A single file gets a second name in the tree, no copy.
     pub(super) fn stage_download(&self, download: &Partial) -> Result<Staged, SourceError> {
+        let changed =
+            || SourceError::SourceChanged { path: download.data().to_owned(), what: "the download is not whole" };
+        if !download.is_whole() {
+            return Err(changed());
+        }
         let file = match Origin::open(download.data())? {
             Origin::File(file) => file,
             Origin::Directory(directory) => {
@@ -74,7 +79,8 @@ impl Stager<'_> {
             let name = uri::file_name(&self.request.source.uri);
             download.link_to(&self.staging.tree().join(OsStr::from_bytes(name.as_bytes())))?;
         }
-        self.describe_tree().map(|staged| Staged { inspection: None, ..staged })
+        let staged = self.describe_tree()?;
+        if download.is_whole() { Ok(Staged { inspection: None, ..staged }) } else { Err(changed()) }
     }
 
     fn stage_file(&self, mut file: CheckedFile) -> Result<Staged, SourceError> {

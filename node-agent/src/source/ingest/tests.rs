@@ -368,3 +368,32 @@ async fn a_directory_that_changes_in_mid_copy_is_refused() {
     assert!(!library.published("1").exists());
     assert_eq!(library.in_staging(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn two_packages_of_one_address_do_not_touch_each_other() {
+    let content = random(9, 3 << 20);
+    let served = content.clone();
+    let server = TestServer::start(move |request, _| Reply::file(request, "\"1\"", &served));
+    let library = Library::new();
+    let [one, mut other] = ["1", "1"].map(|version| with_digest(request(version, &server.url("/data")), &content));
+    other.package.distribution.name = PackageName::new("other").unwrap();
+    let (first, second) = tokio::join!(library.run(&one, 1), library.run(&other, 1));
+    for package in [first.unwrap(), second.unwrap()] {
+        assert_eq!(package.root.total_bytes(), content.len() as u64);
+    }
+    library.verify();
+    assert_eq!(library.downloads(), 0);
+}
+
+#[tokio::test]
+async fn download_that_was_cut_behind_our_back_is_not_published() {
+    let content = random(10, 1 << 20);
+    let served = content.clone();
+    let server = TestServer::start(move |request, _| Reply::file(request, "\"1\"", &served));
+    let library = Library::new();
+    let request = with_digest(request("1", &server.url("/data")), &content);
+    let partial = library.ingest.download(&request, &library.progress, &library.cancel).await.unwrap().unwrap();
+    fs::OpenOptions::new().write(true).open(partial.data()).unwrap().set_len(1000).unwrap();
+    let result = library.ingest.bring_in(&request, Some(&partial), 1, &library.progress, &library.cancel);
+    assert_eq!(result.unwrap_err().reason(), "SourceChanged");
+}
