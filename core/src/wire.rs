@@ -1,5 +1,7 @@
-//! The protocol's messages. `proto` holds the generated types; `convert` turns what arrives into validated types.
-//! Framing on streams is the driver's business.
+//! The protocol's messages. `proto` holds the generated types, which [`crate::message`] turns into validated ones;
+//! [`decoded_size`] says what they will take. Framing on streams is the driver's business.
+
+pub mod decoded_size;
 
 /// Types generated from `core/proto/peerdist.proto`. Unvalidated: nothing outside `wire` decides upon them.
 #[allow(missing_docs, clippy::all, reason = "generated")]

@@ -103,7 +103,10 @@ pub(super) async fn send_chunks(
             }
             let rest = whole.split_off(pace.chunks_at_once().min(whole.len()));
             let (began, bytes) = (Instant::now(), whole.iter().map(|(_, bytes)| bytes.len() as u64).sum());
-            chunks.send_chunks(std::mem::replace(&mut whole, rest)).await?;
+            let taken = timeout(PAUSE_MAX, chunks.send_chunks(std::mem::replace(&mut whole, rest))).await;
+            // Whoever keeps the connection alive and takes nothing gives its place to others.
+            let Ok(taken) = taken else { return Ok(damaged) };
+            taken?;
             pace.sent(began, bytes);
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use noq::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use peerdist_core::ports::{Role, TransferClass};
+use peerdist_core::wire::decoded_size::decoded_bytes_max;
 use peerdist_core::wire::{LARGE_MESSAGE_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, proto};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -140,7 +141,8 @@ pub struct IncomingMessage {
     pub envelope: proto::Envelope,
     /// Answers it.
     pub reply: ReplyHandle,
-    _memory: OwnedSemaphorePermit,
+    /// For its bytes, and for what they take when decoded.
+    _memory: [OwnedSemaphorePermit; 2],
 }
 
 /// Sends the one reply to a message. Dropped without reply, the peer learns that there is none.
@@ -363,6 +365,14 @@ impl MessageService {
         let kibibytes = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
         let Ok(memory) = self.memory.clone().acquire_many_owned(kibibytes).await else { return Ok(()) };
         let bytes = framing::read_bytes(&mut receive, length).await?;
+        // Many small items take far more memory than they have bytes. Waiting for that with some of it in hand could
+        // wait for ever.
+        let decoded = decoded_bytes_max(&bytes).saturating_sub(length);
+        let kibibytes = u32::try_from(decoded / 1024).unwrap_or(u32::MAX);
+        let Ok(decoding) = self.memory.clone().try_acquire_many_owned(kibibytes) else {
+            reply.refuse("busy", "there is no memory for a message with so many items now");
+            return Err(FrameError::TooLarge { bytes: decoded, maximum: INCOMING_KIBIBYTES_MAX * 1024 });
+        };
         let envelope: proto::Envelope = prost::Message::decode(bytes)?;
         self.counters.add_message(transfer_class, Direction::Received);
         if accepted.peer == PeerIdentity::Enrolling
@@ -377,7 +387,7 @@ impl MessageService {
             class: self.class,
             envelope,
             reply,
-            _memory: memory,
+            _memory: [memory, decoding],
         };
         // The driver is gone only when the node stops.
         let _ = self.messages.send(message).await;
