@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use peerdist_core::client::BUSY;
 use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::peer::NodeRef;
 use peerdist_core::plan::decode_office_type;
@@ -28,6 +29,7 @@ use peerdist_core::ports::Role;
 use peerdist_core::wire::proto;
 use tokio_util::sync::CancellationToken;
 
+use self::node::Ended;
 pub use self::server_address::ServerAddress;
 use self::waiting::answering_probes;
 use super::progress::NodeProgress;
@@ -36,7 +38,7 @@ use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
 use crate::metrics::{ClassCounters, Metrics};
 use crate::store::{NodeStore, StoreError, StoreLimits};
 use crate::transport::{
-    EnrolError, JoinToken, NodeIdentity, Transport, TransportError, TransportSettings, identity::IdentityError,
+    EnrolError, JoinToken, NodeIdentity, RequestError, Transport, TransportError, TransportSettings, identity::IdentityError,
     join_token::JoinTokenError,
 };
 
@@ -111,6 +113,15 @@ pub enum ClientError {
         node: NodeName,
         /// What is wrong.
         source: TransportError,
+    },
+    /// The server was set up anew while the node ran.
+    #[error(
+        "node {node}: the token file is of another server than the one at which this node enrolled: it enrols there when \
+         it is started again"
+    )]
+    ServerReplaced {
+        /// The node.
+        node: NodeName,
     },
     /// The join token.
     #[error("node {node}: {source}")]
@@ -232,10 +243,15 @@ impl BoundClient {
             self.readiness,
             self.progress,
         );
-        node.run(stop).await;
+        let name = node.name().clone();
+        let ended = node.run(stop.child_token()).await;
         self.transport.close().await;
+        http.abort();
         drop(http.await);
-        Ok(())
+        match ended {
+            Ended::Stopped => Ok(()),
+            Ended::ServerReplaced => Err(ClientError::ServerReplaced { node: name }),
+        }
     }
 }
 
@@ -248,12 +264,14 @@ pub async fn run_client(options: ClientOptions, stop: CancellationToken) -> Resu
     BoundClient::bind(settings?).await?.run(stop).await
 }
 
-/// Gets a certificate unless the node has one for this address already.
+/// Gets a certificate unless the node has one for this address, of this server, already.
 async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto::EnrolReply, ClientError> {
     let node = settings.node.clone();
     let identity = transport.identity();
     let current = identity.enrolment().filter(|enrolment| decode_office_type(enrolment.office_type).is_ok());
-    let usable = identity.covers(settings.address) && !identity.is_expired(SystemTime::now());
+    let usable = identity.covers(settings.address)
+        && !identity.is_expired(SystemTime::now())
+        && !settings.server_is_another(transport);
     let token = || async {
         JoinToken::wait(&settings.join_token_file, settings.trust_file.as_deref())
             .await
@@ -273,17 +291,19 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
         let token = token().await?;
         match transport.enrol(settings.server.get(), &token, me.clone()).await {
             Ok(enrolment) => return Ok(enrolment),
-            Err(EnrolError::Request(crate::transport::RequestError::Refused { reason, message, .. }))
+            Err(EnrolError::Request(RequestError::Refused { reason, message, .. }))
                 if reason != "certificate"
                     && reason != "unknown-office"
-                    && reason != "busy"
+                    && reason != BUSY
                     && settings.trust_file.is_none() =>
             {
                 return Err(ClientError::Enrolment { node, message });
             }
             Err(error) => {
                 let message = error.to_string();
-                if told.as_ref() != Some(&message) {
+                let is_busy =
+                    matches!(&error, EnrolError::Request(RequestError::Refused { reason, .. }) if reason == BUSY);
+                if !is_busy && told.as_ref() != Some(&message) {
                     tracing::warn!(%node, "not enrolled, and tried again: {message}");
                 }
                 told = Some(message);
@@ -300,6 +320,21 @@ fn is_same_node(transport: &Transport, settings: &ClientSettings) -> bool {
 }
 
 impl ClientSettings {
+    /// Whether the token file is of another server than the one that this node enrolled at: it was set up anew.
+    fn server_is_another(&self, transport: &Transport) -> bool {
+        // Without a token there is nothing to enrol with, and nothing to tell by.
+        let token = self.token().ok().flatten();
+        token.is_some_and(|token| transport.identity().root_sha256() != Some(token.root_sha256()))
+    }
+
+    /// The token as it is now; `None` when it is not there.
+    fn token(&self) -> Result<Option<JoinToken>, JoinTokenError> {
+        match &self.trust_file {
+            Some(trust) => JoinToken::read_of_pod(&self.join_token_file, trust),
+            None => JoinToken::read(&self.join_token_file),
+        }
+    }
+
     fn me(&self) -> NodeRef {
         NodeRef { name: self.node.clone(), office: self.office.clone(), address: self.address }
     }

@@ -19,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
 
 use super::certificate::{CertificateError, CertificateFacts, PeerIdentity};
 use super::tls;
@@ -90,6 +91,13 @@ impl NodeIdentity {
     /// Who this node is; `None` before enrolment.
     pub fn identity(&self) -> Option<PeerIdentity> {
         self.credentials().map(|credentials| credentials.facts.identity.clone())
+    }
+
+    /// SHA-256 of the root certificate that it trusts; `None` before enrolment.
+    pub fn root_sha256(&self) -> Option<[u8; 32]> {
+        self.credentials()?;
+        let root = private_file::read(&self.folder.join("root.der")).ok().flatten()?;
+        Some(Sha256::digest(&root).into())
     }
 
     /// Whether the certificate is for this address. A node that moved must enrol again.

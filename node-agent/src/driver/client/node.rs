@@ -10,6 +10,7 @@ use ed25519_dalek::VerifyingKey;
 use peerdist_core::client::{BroadcastRequest, Client, ClientConfig, ControlSignal, Event, Output, StoredPackage};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, SignedBytes, decode_node, encode_node};
+use peerdist_core::names::NodeName;
 use peerdist_core::peer::{MessageClass, Peer};
 use peerdist_core::plan::{Plan, decode_office_type};
 use peerdist_core::ports::Role;
@@ -28,7 +29,7 @@ use crate::driver::sending::{Sending, send_chunks};
 use crate::http::Readiness;
 use crate::metrics::{Metrics, PackageState};
 use crate::store::{NodeStore, StoreLimits};
-use crate::transport::{IncomingMessage, Transport};
+use crate::transport::{EnrolError, IncomingMessage, Transport};
 
 /// Most events of tasks that wait for the machine; tasks wait when it is full.
 const EVENTS_MAX: usize = 1024;
@@ -52,7 +53,26 @@ pub(super) struct Context {
     pub(super) progress: NodeProgress,
 }
 
+/// Why a node does not run any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The server was set up anew: nothing that this node has proves anything to it.
+    ServerReplaced,
+}
+
 impl Context {
+    /// A new certificate: with the one that is in force, or with the token when that has run out.
+    async fn renew(&self) -> Result<(), EnrolError> {
+        let (me, server) = (encode_node(&self.settings.me()), self.settings.server.get());
+        let token = self.settings.token().ok().flatten();
+        match token.filter(|_| self.transport.identity().is_expired(SystemTime::now())) {
+            Some(token) => self.transport.enrol(server, &token, me).await.map(drop),
+            None => self.transport.renew(server, me).await.map(drop),
+        }
+    }
+
     /// Tells the machine; the node has stopped when nobody listens any more.
     pub(super) async fn tell(&self, event: Event) {
         drop(self.events.send(event).await);
@@ -116,13 +136,19 @@ impl Node {
         node
     }
 
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) fn name(&self) -> &NodeName {
+        &self.context.settings.node
+    }
+
+    /// Runs until `stop`, or until there is another server, whose word this node cannot take before it enrols there.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let flusher = tokio::spawn(storing::flush_when_due(self.context.clone(), stop.clone()));
         let receiver = tokio::spawn(receiving::accept(self.context.clone(), self.expected.clone(), stop.clone()));
         let transport = self.context.transport.clone();
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let mut renewal = tokio::time::interval(RENEWAL_CHECK_INTERVAL);
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut ended = Ended::Stopped;
         loop {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
             let mut span = Span::none();
@@ -138,7 +164,14 @@ impl Node {
                 }
                 () = tokio::time::sleep_until(deadline) => self.machine.handle_timeout(Instant::now()),
                 _ = show.tick() => self.show(),
-                _ = renewal.tick() => self.renew_certificate(),
+                _ = renewal.tick() => {
+                    if self.context.settings.server_is_another(&transport) {
+                        stop.cancel();
+                        ended = Ended::ServerReplaced;
+                        break;
+                    }
+                    self.renew_certificate();
+                }
             }
             let _in_trace = span.enter();
             while let Some(output) = self.machine.poll() {
@@ -148,6 +181,7 @@ impl Node {
         self.show();
         drop(receiver.await);
         drop(flusher.await);
+        ended
     }
 
     fn take_message(&mut self, incoming: IncomingMessage) {
@@ -304,8 +338,7 @@ impl Node {
         }
         let context = self.context.clone();
         tokio::spawn(async move {
-            let me = encode_node(&context.settings.me());
-            let renewed = context.transport.renew(context.settings.server.get(), me).await;
+            let renewed = context.renew().await;
             context.transport.identity().tolerate_expired_peers(renewed.is_err());
             if let Err(error) = renewed {
                 tracing::warn!(%error, "the certificate could not be renewed and is tried again");

@@ -234,6 +234,9 @@ impl Node {
     }
 
     fn enrol(&mut self, asked: Asked, entitlement: &Entitlement, reply: ReplyHandle) {
+        if self.desired.is_none() {
+            return reply.refuse(BUSY, "the server has not read its objects yet");
+        }
         let office = |name: &_| self.machine.office(name);
         let claimed = asked.enrol.node.as_ref().map(|node| node.office.clone()).unwrap_or_default();
         let address = asked.address;
