@@ -3,13 +3,14 @@
 //! of a cluster. What is done about it is decided in the core.
 //!
 //! The way of an object: `document` splits files into documents and finds what each is about, `objects` turns the
-//! documents into one validated state, `revision` keeps the last good objects in force when an edit is bad, and
-//! `directory` watches.
+//! documents into one validated state, `revision` keeps the last good objects in force when an edit is bad,
+//! `last_good` over a restart too, and `directory` watches.
 
 mod cluster;
 mod directory;
 mod document;
 mod error;
+mod last_good;
 mod objects;
 mod revision;
 mod source_uri;

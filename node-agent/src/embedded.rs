@@ -43,7 +43,7 @@ impl DesiredSource for Relay {
 /// Runs until everything is distributed (`--once`) or `stop`.
 pub async fn run(options: UpOptions, console: Console, stop: CancellationToken) -> ExitStatus {
     let started = Instant::now();
-    let mut source = DirectorySource::new(&options.directory);
+    let mut source = DirectorySource::new(&options.directory).keeping_good_objects(&options.state.join("server"));
     let first = source.next().await;
     let Some(state) = first.state.clone() else {
         return refuse(&options, &console, &first.errors);
@@ -89,6 +89,8 @@ enum StartError {
 struct Run {
     nodes: Nodes,
     watch: Watch,
+    /// What is wrong with the objects as they are now.
+    object_errors: Vec<ObjectError>,
     updates: mpsc::Sender<DesiredUpdate>,
     server: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
@@ -127,11 +129,12 @@ impl Run {
         for error in &first.errors {
             console.line(&format!("peerdist: {error}"));
         }
+        let object_errors = first.errors.clone();
         let (updates, received) = mpsc::channel(UPDATES_MAX);
         drop(updates.send(first).await);
         let stop = CancellationToken::new();
         let server = tokio::spawn(server.run(Relay(received), stop.clone()));
-        Ok(Self { nodes, watch, updates, server, stop })
+        Ok(Self { nodes, watch, object_errors, updates, server, stop })
     }
 
     async fn watch(
@@ -166,7 +169,7 @@ impl Run {
         let snapshot = self.watch.look(&self.nodes);
         progress.update(&snapshot, Instant::now());
         progress.finish();
-        let report = report::make(&self.watch, &self.nodes, &snapshot);
+        let report = report::make(&self.watch, &self.nodes, &snapshot, &self.object_errors);
         self.nodes.stop().await;
         self.stop.cancel();
         drop(self.server.await);
@@ -185,6 +188,7 @@ impl Run {
             }
             self.watch.take(state.clone());
         }
+        self.object_errors = update.errors.clone();
         drop(self.updates.send(update).await);
     }
 }

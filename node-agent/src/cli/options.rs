@@ -9,8 +9,14 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use peerdist_core::names::{NodeName, OfficeName};
 
+/// Exit codes in words.
+const EXIT_CODES: &str = "Exit codes: 0 all is done, 1 the command failed, 2 the objects or the command line are \
+                          unusable and nothing was started, 3 something about one package failed and the others were \
+                          distributed";
+
 /// `peerdist up`: server and clients in one process on loopback addresses.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct UpOptions {
     /// Directory with the YAML files of the objects
     #[arg(value_name = "DIR", env = "PEERDIST_MANIFESTS")]

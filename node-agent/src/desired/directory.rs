@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::desired::document::{self, Document, file_error};
 use crate::desired::error::ObjectError;
+use crate::desired::last_good::LastGood;
 use crate::desired::objects::{self, Reading};
 use crate::desired::revision::{Generations, revise};
 use crate::desired::source_uri::Environment;
@@ -83,6 +84,8 @@ pub struct DirectorySource {
     seen: Option<Seen>,
     /// The last good state.
     state: Option<Arc<DesiredState>>,
+    /// Good objects of earlier runs.
+    last_good: Option<LastGood>,
 }
 
 #[derive(Clone)]
@@ -101,7 +104,13 @@ impl DirectorySource {
     fn with_environment(directory: &Path, environment: Arc<Environment>) -> Self {
         // A relative path means what it meant at the start, whatever happens later.
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        Self { directory, environment, seen: None, state: None }
+        Self { directory, environment, seen: None, state: None, last_good: None }
+    }
+
+    /// Keeps good objects in a folder, so that one that is bad at the next start stays what it was.
+    pub fn keeping_good_objects(mut self, folder: &Path) -> Self {
+        self.last_good = Some(LastGood::open(folder));
+        self
     }
 
     async fn list(&self) -> Listing {
@@ -123,14 +132,22 @@ impl DirectorySource {
         }
     }
 
-    async fn read(&self, listing: &Listing) -> (Reading, blake3::Hash) {
+    async fn read(&self, listing: &Listing) -> (Reading, Vec<Document>, blake3::Hash) {
         let (directory, environment, listing) = (self.directory.clone(), self.environment.clone(), listing.clone());
         let read = spawn_blocking(move || read(&directory, &listing, &*environment)).await;
         read.unwrap_or_else(|error| {
             let message = format!("reading was interrupted ({error}): try again");
             let errors = vec![file_error(&self.directory.display().to_string(), "DirectoryUnreadable", message)];
-            (Reading::unusable(errors), blake3::hash(&[]))
+            (Reading::unusable(errors), Vec::new(), blake3::hash(&[]))
         })
+    }
+
+    /// What earlier runs knew of objects that are refused now.
+    fn state_before(&self, documents: &[Document], refused: &[String]) -> Option<Arc<DesiredState>> {
+        let kept = self.last_good.as_ref()?.of_refused(refused);
+        let offices = documents.iter().filter(|document| document.kind == "Office").cloned();
+        let documents: Vec<Document> = offices.chain(kept).collect();
+        objects::read(&documents, &self.directory, &*self.environment).state.map(Arc::new)
     }
 }
 
@@ -138,13 +155,18 @@ impl DesiredSource for DirectorySource {
     async fn next(&mut self) -> DesiredUpdate {
         loop {
             let listing = self.changed_listing().await;
-            let (reading, content) = self.read(&listing).await;
+            let (reading, documents, content) = self.read(&listing).await;
             let same = self.seen.as_ref().is_some_and(|seen| seen.content == content);
             self.seen = Some(Seen { listing, content });
             if same {
                 continue;
             }
-            let update = revise(self.state.as_deref(), reading, Generations::Counted);
+            let refused: Vec<String> = reading.refused.iter().map(|key| format!("PackageDistribution {key}")).collect();
+            let previous = self.state.clone().or_else(|| self.state_before(&documents, &refused));
+            let update = revise(previous.as_deref(), reading, Generations::Counted);
+            if let (Some(last_good), Some(_)) = (&mut self.last_good, &update.state) {
+                last_good.keep(&documents, &refused);
+            }
             self.state = update.state.clone().or(self.state.take());
             return update;
         }
@@ -179,14 +201,14 @@ fn is_manifest(name: &OsString) -> bool {
     yaml && !name.as_encoded_bytes().starts_with(b".")
 }
 
-fn read(directory: &Path, listing: &Listing, environment: &Environment) -> (Reading, blake3::Hash) {
+fn read(directory: &Path, listing: &Listing, environment: &Environment) -> (Reading, Vec<Document>, blake3::Hash) {
     let mut content = blake3::Hasher::new();
     let files = match listing {
         Ok(files) => files,
         Err(error) => {
             content.update(error.to_string().as_bytes());
             let error = file_error(&directory.display().to_string(), error.reason(), error.to_string());
-            return (Reading::unusable(vec![error]), content.finalize());
+            return (Reading::unusable(vec![error]), Vec::new(), content.finalize());
         }
     };
     let (mut documents, mut errors): (Vec<Document>, Vec<ObjectError>) = (Vec::new(), Vec::new());
@@ -209,7 +231,7 @@ fn read(directory: &Path, listing: &Listing, environment: &Environment) -> (Read
     }
     let reading =
         if errors.is_empty() { objects::read(&documents, directory, environment) } else { Reading::unusable(errors) };
-    (reading, content.finalize())
+    (reading, documents, content.finalize())
 }
 
 /// The text of a file and the documents or faults in it.

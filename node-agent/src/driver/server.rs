@@ -48,6 +48,8 @@ pub use overview::{IngestFailure, IngestOverview};
 
 /// Readiness: the objects were read.
 const CHECK_OBJECTS: &str = "objects";
+/// File in the server's root with the token of its API.
+const API_TOKEN_FILE: &str = "api-token";
 /// How long nodes keep an old version after it stopped being current.
 const RETENTION_SECONDS: u64 = 3_600;
 
@@ -155,9 +157,8 @@ impl BoundServer {
         let http_address = SocketAddr::new(settings.address, SERVER_HTTP_PORT);
         let listener = http::bind(http_address).await?;
         let database = SqliteStore::open_url(settings.database.as_deref(), &settings.root).await?;
-        let api_token_file = settings.root.join("api-token");
-        let api_token = ApiToken::create(&api_token_file)?;
-        ApiFile { url: format!("http://{http_address}"), token_file: api_token_file }.write(&settings.root)?;
+        let api_token = ApiToken::create(&settings.root.join(API_TOKEN_FILE))?;
+        ApiFile { url: format!("http://{http_address}"), token_file: API_TOKEN_FILE.into() }.write(&settings.root)?;
         let token = match JoinToken::read(&settings.join_token_file)? {
             Some(token) if token.root_sha256() == authority.root_sha256() => token,
             _ => {
@@ -261,6 +262,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         }
         None => AddressRule::any(),
     };
+    let root = options.root.clone();
     let server = BoundServer::bind(ServerSettings {
         address: options.address,
         root: options.root,
@@ -274,7 +276,9 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
     let manifests = options.manifests;
     match (cluster, manifests) {
         (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client), stop).await,
-        (None, Some(manifests)) => server.run(DirectorySource::new(&manifests), stop).await,
+        (None, Some(manifests)) => {
+            server.run(DirectorySource::new(&manifests).keeping_good_objects(&root), stop).await;
+        }
         (None, None) => return Err(ServerError::NoObjects),
     }
     Ok(())

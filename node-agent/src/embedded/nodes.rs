@@ -75,6 +75,9 @@ impl Nodes {
                 drop(node.task.await);
             }
         }
+        if self.running.is_empty() {
+            self.forget_all_but(&wanted).await?;
+        }
         let mut bound = Vec::new();
         for (name, settings) in wanted {
             if !self.running.contains_key(&name) {
@@ -87,8 +90,23 @@ impl Nodes {
         Ok(())
     }
 
+    /// Nodes of earlier runs that nobody will start again. While a server runs on the database, it speaks of them still.
+    async fn forget_all_but(&self, wanted: &BTreeMap<NodeName, ClientSettings>) -> Result<(), DatabaseError> {
+        for row in self.database.nodes().await? {
+            if !wanted.contains_key(&row.name) {
+                self.database.remove_node(&row.name).await?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeName, &RunningNode)> {
         self.running.iter()
+    }
+
+    /// Whether the node is one of the office.
+    pub(super) fn is_in(&self, office: &OfficeName, name: &NodeName) -> bool {
+        self.running.get(name).is_some_and(|node| node.office == *office)
     }
 
     /// Stops every client and waits for it.

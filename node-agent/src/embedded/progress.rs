@@ -127,6 +127,8 @@ fn bring_up_to_date(
     latest: &BTreeMap<(PackageKey, NodeName), (OfficeName, PackageOnNode)>,
     nodes: &Nodes,
 ) {
+    // The server remembers nodes that the objects do not ask for any more.
+    office.nodes.retain(|node| nodes.is_in(&office.name, &node.name));
     let members = nodes.iter().filter(|(_, node)| node.office == office.name).map(|(name, _)| name);
     for name in members {
         let Some((_, package)) = latest.get(&(key.clone(), name.clone())) else {

@@ -21,9 +21,14 @@ pub(super) fn of_errors(errors: &[ObjectError]) -> RunReport {
     }
 }
 
-/// The whole run.
-pub(super) fn make(watch: &Watch, nodes: &Nodes, snapshot: &StatusSnapshot) -> RunReport {
-    let mut errors: Vec<ErrorReport> = watch.overview.object_errors().iter().map(error_of_object).collect();
+/// The whole run. `object_errors` is what is wrong with the objects as they are now.
+pub(super) fn make(
+    watch: &Watch,
+    nodes: &Nodes,
+    snapshot: &StatusSnapshot,
+    object_errors: &[ObjectError],
+) -> RunReport {
+    let mut errors: Vec<ErrorReport> = object_errors.iter().map(error_of_object).collect();
     for (key, failure) in watch.overview.failures() {
         errors.push(ErrorReport {
             object: format!("PackageDistribution {}", key.distribution),

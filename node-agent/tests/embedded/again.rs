@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::objects::{content, package, two_offices};
-use crate::place::{DONE, Place};
+use crate::objects::{content, office, package, two_offices};
+use crate::place::{DONE, PACKAGE_FAILED, Place};
 
 const BYTES: u64 = 64 << 20;
 const FILES: u64 = 8;
@@ -51,6 +51,38 @@ fn interrupted_run_resumes_and_a_run_after_the_last_moves_and_writes_nothing() {
     assert_eq!(idle.content_bytes(), 0);
     assert_eq!(idle.received("app", "central") + idle.received("app", "store"), 0);
     assert_eq!(stamps(&place), before, "published trees are left alone");
+}
+
+#[test]
+fn node_that_is_not_asked_for_any_more_is_not_waited_for() {
+    let place = Place::new(113);
+    place.write("app/data", &content("data", 1 << 20));
+    let app = package("app", "1", &place.uri("app"), "");
+    place.objects(&(two_offices() + &app));
+    place.once().assert_complete("app", "store", 2);
+    let fewer = office("central", None, 1, "type: Wired") + &office("store", Some("central"), 1, "type: Wired");
+    place.objects(&(fewer + &app));
+    let again = place.once();
+    assert_eq!(again.code, Some(DONE), "{}", again.said);
+    again.assert_complete("app", "store", 1);
+}
+
+#[test]
+fn object_that_is_broken_before_a_start_stays_what_it_was() {
+    let place = Place::new(115);
+    place.write("app/data", &content("data", 1 << 20));
+    let app = package("app", "1", &place.uri("app"), "");
+    place.objects(&(two_offices() + &app));
+    place.once().assert_complete("app", "store", 2);
+    place.objects(&(two_offices() + &app.replace("file://", "fille://")));
+    let broken = place.once();
+    assert_eq!(broken.code, Some(PACKAGE_FAILED), "{}", broken.said);
+    for node in ["central-1", "store-1", "store-2"] {
+        place.assert_file(node, "app", "data", &content("data", 1 << 20));
+    }
+    place.objects(&two_offices());
+    assert_eq!(place.once().code, Some(DONE));
+    assert!(!place.current("store-1", "app").exists(), "who deletes the object deletes the package");
 }
 
 /// What changes when anything is written below the published trees of the library and every node: inode and times.

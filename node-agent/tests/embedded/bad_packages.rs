@@ -123,3 +123,13 @@ fn assert_only(folder: &Path, expected: &[&str]) {
     names.sort();
     assert_eq!(names, expected, "{}", folder.display());
 }
+
+#[test]
+fn nothing_but_bad_packages_is_no_success() {
+    let place = Place::new(112);
+    let bad = package("elsewhere", "1", "s3://bucket/app", "");
+    place.objects(&[two_offices(), bad].concat());
+    let ended = place.once();
+    assert_eq!(ended.code, Some(PACKAGE_FAILED), "{}", ended.said);
+    assert_eq!(ended.report["errors"].as_array().map(Vec::len), Some(1), "{}", ended.report);
+}

@@ -21,4 +21,6 @@ mod origin;
 #[cfg(test)]
 mod place;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod unusable_sets;

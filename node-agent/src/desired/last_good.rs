@@ -1,0 +1,70 @@
+//! The last good form of each PackageDistribution of a directory, kept on disk: after a restart, an object that somebody
+//! broke meanwhile stays what it was, instead of going from every node. Offices are not kept: a set whose offices are wrong
+//! is not started at all.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::desired::document::{Document, Place};
+use crate::private_file;
+
+/// Name of the file in the folder of the server.
+const FILE_NAME: &str = "last-good.json";
+/// Largest file that is read back.
+const FILE_BYTES_MAX: u64 = 128 << 20;
+/// Its objects.
+const KIND: &str = "PackageDistribution";
+
+/// The file, and what is in it.
+#[derive(Debug, Clone)]
+pub(super) struct LastGood {
+    path: PathBuf,
+    /// Objects by what people call them.
+    objects: BTreeMap<String, Value>,
+}
+
+impl LastGood {
+    /// What an earlier run kept in the folder. A file that cannot be read is the same as none.
+    pub(super) fn open(folder: &Path) -> Self {
+        let path = folder.join(FILE_NAME);
+        let mut text = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
+        let objects = read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { path, objects }
+    }
+
+    /// The good forms of objects that are refused now.
+    pub(super) fn of_refused(&self, refused: &[String]) -> Vec<Document> {
+        let kept = refused.iter().filter_map(|object| Some((object, self.objects.get(object)?)));
+        kept.map(|(object, value)| Document {
+            place: Place { file: FILE_NAME.to_owned(), line: 1 },
+            kind: KIND.to_owned(),
+            object: object.clone(),
+            value: value.clone(),
+        })
+        .collect()
+    }
+
+    /// These are the objects now; those that are refused stay as they were.
+    pub(super) fn keep(&mut self, documents: &[Document], refused: &[String]) {
+        let good = documents.iter().filter(|document| document.kind == KIND && !refused.contains(&document.object));
+        let mut objects: BTreeMap<String, Value> =
+            good.map(|document| (document.object.clone(), document.value.clone())).collect();
+        for object in refused {
+            objects.extend(self.objects.remove_entry(object));
+        }
+        self.objects = objects;
+        if let Err(error) = self.save() {
+            tracing::warn!(path = %self.path.display(), %error, "good objects are not kept for the next start");
+        }
+    }
+
+    fn save(&self) -> Result<(), Box<dyn std::error::Error>> {
+        self.path.parent().map(fs::create_dir_all).transpose()?;
+        Ok(private_file::replace(&self.path, &serde_json::to_vec(&self.objects)?)?)
+    }
+}
