@@ -38,8 +38,8 @@ use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
 use crate::metrics::{ClassCounters, Metrics};
 use crate::store::{NodeStore, StoreError, StoreLimits};
 use crate::transport::{
-    EnrolError, JoinToken, NodeIdentity, RequestError, Transport, TransportError, TransportSettings, identity::IdentityError,
-    join_token::JoinTokenError,
+    EnrolError, JoinToken, NodeIdentity, RequestError, Transport, TransportError, TransportSettings,
+    identity::IdentityError, join_token::JoinTokenError,
 };
 
 /// Pause between two tries to enrol.

@@ -70,8 +70,9 @@ impl Set for StatefulSet {
     }
 
     fn desired(&self) -> Option<i32> {
-        let status = self.status.as_ref().filter(|status| status.observed_generation == self.metadata.generation)?;
-        Some(status.replicas)
+        // While a pod is replaced, its status counts none.
+        self.status.as_ref().filter(|status| status.observed_generation == self.metadata.generation)?;
+        Some(self.spec.replicas.unwrap_or(1))
     }
 }
 
@@ -168,16 +169,16 @@ impl Progress {
         self.unfinished.extend(other.unfinished);
     }
 
-    /// Of one set: with the pods that it has, and how many it should have.
+    /// Of one set: with the pods that it has, and how many it should have. A pod without a node is as good as none.
     fn of(pods: &[Pod], desired: Option<i32>, there: &BTreeSet<String>) -> Self {
-        let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         let mut progress = Self::default();
         let mut nodes = BTreeSet::new();
         for pod in pods {
-            nodes.insert(node(pod));
+            let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { continue };
             if !is_done(pod) {
-                progress.unfinished.insert(node(pod));
+                progress.unfinished.insert(node.clone());
             }
+            nodes.insert(node);
         }
         progress.waiting = progress.unfinished.intersection(there).cloned().collect();
         let count = i32::try_from(nodes.len()).unwrap_or(i32::MAX);
@@ -240,6 +241,9 @@ mod tests {
         assert!(!done(&[clean("a"), pod("b", false, "True")], Some(2)), "the old form still runs");
         assert!(!done(&[clean("a"), pod("b", true, "False")], Some(2)), "it still removes");
         assert!(!done(&[clean("a")], Some(2)), "a pod is not there yet");
+        let mut unscheduled = clean("a");
+        unscheduled.spec.as_mut().unwrap().node_name = None;
+        assert!(!done(&[clean("a"), unscheduled], Some(2)), "a pod has no node yet");
         assert!(!done(&[], None), "nobody counted the set");
         assert!(done(&[], Some(0)));
         let dead = Progress::of(&[clean("a"), pod("dead", false, "False")], Some(2), &there);

@@ -253,10 +253,7 @@ impl User {
         })?;
         for node in sites.all() {
             let left = eyes.paths(&self.commands, node)?;
-            // Seen after nodes came and went and the API server was away: not every node was cleaned.
-            if !left.is_empty() {
-                println!("    LEFT BEHIND on {}: {}", node.name, left.join(" "));
-            }
+            ensure!(left.is_empty(), "left behind on {}: {}", node.name, left.join(" "));
         }
         Ok(())
     }
