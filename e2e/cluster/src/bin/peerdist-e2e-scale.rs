@@ -126,7 +126,7 @@ impl Fleet {
         let api: Api<Office> = Api::all(self.client.clone());
         let one = async |number: usize| -> Result<()> {
             let mut spec = json!({"storage": {"path": path}});
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 spec["nodeSelector"] = json!({"matchLabels": {"office": format!("{number}")}});
             } else {
                 spec["subnets"] = json!([format!("10.{}.{}.0/24", number / 256, number % 256)]);
