@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::cluster::ClusterSource;
 pub use self::directory::DirectorySource;
-pub use self::error::{ErrorScope, ObjectError};
+pub use self::error::{ErrorScope, ObjectError, object_of};
 pub use self::objects::{EMBEDDED_NODES_ANNOTATION, EMBEDDED_NODES_DEFAULT, EMBEDDED_NODES_MAX};
 
 /// Everything that people want, validated.

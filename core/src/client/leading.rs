@@ -176,7 +176,7 @@ impl Leading {
     /// The package is not planned any more: nothing of it is kept.
     pub(super) fn forget(&mut self, digest: Digest) {
         self.view.forget(digest);
-        self.links.values_mut().for_each(|ledger| ledger.forget(digest));
+        self.links.values_mut().for_each(|ledger| ledger.retain(|kept| *kept != digest));
         self.waiting.retain(|(_, waits_for), _| *waits_for != digest);
         self.excused.remove(&digest);
     }

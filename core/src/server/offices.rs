@@ -71,7 +71,7 @@ impl Server {
         if office_type != OfficeType::Vpn && known.is_some_and(|point| point.term > report.term) {
             return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
         }
-        for package in report.packages.iter() {
+        for package in &report.packages {
             if self.package_of(package.digest).is_none() {
                 continue;
             }

@@ -70,13 +70,9 @@ impl Ledger {
     }
 
     /// Whether nothing was given.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.packages.is_empty()
-    }
-
-    /// Drops a package that is no longer planned.
-    pub fn forget(&mut self, digest: Digest) {
-        self.packages.remove(&digest);
     }
 
     /// Drops packages that are no longer planned.

@@ -9,11 +9,14 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::binaries;
+use crate::control_plane::start_program;
 use crate::process::Process;
 
 /// Its module, and the release of it.
 const MODULE: &str = "sigs.k8s.io/kwok";
 const VERSION: &str = "v0.8.0";
+/// Its program.
+const PROGRAM: &str = "kwok";
 /// What a node does, in files of the module: become ready, and say every now and then that it is alive.
 const STAGES: [&str; 2] =
     ["kustomize/stage/node/fast/node-initialize.yaml", "kustomize/stage/node/heartbeat/node-heartbeat.yaml"];
@@ -34,19 +37,20 @@ impl FakeNodes {
         let program = built()?;
         let stages = folder.join("kwok-stages.yaml");
         fs::write(&stages, stage_texts()?.join("\n---\n"))?;
-        let mut command = Command::new(program);
-        command
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
-            .arg(format!("--config={}", stages.display()))
-            .arg("--manage-all-nodes=true")
-            .arg(format!("--node-lease-duration-seconds={LEASE_SECONDS}"));
-        Ok(Self { _process: Process::start(command, &folder.join("kwok.log"))? })
+        std::os::unix::fs::symlink(program, folder.join(PROGRAM)).context("cannot link kwok")?;
+        let arguments = [
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--config={}", stages.display()),
+            "--manage-all-nodes=true".to_owned(),
+            format!("--node-lease-duration-seconds={LEASE_SECONDS}"),
+        ];
+        Ok(Self { _process: start_program(folder, PROGRAM, &arguments)? })
     }
 }
 
 fn built() -> Result<PathBuf> {
     let folder = binaries::cache()?.join("peerdist/kwok").join(VERSION);
-    let program = folder.join("kwok");
+    let program = folder.join(PROGRAM);
     if !program.is_file() {
         println!("building kwok {VERSION}; this takes minutes, once");
         let status = go().args(["install", &format!("{MODULE}/cmd/kwok@{VERSION}")]).env("GOBIN", &folder).status();

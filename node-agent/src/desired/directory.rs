@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::desired::document::{self, Document, file_error};
-use crate::desired::error::ObjectError;
+use crate::desired::error::{ObjectError, object_of};
 use crate::desired::last_good::LastGood;
 use crate::desired::objects::{self, Reading};
 use crate::desired::revision::{Generations, revise};
@@ -161,7 +161,7 @@ impl DesiredSource for DirectorySource {
             if same {
                 continue;
             }
-            let refused: Vec<String> = reading.refused.iter().map(|key| format!("PackageDistribution {key}")).collect();
+            let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
             let previous = self.state.clone().or_else(|| self.state_before(&documents, &refused));
             let update = revise(previous.as_deref(), reading, Generations::Counted);
             if let (Some(last_good), Some(_)) = (&mut self.last_good, &update.state) {

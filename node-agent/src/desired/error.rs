@@ -2,7 +2,13 @@
 
 use std::fmt;
 
+use peerdist_core::names::DistributionKey;
 use serde::Serialize;
+
+/// What people call the object of a distribution: [`ObjectError::object`] of its errors.
+pub fn object_of(key: &DistributionKey) -> String {
+    format!("PackageDistribution {key}")
+}
 
 /// How far an error reaches, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

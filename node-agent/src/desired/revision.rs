@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::desired::error::{ErrorScope, ObjectError};
+use crate::desired::error::{ErrorScope, ObjectError, object_of};
 use crate::desired::objects::Reading;
 use crate::desired::{DesiredState, DesiredUpdate};
 
@@ -31,7 +31,7 @@ pub(super) fn revise(previous: Option<&DesiredState>, reading: Reading, generati
             }
             if let Err(reused) = newer.check_replaces(older) {
                 let refusal = ObjectError {
-                    object: format!("PackageDistribution {key}"),
+                    object: object_of(key),
                     field: reused.field.to_owned(),
                     reason: "VersionReused".to_owned(),
                     message: reused.to_string(),

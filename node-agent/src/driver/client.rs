@@ -329,10 +329,7 @@ impl ClientSettings {
 
     /// The token as it is now; `None` when it is not there.
     fn token(&self) -> Result<Option<JoinToken>, JoinTokenError> {
-        match &self.trust_file {
-            Some(trust) => JoinToken::read_of_pod(&self.join_token_file, trust),
-            None => JoinToken::read(&self.join_token_file),
-        }
+        JoinToken::look(&self.join_token_file, self.trust_file.as_deref())
     }
 
     fn me(&self) -> NodeRef {

@@ -6,7 +6,7 @@ use peerdist_core::names::OfficeName;
 
 use super::nodes::Nodes;
 use super::progress::Watch;
-use crate::desired::ObjectError;
+use crate::desired::{ObjectError, object_of};
 use crate::report::{ErrorReport, OfficeReport, PackageReport, RunReport, TimeSpent};
 use crate::status::{OfficeStatus, PackageStatus, StatusSnapshot};
 
@@ -31,7 +31,7 @@ pub(super) fn make(
     let mut errors: Vec<ErrorReport> = object_errors.iter().map(error_of_object).collect();
     for (key, failure) in watch.overview.failures() {
         errors.push(ErrorReport {
-            object: format!("PackageDistribution {}", key.distribution),
+            object: object_of(&key.distribution),
             field: failure.field,
             reason: failure.reason,
             message: failure.message,

@@ -96,17 +96,24 @@ impl JoinToken {
         Ok(Some(Self { secret, root_sha256 }))
     }
 
-    /// Waits until the file is there and reads it; with a trust file it is the token of a pod.
+    /// Reads the token as it is now; with a trust file it is the token of a pod.
+    ///
+    /// # Errors
+    /// [`JoinTokenError`] when a file cannot be read or holds something else.
+    pub fn look(path: &Path, trust: Option<&Path>) -> Result<Option<Self>, JoinTokenError> {
+        match trust {
+            Some(trust) => Self::read_of_pod(path, trust),
+            None => Self::read(path),
+        }
+    }
+
+    /// Waits until the token is there.
     ///
     /// # Errors
     /// [`JoinTokenError`] when a file cannot be read or holds something else.
     pub async fn wait(path: &Path, trust: Option<&Path>) -> Result<Self, JoinTokenError> {
         loop {
-            let token = match trust {
-                Some(trust) => Self::read_of_pod(path, trust)?,
-                None => Self::read(path)?,
-            };
-            if let Some(token) = token {
+            if let Some(token) = Self::look(path, trust)? {
                 return Ok(token);
             }
             tokio::time::sleep(POLL_INTERVAL).await;

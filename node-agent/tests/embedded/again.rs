@@ -53,13 +53,19 @@ fn interrupted_run_resumes_and_a_run_after_the_last_moves_and_writes_nothing() {
     assert_eq!(stamps(&place), before, "published trees are left alone");
 }
 
-#[test]
-fn node_that_is_not_asked_for_any_more_is_not_waited_for() {
-    let place = Place::new(113);
+/// A place in which a small package is everywhere, and the object of that.
+fn distributed(prefix: u8) -> (Place, String) {
+    let place = Place::new(prefix);
     place.write("app/data", &content("data", 1 << 20));
     let app = package("app", "1", &place.uri("app"), "");
     place.objects(&(two_offices() + &app));
     place.once().assert_complete("app", "store", 2);
+    (place, app)
+}
+
+#[test]
+fn node_that_is_not_asked_for_any_more_is_not_waited_for() {
+    let (place, app) = distributed(113);
     let fewer = office("central", None, 1, "type: Wired") + &office("store", Some("central"), 1, "type: Wired");
     place.objects(&(fewer + &app));
     let again = place.once();
@@ -69,11 +75,7 @@ fn node_that_is_not_asked_for_any_more_is_not_waited_for() {
 
 #[test]
 fn object_that_is_broken_before_a_start_stays_what_it_was() {
-    let place = Place::new(115);
-    place.write("app/data", &content("data", 1 << 20));
-    let app = package("app", "1", &place.uri("app"), "");
-    place.objects(&(two_offices() + &app));
-    place.once().assert_complete("app", "store", 2);
+    let (place, app) = distributed(115);
     place.objects(&(two_offices() + &app.replace("file://", "fille://")));
     let broken = place.once();
     assert_eq!(broken.code, Some(PACKAGE_FAILED), "{}", broken.said);

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
+use crate::desired::object_of;
 use crate::metrics::{ContentSource, Metrics};
 use crate::source::{FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SourceError};
 use crate::store::NodeStore;
@@ -217,6 +218,6 @@ impl Tools {
 
 fn failure_of(key: &PackageKey, error: &IngestError, is_final: bool) -> IngestFailure {
     let (field, reason, message) = (error.field().to_owned(), error.reason().to_owned(), error.to_string());
-    tracing::error!(object = %format!("PackageDistribution {}", key.distribution), %field, %reason, "{message}");
+    tracing::error!(object = %object_of(&key.distribution), %field, %reason, "{message}");
     IngestFailure { field, reason, message, is_final }
 }
