@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::objects::{content, package, two_offices};
+use crate::objects::{content, office, package, two_offices};
 use crate::place::{DONE, PACKAGE_FAILED, Place, Run};
 
 /// Mounts what `$1` to `$3` say, and becomes the rest.
@@ -85,14 +85,18 @@ fn make_bomb(place: &Place, bytes: u64) {
 #[test]
 fn node_whose_disk_fills_up_says_so_and_goes_on_when_there_is_room() {
     let place = Place::new(108);
-    let (first, second) = (content("first", 8 << 20), content("second", 40 << 20));
+    let (first, second) = (content("first", 1 << 20), content("second", 40 << 20));
     place.write("first/data", &first);
     place.write("second/data", &second);
-    let objects = two_offices() + &package("first", "1", &place.uri("first"), "");
+    // The link gives the filler time: the second package takes half a minute at least.
+    let store = "type: Wired, uplink: {backgroundMaxBitsPerSecond: 10M}";
+    let offices = office("central", None, 1, "type: Wired") + &office("store", Some("central"), 2, store);
+    let objects = offices + &package("first", "1", &place.uri("first"), "");
     place.objects(&objects);
-    // A file system without preallocation, so that a write in the middle can meet a full disk.
+    // A file system without preallocation, so that a write in the middle can meet a full disk. It has room for both
+    // packages and what a node leaves free, and not for much more, so that it is full soon.
     let image = place.write("image", &[]);
-    File::options().write(true).open(&image).unwrap().set_len(160 << 20).unwrap();
+    File::options().write(true).open(&image).unwrap().set_len(96 << 20).unwrap();
     let made = Command::new("mkfs.ext2").args(["-q", "-F", "-m", "0"]).arg(&image).status();
     if !made.is_ok_and(|status| status.success()) {
         not_run("mkfs.ext2 is not installed, its package is e2fsprogs");
