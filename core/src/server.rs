@@ -5,6 +5,7 @@ mod event;
 mod leaving;
 mod offices;
 mod planning;
+mod progress;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use crate::swarm::ledger::Ledger;
 use crate::swarm::office_view::ChunkLengths;
 
 pub use event::{ServerEvent, ServerOutput};
+pub use progress::OfficeProgress;
 
 /// Regular look at schedules and silent offices.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,15 +78,6 @@ pub struct KnownNode {
 struct RendezvousPoint {
     node: NodeRef,
     term: Term,
-}
-
-/// Progress of one package in one office.
-#[derive(Debug, Clone, Default)]
-pub struct OfficeProgress {
-    /// Bitmap of chunks that some node has, as reported.
-    pub available: bytes::Bytes,
-    /// Progress by node.
-    pub nodes: BTreeMap<NodeName, NodeState>,
 }
 
 /// The machine.

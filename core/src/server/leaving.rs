@@ -42,15 +42,13 @@ impl Server {
     pub(super) fn forget_replaced(&mut self, node: &NodeRef) {
         for ((office, _), progress) in &mut self.progress {
             if *office != node.office {
-                progress.nodes.remove(&node.name);
+                progress.forget(&node.name);
             }
         }
         for name in self.replaced_by(node) {
             self.nodes.remove(&name);
             self.rendezvous_points.retain(|_, point| point.node.name != name);
-            self.progress.values_mut().for_each(|progress| {
-                progress.nodes.remove(&name);
-            });
+            self.progress.values_mut().for_each(|progress| progress.forget(&name));
         }
     }
 }

@@ -80,11 +80,7 @@ impl Server {
             let of_office =
                 |node: &NodeName| self.nodes.get(node).is_some_and(|known| known.node.office == from.office);
             for (node, state) in package.nodes.iter().filter(|(node, _)| of_office(node)) {
-                let known = progress.nodes.entry(node.clone()).or_default();
-                // A node's own word that it is complete may overtake the report of its rendezvous point.
-                let complete = known.complete && state.bytes_held >= known.bytes_held && state.error.is_none();
-                *known = state.clone();
-                known.complete |= complete;
+                progress.report(node, state);
             }
         }
         if central || office_type == OfficeType::Vpn || known.is_some_and(|point| point.node == *from) {
@@ -100,11 +96,7 @@ impl Server {
             // It was deleted in the meantime.
             return Ok(());
         }
-        let progress = self.progress.entry((from.office.clone(), digest)).or_default();
-        let state = progress.nodes.entry(from.name.clone()).or_default();
-        state.complete = true;
-        state.bytes_held = bytes;
-        state.error = None;
+        self.progress.entry((from.office.clone(), digest)).or_default().complete(&from.name, bytes);
         self.outputs.push_back(ServerOutput::NodeCompleted { node: from.clone(), digest, bytes });
         Ok(())
     }
@@ -119,9 +111,9 @@ impl Server {
         self.rendezvous_point_changed(&node.office);
     }
 
-    /// Plans name rendezvous points: those of the children and of the parent change; the members are told.
+    /// Plans of children and parent name it, and the members are told.
     fn rendezvous_point_changed(&mut self, office: &OfficeName) {
-        self.plan_offices();
+        self.plan_neighbours(office);
         let members: Vec<NodeRef> =
             self.nodes.values().filter(|known| known.node.office == *office).map(|known| known.node.clone()).collect();
         for member in members {

@@ -14,6 +14,9 @@ use crate::peer::NodeRef;
 use crate::plan::{ANSWERERS_MAX, ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
 use crate::rollout::{Holding, OfficePackage, RolloutInput, decide_rollout};
 
+/// The nodes of offices.
+type Members = BTreeMap<OfficeName, Vec<NodeRef>>;
+
 impl Server {
     /// Decides anew what is ingested and what every office holds.
     pub(super) fn replan(&mut self, wall: Timestamp) {
@@ -51,37 +54,52 @@ impl Server {
     /// Builds every office's plan and pushes those that changed.
     pub(super) fn plan_offices(&mut self) {
         let Some(tree) = &self.tree else { return };
-        let offices: Vec<OfficeName> = tree.offices().map(|office| office.name.clone()).collect();
+        let offices = tree.offices().map(|office| office.name.clone()).collect();
         self.newcomers.clear();
-        self.plans.retain(|name, _| offices.contains(name));
+        self.plans.retain(|name, _| tree.office(name).is_some());
         self.plan_each(&offices);
+    }
+
+    /// The plans of the offices beside this one name its rendezvous point: it is another one now.
+    pub(super) fn plan_neighbours(&mut self, office: &OfficeName) {
+        let Some(tree) = &self.tree else { return };
+        let neighbours = tree.children_of(office).chain(tree.parent_of(office)).cloned().collect();
+        self.plan_each(&neighbours);
     }
 
     /// Nodes became known in some offices since: their plans may have fewer answerers than they could.
     pub(super) fn plan_for_newcomers(&mut self) {
-        let offices: Vec<OfficeName> = std::mem::take(&mut self.newcomers).into_iter().collect();
+        let offices = std::mem::take(&mut self.newcomers);
         if !offices.is_empty() {
             self.plan_each(&offices);
         }
     }
 
-    fn plan_each(&mut self, offices: &[OfficeName]) {
-        let mut members: BTreeMap<OfficeName, Vec<NodeName>> = BTreeMap::new();
-        for known in self.nodes.values() {
-            members.entry(known.node.office.clone()).or_default().push(known.node.name.clone());
-        }
-        let members_of = |office| members.get(office).map(Vec::as_slice).unwrap_or_default();
-        let changed: Vec<&OfficeName> =
-            offices.iter().filter(|office| self.plan_office(office, members_of(office))).collect();
+    fn plan_each(&mut self, offices: &BTreeSet<OfficeName>) {
+        let members = self.members(offices);
+        let changed: Vec<&OfficeName> = offices.iter().filter(|office| self.plan_office(office, &members)).collect();
         for office in changed {
             self.push_plan(office);
         }
     }
 
+    /// The nodes of these offices and of their parents, gathered in one go.
+    fn members(&self, offices: &BTreeSet<OfficeName>) -> Members {
+        let parents = self.tree.iter().flat_map(|tree| offices.iter().filter_map(|office| tree.parent_of(office)));
+        let mut members: Members = offices.iter().chain(parents).map(|office| (office.clone(), Vec::new())).collect();
+        for known in self.nodes.values() {
+            if let Some(nodes) = members.get_mut(&known.node.office) {
+                nodes.push(known.node.clone());
+            }
+        }
+        members
+    }
+
     /// Builds an office's plan. True when it changed.
-    fn plan_office(&mut self, name: &OfficeName, members: &[NodeName]) -> bool {
-        let Some(mut plan) = self.build_plan(name) else { return false };
-        let members = if plan.office_type.broadcasts() { members } else { &[] };
+    fn plan_office(&mut self, name: &OfficeName, members: &Members) -> bool {
+        let Some(mut plan) = self.build_plan(name, members) else { return false };
+        let members = members.get(name).filter(|_| plan.office_type.broadcasts());
+        let members = members.map(Vec::as_slice).unwrap_or_default();
         if let Some(old) = self.plans.get(name) {
             plan.revision = old.revision;
             if still_answer(&old.answerers, members) {
@@ -98,7 +116,7 @@ impl Server {
         true
     }
 
-    fn build_plan(&self, name: &OfficeName) -> Option<Plan> {
+    fn build_plan(&self, name: &OfficeName, members: &Members) -> Option<Plan> {
         let tree = self.tree.as_ref()?;
         let office = tree.office(name)?;
         let parent = tree.parent_of(name).cloned();
@@ -108,7 +126,7 @@ impl Server {
             office: name.clone(),
             office_type: office.office_type,
             central: tree.is_central(name),
-            parent_nodes: parent.as_ref().map(|parent| self.nodes_to_ask(parent)).unwrap_or_default(),
+            parent_nodes: parent.as_ref().map(|parent| self.nodes_to_ask(parent, members)).unwrap_or_default(),
             parent,
             children: tree
                 .children_of(name)
@@ -132,12 +150,11 @@ impl Server {
 
     /// The rendezvous point first; others in case it dies, though only while it is unknown, lest every enrolment of a
     /// node change the plans of all child offices.
-    fn nodes_to_ask(&self, office: &OfficeName) -> Vec<NodeRef> {
+    fn nodes_to_ask(&self, office: &OfficeName, members: &Members) -> Vec<NodeRef> {
         if let Some(point) = self.rendezvous_points.get(office) {
             return vec![point.node.clone()];
         }
-        let nodes = self.nodes.values().filter(|known| known.node.office == *office);
-        nodes.map(|known| known.node.clone()).take(PARENT_NODES_MAX).collect()
+        members.get(office).into_iter().flatten().take(PARENT_NODES_MAX).cloned().collect()
     }
 
     fn planned(&self, package: &OfficePackage) -> Option<PlannedPackage> {
@@ -157,14 +174,16 @@ impl Server {
 
 /// Which members answer broadcast questions: with every revision others, so that the work and the chance of having died
 /// spread.
-fn answerers(members: &[NodeName], revision: Revision) -> Vec<NodeName> {
+fn answerers(members: &[NodeRef], revision: Revision) -> Vec<NodeName> {
     let start = (revision % members.len().max(1) as u64) as usize;
-    members.iter().cycle().skip(start).take(members.len().min(ANSWERERS_MAX)).cloned().collect()
+    let chosen = members.iter().cycle().skip(start).take(members.len().min(ANSWERERS_MAX));
+    chosen.map(|node| node.name.clone()).collect()
 }
 
 /// Whether the answerers of a plan are still members and as many as there can be: no plan changes without need.
-fn still_answer(answerers: &[NodeName], members: &[NodeName]) -> bool {
-    answerers.len() == members.len().min(ANSWERERS_MAX) && answerers.iter().all(|name| members.contains(name))
+fn still_answer(answerers: &[NodeName], members: &[NodeRef]) -> bool {
+    let is_member = |name: &NodeName| members.iter().any(|node| node.name == *name);
+    answerers.len() == members.len().min(ANSWERERS_MAX) && answerers.iter().all(is_member)
 }
 
 #[cfg(test)]
