@@ -34,7 +34,7 @@ mod remove_root;
 mod segments;
 mod space;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 mod verify;
 mod write;

@@ -2,7 +2,7 @@
 
 mod crash;
 mod delivery;
-mod fixture;
+pub(crate) mod fixture;
 mod full_disk;
 mod hostile;
 mod publishing;

@@ -10,18 +10,23 @@ use noq_proto::RttEstimator;
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use peerdist_core::background::Background;
 
-/// The queue that background connections of one node saw last.
+/// The queue that background connections of one node saw last, until it is taken; 0 when there is nothing new.
 #[derive(Debug, Default)]
 pub struct QueueDelay(AtomicU64);
 
 impl QueueDelay {
-    /// Seconds, for the metric `peerdist_background_queue_delay_seconds`.
-    pub fn seconds(&self) -> f64 {
-        f64::from_bits(self.0.load(Relaxed))
+    /// Seconds, for the metric `peerdist_background_queue_delay_seconds`; `None` when nothing was seen since it was
+    /// taken last.
+    pub fn take_seconds(&self) -> Option<f64> {
+        match self.0.swap(0, Relaxed) {
+            0 => None,
+            seen => Some(f64::from_bits(seen)),
+        }
     }
 
     fn observe(&self, delay: Duration) {
-        self.0.store(delay.as_secs_f64().to_bits(), Relaxed);
+        let seen = delay.max(Duration::from_nanos(1));
+        self.0.store(seen.as_secs_f64().to_bits(), Relaxed);
     }
 }
 

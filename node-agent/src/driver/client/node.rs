@@ -260,7 +260,7 @@ impl Node {
                 let context = self.context.clone();
                 let serving = async move {
                     let sending = Sending { to: to.address, class, transfer, digest, runs, pace };
-                    match send_chunks(&context.transport, &context.store, sending).await {
+                    match send_chunks(context.transport.bulk(), &context.store, sending).await {
                         Ok(damaged) if !damaged.is_empty() => {
                             context.tell(Event::ChunksLost { digest, runs: damaged }).await;
                         }
@@ -359,8 +359,7 @@ impl Node {
         for (state, count) in counts {
             self.context.metrics.packages(state).set(count);
         }
-        let delay = self.context.transport.queue_delay().seconds();
-        if delay > 0.0 {
+        if let Some(delay) = self.context.transport.queue_delay().take_seconds() {
             self.context.metrics.background_queue_delay_seconds().observe(delay);
         }
         self.context.progress.replace(packages);

@@ -288,7 +288,7 @@ impl Node {
                 let serving = async move {
                     let class = ContentClass::Foreground;
                     let sending = Sending { to: to.address, class, transfer, digest, runs, pace };
-                    match send_chunks(&transport, &store, sending).await {
+                    match send_chunks(transport.bulk(), &store, sending).await {
                         Ok(damaged) if !damaged.is_empty() => {
                             tracing::error!(%digest, "the library is damaged: run peerdist verify");
                         }

@@ -15,49 +15,49 @@ use tempfile::TempDir;
 
 use crate::store::{NodeStore, StoreLimits};
 
-pub(super) const AVERAGE: u32 = 16 << 10;
+pub(crate) const AVERAGE: u32 = 16 << 10;
 
 /// A package with all its bytes.
-pub(super) struct TestPackage {
-    pub(super) root: ManifestRoot,
-    pub(super) pages: Vec<EncodedPage>,
-    pub(super) chunks: Vec<Bytes>,
-    pub(super) entries: Vec<(Entry, Vec<u8>)>,
+pub(crate) struct TestPackage {
+    pub(crate) root: ManifestRoot,
+    pub(crate) pages: Vec<EncodedPage>,
+    pub(crate) chunks: Vec<Bytes>,
+    pub(crate) entries: Vec<(Entry, Vec<u8>)>,
 }
 
-pub(super) fn key(version: &str) -> PackageKey {
+pub(crate) fn key(version: &str) -> PackageKey {
     let distribution = distribution();
     PackageKey { distribution, version: Version::new(version).unwrap() }
 }
 
-pub(super) fn distribution() -> DistributionKey {
+pub(crate) fn distribution() -> DistributionKey {
     DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new("pos").unwrap() }
 }
 
-pub(super) fn path(bytes: impl AsRef<[u8]>) -> RelativePath {
+pub(crate) fn path(bytes: impl AsRef<[u8]>) -> RelativePath {
     RelativePath::new(bytes.as_ref().to_vec()).unwrap()
 }
 
-pub(super) fn file(name: impl AsRef<[u8]>, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
+pub(crate) fn file(name: impl AsRef<[u8]>, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
     let content = content.into();
     (Entry::file(path(name), content.len() as u64, false), content)
 }
 
-pub(super) fn program(name: &str, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
+pub(crate) fn program(name: &str, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
     let content = content.into();
     (Entry::file(path(name), content.len() as u64, true), content)
 }
 
-pub(super) fn directory(name: &str) -> (Entry, Vec<u8>) {
+pub(crate) fn directory(name: &str) -> (Entry, Vec<u8>) {
     (Entry::directory(path(name)), Vec::new())
 }
 
-pub(super) fn link(name: &str, target: &str) -> (Entry, Vec<u8>) {
+pub(crate) fn link(name: &str, target: &str) -> (Entry, Vec<u8>) {
     (Entry::symlink(path(name), target.as_bytes().to_vec()).unwrap(), Vec::new())
 }
 
 /// Bytes that look random and are the same for the same seed.
-pub(super) fn content(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u64, bytes: usize) -> Vec<u8> {
     let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
     let mut content = vec![0; bytes];
     reader.fill(&mut content);
@@ -65,11 +65,11 @@ pub(super) fn content(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 impl TestPackage {
-    pub(super) fn new(version: &str, entries: Vec<(Entry, Vec<u8>)>) -> Self {
+    pub(crate) fn new(version: &str, entries: Vec<(Entry, Vec<u8>)>) -> Self {
         Self::with_sequence(version, 1, entries)
     }
 
-    pub(super) fn with_sequence(version: &str, sequence: u64, mut entries: Vec<(Entry, Vec<u8>)>) -> Self {
+    pub(crate) fn with_sequence(version: &str, sequence: u64, mut entries: Vec<(Entry, Vec<u8>)>) -> Self {
         entries.sort_by(|left, right| left.0.path.cmp(&right.0.path));
         let all: Vec<u8> = entries.iter().flat_map(|(_, content)| content.iter().copied()).collect();
         let mut cut: Vec<Chunk> = Vec::new();
@@ -79,7 +79,7 @@ impl TestPackage {
         Self::from_parts(version, sequence, entries, &all, &cut)
     }
 
-    pub(super) fn from_parts(
+    pub(crate) fn from_parts(
         version: &str,
         sequence: u64,
         entries: Vec<(Entry, Vec<u8>)>,
@@ -106,7 +106,7 @@ impl TestPackage {
     }
 
     /// A small tree with everything in it.
-    pub(super) fn mixed(version: &str) -> Self {
+    pub(crate) fn mixed(version: &str) -> Self {
         Self::new(
             version,
             vec![
@@ -123,15 +123,15 @@ impl TestPackage {
         )
     }
 
-    pub(super) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.root.digest()
     }
 
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.root.chunk_count()
     }
 
-    pub(super) fn put_manifest(&self, store: &NodeStore) {
+    pub(crate) fn put_manifest(&self, store: &NodeStore) {
         store.put_root(&self.root).unwrap();
         for page in &self.pages {
             store.put_page(self.digest(), page.digest, &page.bytes).unwrap();
@@ -139,27 +139,27 @@ impl TestPackage {
         assert!(store.missing_pages(self.digest()).unwrap().is_empty());
     }
 
-    pub(super) fn write(&self, store: &NodeStore, chunks: impl IntoIterator<Item = ChunkIndex>) {
+    pub(crate) fn write(&self, store: &NodeStore, chunks: impl IntoIterator<Item = ChunkIndex>) {
         for index in chunks {
             store.write_chunk(self.digest(), index, &self.chunks[index as usize]).unwrap();
         }
     }
 
     /// Manifest, tree, content, journal.
-    pub(super) fn hold(&self, store: &NodeStore) {
+    pub(crate) fn hold(&self, store: &NodeStore) {
         self.put_manifest(store);
         store.prepare(self.digest()).unwrap();
         self.write(store, 0..self.count());
         store.flush().unwrap();
     }
 
-    pub(super) fn deliver(&self, store: &NodeStore) {
+    pub(crate) fn deliver(&self, store: &NodeStore) {
         self.hold(store);
         store.publish(self.digest()).unwrap();
     }
 
     /// Compares a published tree with what the package should be: names, content, modes, and nothing else.
-    pub(super) fn assert_published_in(&self, store: &NodeStore) {
+    pub(crate) fn assert_published_in(&self, store: &NodeStore) {
         let top = store.published_path(self.root.package());
         assert_eq!(mode(&top), 0o555);
         for (entry, content) in &self.entries {
@@ -182,7 +182,7 @@ impl TestPackage {
     }
 
     /// Writes the tree as an ingest would find it.
-    pub(super) fn unpack_to(&self, folder: &Path) {
+    pub(crate) fn unpack_to(&self, folder: &Path) {
         for (entry, content) in &self.entries {
             let place = folder.join(os_path(&entry.path));
             match &entry.kind {
@@ -196,16 +196,16 @@ impl TestPackage {
     }
 }
 
-pub(super) fn os_path(path: &RelativePath) -> PathBuf {
+pub(crate) fn os_path(path: &RelativePath) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
-pub(super) fn mode(path: &Path) -> u32 {
+pub(crate) fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-pub(super) fn count_below(path: &Path) -> usize {
+pub(crate) fn count_below(path: &Path) -> usize {
     fs::read_dir(path)
         .unwrap()
         .map(|item| item.unwrap())
@@ -214,18 +214,18 @@ pub(super) fn count_below(path: &Path) -> usize {
 }
 
 /// A temporary root; published trees are made writable again when it goes, so that it can be removed.
-pub(super) struct Root(pub(super) TempDir);
+pub(crate) struct Root(pub(crate) TempDir);
 
 impl Root {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("store")
     }
 
-    pub(super) fn open(&self) -> NodeStore {
+    pub(crate) fn open(&self) -> NodeStore {
         NodeStore::open(&self.path(), StoreLimits::default()).unwrap()
     }
 }
@@ -245,6 +245,6 @@ fn make_writable(folder: &Path) {
     }
 }
 
-pub(super) fn held(store: &NodeStore, digest: Digest) -> ChunkSet {
+pub(crate) fn held(store: &NodeStore, digest: Digest) -> ChunkSet {
     store.inventory().into_iter().find(|package| package.digest == digest).unwrap().held
 }
