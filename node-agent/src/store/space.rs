@@ -22,9 +22,13 @@ impl NodeStore {
     /// # Errors
     /// [`StoreError::DiskFull`] with need, have and limit.
     pub fn check_space(&self, need_bytes: u64) -> Result<(), StoreError> {
+        self.check_space_beside(need_bytes, *lock(&self.reserving))
+    }
+
+    fn check_space_beside(&self, need_bytes: u64, reserved_bytes: u64) -> Result<(), StoreError> {
         let limit_bytes = self.limits().limit_bytes;
-        let below_limit = limit_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(self.stored_bytes()));
-        let have_bytes = self.free_bytes()?.min(below_limit);
+        let below_limit = self.limit_left_bytes().map_or(u64::MAX, |left| left.saturating_sub(reserved_bytes));
+        let have_bytes = self.free_bytes(reserved_bytes)?.min(below_limit);
         if need_bytes > have_bytes {
             return Err(StoreError::DiskFull { need_bytes, have_bytes, limit_bytes });
         }
@@ -41,7 +45,7 @@ impl NodeStore {
         match error {
             StoreError::DiskFull { .. } => StoreError::DiskFull {
                 need_bytes,
-                have_bytes: self.free_bytes().unwrap_or_default(),
+                have_bytes: self.free_bytes(*lock(&self.reserving)).unwrap_or_default(),
                 limit_bytes: self.limits().limit_bytes,
             },
             other => other,
@@ -54,12 +58,12 @@ impl NodeStore {
         lock(&self.packages).values().filter(has_tree).map(|package| package.root.total_bytes()).sum()
     }
 
-    /// Free bytes of the disk that are not promised to anybody.
-    fn free_bytes(&self) -> Result<u64, StoreError> {
+    /// Free bytes of the disk that are neither reserved nor promised to anybody.
+    fn free_bytes(&self, reserved_bytes: u64) -> Result<u64, StoreError> {
         let disk = rustix::fs::fstatvfs(&self.root_directory)
             .map_err(|error| io_error("examine", &self.root)(error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let promised = self.promised_bytes()?.saturating_add(*lock(&self.reserving));
+        let promised = self.promised_bytes()?.saturating_add(reserved_bytes);
         Ok(free.saturating_sub(promised).saturating_sub(SPACE_LEFT_FREE_BYTES))
     }
 
@@ -90,10 +94,11 @@ impl NodeStore {
         Ok(())
     }
 
-    /// Promises space to a tree until the promise is dropped.
+    /// Reserves space for a tree until the reservation is dropped. Of two at once the second sees the first.
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, StoreError> {
-        self.check_space(bytes)?;
-        *lock(&self.reserving) += bytes;
+        let mut reserving = lock(&self.reserving);
+        self.check_space_beside(bytes, *reserving)?;
+        *reserving += bytes;
         Ok(Reservation { store: self, bytes })
     }
 }

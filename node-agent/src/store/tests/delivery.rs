@@ -205,6 +205,17 @@ fn an_empty_package_and_empty_files_are_published() {
 }
 
 #[test]
+fn of_two_trees_that_are_made_at_once_the_second_sees_what_the_first_reserved() {
+    let root = Root::new();
+    let store = NodeStore::open(&root.path(), StoreLimits { limit_bytes: Some(100_000) }).unwrap();
+    let first = store.reserve(60_000).unwrap();
+    let StoreError::DiskFull { have_bytes, .. } = store.reserve(60_000).err().unwrap() else { panic!("not full") };
+    assert_eq!(have_bytes, 40_000);
+    drop(first);
+    store.reserve(60_000).unwrap();
+}
+
+#[test]
 fn a_limit_is_refused_before_anything_is_made() {
     let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
     let store = NodeStore::open(&root.path(), StoreLimits { limit_bytes: Some(100_000) }).unwrap();
