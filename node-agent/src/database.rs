@@ -79,7 +79,7 @@ pub trait MetadataStore: Clone + Send + Sync + 'static {
     /// Forgets a package and who holds it.
     fn remove_package(&self, key: &PackageKey) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// Adds or replaces rows a node and package, all or none.
+    /// Adds or replaces rows a node and package. Those of a node or package that is not known any more are left out.
     fn put_package_nodes(&self, rows: &[PackageNodeRow]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
     /// The nodes of a package, by name.

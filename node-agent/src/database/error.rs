@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use peerdist_core::names::{NodeName, OfficeName};
+use peerdist_core::names::OfficeName;
 
 use super::EMBEDDED_OFFICES_MAX;
 
@@ -56,11 +56,5 @@ pub enum DatabaseError {
     TooManyOffices {
         /// The first office without an index.
         office: OfficeName,
-    },
-    /// Progress of a node that never enrolled, or of a package that is not there.
-    #[error("node {node}: cannot record its progress, the node or the package is not known (any more)")]
-    UnknownNodeOrPackage {
-        /// The node.
-        node: NodeName,
     },
 }

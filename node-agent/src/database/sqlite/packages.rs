@@ -76,7 +76,16 @@ pub(super) async fn put_nodes(
     mut transaction: Transaction<'static, Sqlite>,
     rows: &[PackageNodeRow],
 ) -> Result<(), DatabaseError> {
+    let failed = query_error("record progress of nodes");
     for PackageNodeRow { key, node, state, bytes, error, completed_at } in rows {
+        let known = sqlx::query(
+            "SELECT 1 FROM packages, nodes WHERE packages.namespace = $1 AND packages.name = $2
+             AND packages.version = $3 AND nodes.name = $4",
+        );
+        let known = bind_key(known, key).bind(node.as_str()).fetch_optional(&mut *transaction).await.map_err(failed)?;
+        if known.is_none() {
+            continue;
+        }
         let query = sqlx::query(
             "INSERT INTO package_nodes (namespace, name, version, node, state, bytes, error, completed_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -91,14 +100,9 @@ pub(super) async fn put_nodes(
             .bind(completed_at.map(|time| time.as_millisecond()))
             .execute(&mut *transaction)
             .await
-            .map_err(|source| match source.as_database_error() {
-                Some(refused) if refused.is_foreign_key_violation() => {
-                    DatabaseError::UnknownNodeOrPackage { node: node.clone() }
-                }
-                _ => DatabaseError::Query { operation: "record progress of a node", source },
-            })?;
+            .map_err(failed)?;
     }
-    transaction.commit().await.map_err(query_error("record progress of nodes"))
+    transaction.commit().await.map_err(failed)
 }
 
 pub(super) async fn nodes(pool: &SqlitePool, key: &PackageKey) -> Result<Vec<PackageNodeRow>, DatabaseError> {

@@ -1,7 +1,10 @@
 //! Writes what happened into the database, one task after the other so that rows of the same node never overtake each
-//! other. The machine never waits for it, and what was lost is reported again by the offices.
+//! other. The machine never waits for it. After a record was lost everything counts as unwritten, so that what the
+//! offices report again is written again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use jiff::Timestamp;
 use peerdist_core::chunk_set::ChunkSet;
@@ -26,6 +29,8 @@ enum Record {
 
 pub(super) struct Recorder {
     records: mpsc::Sender<Record>,
+    /// Whether a record did not get into the database.
+    lost: Arc<AtomicBool>,
     /// What was written last, so that an unchanged report writes nothing.
     written: BTreeMap<(PackageKey, NodeName), (NodeState, PackageState)>,
     holders: BTreeMap<(PackageKey, OfficeName), bytes::Bytes>,
@@ -34,8 +39,9 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(database: SqliteStore) -> Self {
         let (records, received) = mpsc::channel(RECORDS_MAX);
-        tokio::spawn(write(database, received));
-        Self { records, written: BTreeMap::new(), holders: BTreeMap::new() }
+        let lost = Arc::new(AtomicBool::new(false));
+        tokio::spawn(write(database, received, lost.clone()));
+        Self { records, lost, written: BTreeMap::new(), holders: BTreeMap::new() }
     }
 
     pub(super) fn enrolled(&self, enrolled: &Enrolled) {
@@ -64,6 +70,10 @@ impl Recorder {
     }
 
     pub(super) fn reported(&mut self, package: &IngestedPackage, office: &OfficeName, report: OfficePackage) {
+        if self.lost.swap(false, Relaxed) {
+            self.written.clear();
+            self.holders.clear();
+        }
         let mut rows = Vec::new();
         for (node, state) in report.nodes {
             let place = (package.key.clone(), node.clone());
@@ -89,6 +99,7 @@ impl Recorder {
 
     fn put(&self, record: Record) {
         if self.records.try_send(record).is_err() {
+            self.lost.store(true, Relaxed);
             tracing::warn!("the database is too slow: a record was left out and comes with the next report");
         }
     }
@@ -113,9 +124,10 @@ fn row(key: PackageKey, node: NodeName, state: &NodeState) -> PackageNodeRow {
     }
 }
 
-async fn write(database: SqliteStore, mut records: mpsc::Receiver<Record>) {
+async fn write(database: SqliteStore, mut records: mpsc::Receiver<Record>, lost: Arc<AtomicBool>) {
     while let Some(record) = records.recv().await {
         if let Err(error) = write_one(&database, record).await {
+            lost.store(true, Relaxed);
             tracing::error!(%error, "the database refuses a record");
         }
     }
