@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::source::{PackageSource, SourceDigest, SourceError, SourceUri};
+pub use self::source::{PackageSource, SourceDigest, SourceError, SourceUri, percent_decoded};
 use crate::names::{DistributionKey, PackageKey, Version};
 use crate::office::Office;
 

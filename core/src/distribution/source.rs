@@ -134,7 +134,7 @@ fn parse_file(rest: &str, base: Option<&Path>) -> Result<SourceUri, SourceError>
         }
         None => rest,
     };
-    let path = path_from_bytes(percent_decoded(path)?)?;
+    let path = path_from_bytes(percent_decoded(path).ok_or(SourceError::PercentEncoding)?)?;
     match base {
         _ if path.as_os_str().is_empty() => Err(SourceError::RelativePath),
         _ if path.is_absolute() => Ok(SourceUri::File(without_dot_segments(&path))),
@@ -154,7 +154,8 @@ fn parse_http(text: &str, rest: &str) -> Result<SourceUri, SourceError> {
     Ok(SourceUri::Http(text.to_owned()))
 }
 
-fn percent_decoded(text: &str) -> Result<Vec<u8>, SourceError> {
+/// The bytes behind percent-encoded text (RFC 3986 section 2.1); `None` when a percent sign has no two digits.
+pub fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -163,13 +164,13 @@ fn percent_decoded(text: &str) -> Result<Vec<u8>, SourceError> {
             rest = after;
             continue;
         }
-        let (digits, after) = after.split_at_checked(2).ok_or(SourceError::PercentEncoding)?;
+        let (digits, after) = after.split_at_checked(2)?;
         let mut byte = [0];
-        hex::decode_to_slice(digits, &mut byte).map_err(|_| SourceError::PercentEncoding)?;
+        hex::decode_to_slice(digits, &mut byte).ok()?;
         bytes.push(byte[0]);
         rest = after;
     }
-    Ok(bytes)
+    Some(bytes)
 }
 
 fn path_from_bytes(bytes: Vec<u8>) -> Result<PathBuf, SourceError> {

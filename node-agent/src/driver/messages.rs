@@ -62,7 +62,11 @@ async fn send_in_trace(
             Err(SendFailure::Refused(reason))
         }
         Err(error) => {
-            tracing::debug!(%address, %error, ?class, "undelivered");
+            // Nobody will ask again for what cannot be sent at all, for example a plan that is too large.
+            match error {
+                RequestError::Protocol { .. } => tracing::error!(%address, %error, ?class, "cannot be sent"),
+                _ => tracing::debug!(%address, %error, ?class, "undelivered"),
+            }
             Err(SendFailure::Unreachable)
         }
     }

@@ -55,7 +55,8 @@ impl Nodes {
         Self { prefix: options.prefix, state: options.state.clone(), database, running: BTreeMap::new() }
     }
 
-    /// Starts what is missing and stops what is too many.
+    /// Starts what is missing and stops what is too many. The first clients of a run start together or not at all;
+    /// later, one that cannot bind its ports does not hold up the others.
     pub(super) async fn adjust(&mut self, desired: &DesiredState) -> Result<(), NodesError> {
         let offices: BTreeSet<OfficeName> = desired.offices.offices().map(|office| office.name.clone()).collect();
         let indices = self.database.embedded_indices(&offices).await?;
@@ -78,16 +79,21 @@ impl Nodes {
         if self.running.is_empty() {
             self.forget_all_but(&wanted).await?;
         }
-        let mut bound = Vec::new();
+        let (mut bound, mut refused) = (Vec::new(), None);
         for (name, settings) in wanted {
-            if !self.running.contains_key(&name) {
-                bound.push(BoundClient::bind(settings).await?);
+            if self.running.contains_key(&name) {
+                continue;
+            }
+            match BoundClient::bind(settings).await {
+                Ok(client) => bound.push(client),
+                Err(error) if self.running.is_empty() => return Err(error.into()),
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
         for client in bound {
             self.start(client);
         }
-        Ok(())
+        refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Nodes of earlier runs that nobody will start again. While a server runs on the database, it speaks of them still.

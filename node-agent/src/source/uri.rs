@@ -3,7 +3,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use peerdist_core::distribution::SourceUri;
+use peerdist_core::distribution::{SourceUri, percent_decoded};
 use peerdist_core::manifest::RelativePath;
 use reqwest::Url;
 
@@ -53,24 +53,6 @@ fn content_name() -> RelativePath {
 
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
-}
-
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        let (digits, tail) = rest.split_at_checked(2)?;
-        let mut value = [0];
-        hex::decode_to_slice(digits, &mut value).ok()?;
-        bytes.push(value[0]);
-        rest = tail;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

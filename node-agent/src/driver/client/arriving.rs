@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use peerdist_core::chunk_set::ChunkIndex;
+use peerdist_core::chunking::CHUNK_BYTES_MAX;
 use peerdist_core::client::Event;
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{TransferId, UnservedReason};
@@ -19,8 +20,6 @@ use crate::metrics::{ChunkRejection, ContentLink, ContentSource};
 use crate::store::{ChunkFault, ChunkOutcome, NodeStore, StoreError};
 use crate::transport::bulk::{BulkError, ChunkReceiver};
 
-/// Largest chunk that a node takes in.
-const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// Chunks wait for the write before them until they are so many bytes; then the transfer waits.
 const WAITING_BYTES_MAX: usize = 512 << 10;
 
@@ -161,7 +160,7 @@ fn waited_for(
 ) -> BoxStream<'static, Result<(ChunkIndex, Bytes), BulkError>> {
     stream::unfold((chunks, progress), |(mut chunks, progress)| async move {
         let began = Instant::now();
-        let next = chunks.next_chunk(CHUNK_BYTES_MAX).await;
+        let next = chunks.next_chunk(CHUNK_BYTES_MAX as usize).await;
         progress.waited(began.elapsed());
         Some((next.transpose()?, (chunks, progress)))
     })
