@@ -50,6 +50,9 @@ pub struct PackageStatus {
     pub bytes_ingested: u64,
     /// Why it does not go on.
     pub error: Option<StatusError>,
+    /// What it waits for although nothing failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<StatusError>,
     /// Targeted and transit offices, by name.
     pub offices: Vec<OfficeStatus>,
 }
@@ -127,6 +130,11 @@ impl PackageStatus {
     /// `namespace/name version`, as people name it.
     pub fn title(&self) -> String {
         format!("{}/{} {}", self.namespace, self.name, self.version)
+    }
+
+    /// What there is to say about it, if anything: an error before what it waits for.
+    pub fn remark(&self) -> Option<&StatusError> {
+        self.error.as_ref().or(self.waits.as_ref())
     }
 
     /// Whether every node of every targeted office has it.
@@ -223,6 +231,7 @@ pub(crate) mod tests {
                 bytes: mebibytes(100),
                 bytes_ingested: mebibytes(100),
                 error: None,
+                waits: None,
                 offices: vec![
                     office("central", true, vec![node("central-1", 100, true)]),
                     office("store-1", false, vec![node("store-1-1", 40, false), stuck]),

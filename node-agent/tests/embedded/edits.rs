@@ -36,6 +36,8 @@ fn edits_take_effect_and_keep_the_bytes_that_are_there() {
     let mut run = place.start();
     run.until("the first version and the old package are everywhere", || have("app")() && have("old")());
     assert!(!have("rest")() && !have("late")());
+    run.until_said("demo/late 1: read 0 B: waits until 2999-01-01T00:00:00Z, as spec.schedule.notBefore says");
+    run.until_said("demo/rest 1: read 0 B: paused, as spec.rollout.paused says");
 
     place.objects(&[two_offices().replace("type: Wired", "typo: Wired"), app("1", "")].concat());
     run.until_said("spec.typo");

@@ -51,7 +51,7 @@ impl Bars {
         if let Some(bar) = self.bar(key, "reading") {
             bar.set_length(package.bytes.max(package.bytes_ingested));
             bar.set_position(package.bytes_ingested);
-            bar.set_message(error_text(package.error.as_ref().map(|error| error.message.as_str())));
+            bar.set_message(error_text(package.remark().map(|remark| remark.message.as_str())));
         }
     }
 

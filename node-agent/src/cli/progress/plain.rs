@@ -40,7 +40,7 @@ impl PlainLines {
     fn ingest_line(&mut self, package: &PackageStatus, now: Instant) -> Option<String> {
         let read = package.digest.is_some();
         let percent = crate::status::percent(package.bytes_ingested, package.bytes, read);
-        let error = package.error.as_ref().map(|error| error.message.clone());
+        let error = package.remark().map(|remark| remark.message.clone());
         let title = package.title();
         if !self.is_due((title.clone(), String::new()), percent, error.as_deref(), now) {
             return None;

@@ -27,6 +27,9 @@ fn package(package: &PackageStatus) -> String {
     if let Some(error) = &package.error {
         let _ = writeln!(text, "  error: {}", describe(error));
     }
+    if let Some(waits) = &package.waits {
+        let _ = writeln!(text, "  {}", describe(waits));
+    }
     for office in &package.offices {
         text += &office_heading(office, package.bytes);
     }

@@ -102,6 +102,7 @@ impl Maker {
             bytes: ingested.map_or(running.map_or(0, |(_, total)| total), |package| package.bytes),
             bytes_ingested: ingested.map_or(running.map_or(0, |(read, _)| read), |package| package.bytes),
             error: failure.map(|failure| StatusError { reason: failure.reason, message: failure.message }),
+            waits: decision.and_then(waits_for),
             offices,
         };
         if status.state == PackageState::Transferring && status.is_complete() {
@@ -201,4 +202,17 @@ pub(super) fn count(metrics: &Metrics, snapshot: &StatusSnapshot) {
         let count = snapshot.packages.iter().filter(|package| package.state == state).count();
         metrics.packages(state).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// What keeps a package from being distributed although nothing failed.
+fn waits_for(decision: RolloutDecision) -> Option<StatusError> {
+    let (reason, message) = match decision {
+        RolloutDecision::NoOfficeSelected => ("no_office_selected", "spec.offices selects no office".to_owned()),
+        RolloutDecision::WaitsForSchedule { until } => {
+            ("waits_for_schedule", format!("waits until {until}, as spec.schedule.notBefore says"))
+        }
+        RolloutDecision::Paused => ("paused", "paused, as spec.rollout.paused says".to_owned()),
+        RolloutDecision::WaitsForIngest | RolloutDecision::Distributes => return None,
+    };
+    Some(StatusError { reason: reason.to_owned(), message })
 }
