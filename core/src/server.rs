@@ -18,7 +18,7 @@ use crate::client::serving::begin_serving;
 use crate::client::{NOT_GRANTED, NOT_READY, Refusal};
 use crate::digest::Digest;
 use crate::distribution::{Distribution, PackageSource, Unpack};
-use crate::message::{Grant, Hello, Message, NodeState, OfficeReport, Revision, SignedBytes, Term, TransferId, Want};
+use crate::message::{Grant, Hello, Message, OfficeReport, Revision, SignedBytes, Term, TransferId, Want};
 use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey, Version};
 use crate::office::{OfficeTree, OfficeType};
 use crate::peer::{MessageClass, NodeRef};

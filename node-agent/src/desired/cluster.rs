@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use kube::api::ObjectMeta;
 use kube::runtime::reflector::{self, Store, reflector};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -19,10 +21,12 @@ use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::{Office as ValidOffice, OfficeTree, OfficeTreeError};
 use peerdist_crds::{FieldError, Office, PackageDistribution};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::error::{ErrorScope, ObjectError};
+use super::error::{ErrorScope, ObjectError, object_of};
+use super::last_good::LastGood;
 use super::objects::Reading;
 use super::revision::{Generations, revise};
 use super::{ClusterObjects, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
@@ -38,19 +42,22 @@ pub struct ClusterSource {
     packages: Store<PackageDistribution>,
     changed: Arc<Notify>,
     state: Option<Arc<DesiredState>>,
+    last_good: LastGood,
     told: Option<(Option<Arc<DesiredState>>, Vec<ObjectError>)>,
     _watches: JoinSet<()>,
 }
 
 impl ClusterSource {
-    /// Begins to watch. What cannot be watched is tried again and logged.
-    pub fn start(client: &Client) -> Self {
+    /// Begins to watch. What cannot be watched is tried again and logged. Good objects are kept in the folder, so that
+    /// one that is bad at the next start stays what it was.
+    pub fn start(client: &Client, folder: &Path) -> Self {
         let (changed, mut watches) = (Arc::new(Notify::new()), JoinSet::new());
         Self {
             offices: keep(Api::all(client.clone()), &changed, &mut watches),
             packages: keep(Api::all(client.clone()), &changed, &mut watches),
             changed,
             state: None,
+            last_good: LastGood::open(folder),
             told: None,
             _watches: watches,
         }
@@ -71,8 +78,14 @@ impl DesiredSource for ClusterSource {
     async fn next(&mut self) -> DesiredUpdate {
         loop {
             self.wait().await;
-            let reading = read(&self.offices.state(), &self.packages.state(), self.state.as_deref());
-            let update = revise(self.state.as_deref(), reading, Generations::Given);
+            let packages = self.packages.state();
+            let reading = read(&self.offices.state(), &packages, self.state.as_deref());
+            let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
+            let previous = self.state.clone().or_else(|| Some(Arc::new(before(&self.last_good, &packages, &reading)?)));
+            let update = revise(previous.as_deref(), reading, Generations::Given);
+            if update.state.is_some() {
+                self.last_good.keep(packages.iter().filter_map(|package| kept_form(package)), &refused);
+            }
             self.state = update.state.clone().or(self.state.take());
             let news = (update.state.clone(), update.errors.clone());
             if self.told.as_ref() != Some(&news) {
@@ -81,6 +94,38 @@ impl DesiredSource for ClusterSource {
             }
         }
     }
+}
+
+/// What an earlier run of the server knew of objects that are refused now. An object that was made anew under the same
+/// name since is another one.
+fn before(last_good: &LastGood, packages: &[Arc<PackageDistribution>], reading: &Reading) -> Option<DesiredState> {
+    let state = reading.state.as_ref()?;
+    let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
+    let kept = last_good.of_refused(&refused).filter_map(|(_, value)| serde_json::from_value(value.clone()).ok());
+    let is_there = |kept: &PackageDistribution| packages.iter().any(|package| package.uid() == kept.uid());
+    let distributions = kept.filter(is_there).filter_map(|kept| distribution(&kept, &state.offices).ok());
+    Some(DesiredState {
+        distributions: distributions.map(|distribution| (distribution.key.clone(), distribution)).collect(),
+        ..state.clone()
+    })
+}
+
+/// What of an object is kept for the next start: not its status, which changes all the time.
+fn kept_form(package: &PackageDistribution) -> Option<(String, Value)> {
+    let metadata = &package.metadata;
+    let object = object_of(&peerdist_crds::package_distribution::key(package).ok()?);
+    let form = PackageDistribution {
+        metadata: ObjectMeta {
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            generation: metadata.generation,
+            ..ObjectMeta::default()
+        },
+        spec: package.spec.clone(),
+        status: None,
+    };
+    Some((object, serde_json::to_value(form).ok()?))
 }
 
 fn keep<K>(api: Api<K>, changed: &Arc<Notify>, watches: &mut JoinSet<()>) -> Store<K>
@@ -245,7 +290,7 @@ fn error(object: String, scope: ErrorScope, fault: &FieldError) -> ObjectError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -338,6 +383,28 @@ mod tests {
             })
             .collect();
         assert_eq!(told, [("1", false, None), ("2", false, Some("UnsupportedScheme")), ("3", true, None)]);
+    }
+
+    #[test]
+    fn object_that_is_broken_before_a_start_stays_what_it_was_unless_it_is_another_one() {
+        let with = |uid: &str, uri: &str| {
+            let mut object = PackageDistribution::clone(&package(uri));
+            object.metadata.uid = Some(uid.to_owned());
+            [Arc::new(object)]
+        };
+        let (folder, hub) = (tempfile::tempdir().unwrap(), [office("hub", json!({}), Some(("True", 2)))]);
+        let good = with("1", "https://a/b");
+        LastGood::open(folder.path()).keep(good.iter().filter_map(|package| kept_form(package)), &[]);
+        let after = |packages: &[Arc<PackageDistribution>]| {
+            let reading = read(&hub, packages, None);
+            assert_eq!(reading.refused.len(), 1);
+            let previous = before(&LastGood::open(folder.path()), packages, &reading);
+            revise(previous.as_ref(), reading, Generations::Given).state.unwrap().distributions.clone()
+        };
+        let source = |uri: &str| SourceUri::parse(uri, None).unwrap();
+        let kept = after(&with("1", "s3://a/b"));
+        assert_eq!(kept.values().next().unwrap().source.uri, source("https://a/b"));
+        assert!(after(&with("2", "s3://a/b")).is_empty());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::desired::document::{self, Document, file_error};
+use crate::desired::document::{self, Document, PACKAGE_KIND, Place, file_error};
 use crate::desired::error::{ObjectError, object_of};
-use crate::desired::last_good::LastGood;
+use crate::desired::last_good::{self, LastGood};
 use crate::desired::objects::{self, Reading};
 use crate::desired::revision::{Generations, revise};
 use crate::desired::source_uri::Environment;
@@ -144,7 +144,12 @@ impl DirectorySource {
 
     /// What earlier runs knew of objects that are refused now.
     fn state_before(&self, documents: &[Document], refused: &[String]) -> Option<Arc<DesiredState>> {
-        let kept = self.last_good.as_ref()?.of_refused(refused);
+        let kept = self.last_good.as_ref()?.of_refused(refused).map(|(object, value)| Document {
+            place: Place { file: last_good::FILE_NAME.to_owned(), line: 1 },
+            kind: PACKAGE_KIND.to_owned(),
+            object: object.clone(),
+            value: value.clone(),
+        });
         let offices = documents.iter().filter(|document| document.kind == "Office").cloned();
         let documents: Vec<Document> = offices.chain(kept).collect();
         objects::read(&documents, &self.directory, &*self.environment).state.map(Arc::new)
@@ -165,7 +170,8 @@ impl DesiredSource for DirectorySource {
             let previous = self.state.clone().or_else(|| self.state_before(&documents, &refused));
             let update = revise(previous.as_deref(), reading, Generations::Counted);
             if let (Some(last_good), Some(_)) = (&mut self.last_good, &update.state) {
-                last_good.keep(&documents, &refused);
+                let packages = documents.into_iter().filter(|document| document.kind == PACKAGE_KIND);
+                last_good.keep(packages.map(|document| (document.object, document.value)), &refused);
             }
             self.state = update.state.clone().or(self.state.take());
             return update;

@@ -26,6 +26,9 @@ static DEFINITIONS: LazyLock<BTreeMap<String, CustomResourceDefinition>> = LazyL
     peerdist_crds::definitions().into_iter().map(by_kind).collect()
 });
 
+/// Kind of a PackageDistribution.
+pub(super) const PACKAGE_KIND: &str = "PackageDistribution";
+
 /// One object as it stands in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Document {

@@ -1,6 +1,6 @@
-//! The last good form of each PackageDistribution of a directory, kept on disk: after a restart, an object that somebody
-//! broke meanwhile stays what it was, instead of going from every node. Offices are not kept: a set whose offices are wrong
-//! is not started at all.
+//! The last good form of each PackageDistribution, kept on disk: after a restart, an object that somebody broke meanwhile
+//! stays what it was, instead of going from every node. Offices are not kept: a set whose offices are wrong is not started
+//! at all, and nodes of an office that is refused keep what they have.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,16 +9,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::desired::document::{Document, Place};
 use crate::private_file;
 
 /// Name of the file in the folder of the server.
-const FILE_NAME: &str = "last-good.json";
+pub(super) const FILE_NAME: &str = "last-good.json";
 /// Largest file that is read back.
 const FILE_BYTES_MAX: u64 = 128 << 20;
-/// Its objects.
-const KIND: &str = "PackageDistribution";
-
 /// The file, and what is in it.
 #[derive(Debug, Clone)]
 pub(super) struct LastGood {
@@ -38,26 +34,21 @@ impl LastGood {
     }
 
     /// The good forms of objects that are refused now.
-    pub(super) fn of_refused(&self, refused: &[String]) -> Vec<Document> {
-        let kept = refused.iter().filter_map(|object| Some((object, self.objects.get(object)?)));
-        kept.map(|(object, value)| Document {
-            place: Place { file: FILE_NAME.to_owned(), line: 1 },
-            kind: KIND.to_owned(),
-            object: object.clone(),
-            value: value.clone(),
-        })
-        .collect()
+    pub(super) fn of_refused<'a>(&'a self, refused: &'a [String]) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        refused.iter().filter_map(|object| self.objects.get_key_value(object))
     }
 
     /// These are the objects now; those that are refused stay as they were.
-    pub(super) fn keep(&mut self, documents: &[Document], refused: &[String]) {
-        let good = documents.iter().filter(|document| document.kind == KIND && !refused.contains(&document.object));
-        let mut objects: BTreeMap<String, Value> =
-            good.map(|document| (document.object.clone(), document.value.clone())).collect();
+    pub(super) fn keep(&mut self, objects: impl IntoIterator<Item = (String, Value)>, refused: &[String]) {
+        let mut kept: BTreeMap<String, Value> = objects.into_iter().collect();
         for object in refused {
-            objects.extend(self.objects.remove_entry(object));
+            kept.remove(object);
+            kept.extend(self.objects.get_key_value(object).map(|(object, value)| (object.clone(), value.clone())));
         }
-        self.objects = objects;
+        if kept == self.objects {
+            return;
+        }
+        self.objects = kept;
         if let Err(error) = self.save() {
             tracing::warn!(path = %self.path.display(), %error, "good objects are not kept for the next start");
         }

@@ -10,7 +10,7 @@ use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::{Office, OfficeTree, OfficeTreeError};
 use peerdist_crds::{FieldError, PackageDistribution, VescEndpoint};
 
-use crate::desired::document::{Document, OBJECTS_MAX, file_error};
+use crate::desired::document::{Document, OBJECTS_MAX, PACKAGE_KIND, file_error};
 use crate::desired::error::{ErrorScope, ObjectError};
 use crate::desired::source_uri::{self, Environment};
 use crate::desired::{ClusterObjects, DesiredState};
@@ -158,7 +158,7 @@ fn read_distributions<'set>(
     errors: &mut Vec<ObjectError>,
 ) -> Distributions<'set> {
     let mut found = Distributions::default();
-    for document in of_kind(documents, "PackageDistribution") {
+    for document in of_kind(documents, PACKAGE_KIND) {
         let object: PackageDistribution = match document.parse() {
             Ok(object) => object,
             Err(faults) => {

@@ -275,7 +275,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
     .await?;
     let manifests = options.manifests;
     match (cluster, manifests) {
-        (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client), stop).await,
+        (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client, &root), stop).await,
         (None, Some(manifests)) => {
             server.run(DirectorySource::new(&manifests).keeping_good_objects(&root), stop).await;
         }
