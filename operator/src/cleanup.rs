@@ -132,6 +132,8 @@ async fn take_away(client: &Client, options: &CleanupOptions) -> Result<(), Clea
         println!("these nodes did not say in time that they removed what they stored: {}", left.join(", "));
     }
     remove::objects(client, &options.namespace, options.keep_claim).await?;
+    let there = sets::nodes_that_are_there(client).await?;
+    remove::pods_elsewhere(client, &options.namespace, &there).await?;
     remove::labels(client).await?;
     println!("objects and labels are removed");
     Ok(())

@@ -105,13 +105,22 @@ impl Cluster {
         &self.nodes
     }
 
+    /// Ends a node with all that runs on it. The cluster is not told.
+    ///
+    /// # Errors
+    /// When no node is called so.
+    pub fn kill_node(&mut self, name: &str) -> Result<()> {
+        let position = self.nodes.iter().position(|node| node.name() == name).context("a node of the cluster")?;
+        drop(self.nodes.remove(position));
+        Ok(())
+    }
+
     /// Ends a node with all that runs on it, and empties its disk.
     ///
     /// # Errors
     /// When no node is called so, or its disk cannot be emptied.
     pub fn remove_node(&mut self, name: &str) -> Result<()> {
-        let position = self.nodes.iter().position(|node| node.name() == name).context("a node of the cluster")?;
-        drop(self.nodes.remove(position));
+        self.kill_node(name)?;
         fs::remove_dir_all(self.shared.nodes.join(name)).with_context(|| format!("cannot empty the disk of {name}"))
     }
 

@@ -1,10 +1,11 @@
 //! Removes finalizers, objects and labels. What is gone already is fine.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use peerdist_crds::PackageDistribution;
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{CleanupError, failed};
-use crate::names::{ASSIGNED_OFFICE_LABEL, EVICTION_FINALIZER, MANAGED_SELECTOR, TRUST};
+use crate::names::{ASSIGNED_OFFICE_LABEL, EVICTION_FINALIZER, MANAGED_SELECTOR, POD_SELECTOR, TRUST};
 
 /// Objects that are read at a time.
 const PAGE: u32 = 500;
@@ -98,6 +99,28 @@ where
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(failed("delete what the operator made")(error)),
     }
+}
+
+/// Pods on other nodes than these: nobody there would end them, and their objects would stay for good. The kubelet of a
+/// node that comes back ends what runs there.
+pub(super) async fn pods_elsewhere(
+    client: &Client,
+    namespace: &str,
+    there: &BTreeSet<String>,
+) -> Result<(), CleanupError> {
+    const ACTION: &str = "forget the pods of nodes that are away";
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for pod in list_all(&api, ListParams::default().labels(POD_SELECTOR)).await.map_err(failed(ACTION))? {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        if node.is_none_or(|node| there.contains(node)) {
+            continue;
+        }
+        match api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.map_err(failed(ACTION))?),
+        }
+    }
+    Ok(())
 }
 
 /// The operator's own label, from every node.

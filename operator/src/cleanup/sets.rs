@@ -206,7 +206,7 @@ async fn look<S: Set>(api: &Api<S>, pods: &Api<Pod>, there: &BTreeSet<String>) -
 }
 
 /// Nodes whose kubelet speaks.
-async fn nodes_that_are_there(client: &Client) -> Result<BTreeSet<String>, CleanupError> {
+pub(super) async fn nodes_that_are_there(client: &Client) -> Result<BTreeSet<String>, CleanupError> {
     let api: Api<Node> = Api::all(client.clone());
     let nodes = list_all(&api, ListParams::default()).await.map_err(failed("see which nodes are there"))?;
     let is_ready = |node: &Node| {

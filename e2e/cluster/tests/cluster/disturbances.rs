@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::MEASURED_BYTES;
 use crate::phases::Phases;
-use crate::user::{Installed, User};
+use crate::user::{Fate, Installed, User};
 
 /// How long the API server is away, unless `PEERDIST_E2E_AWAY_SECONDS` says otherwise.
 const AWAY_SECONDS: u64 = 30;
@@ -25,18 +25,38 @@ const REPEATED_MAX: f64 = 1.02;
 /// it once; otherwise it fits into what is allowed anyway.
 const WINDOW_BYTES: u64 = 4 << 20;
 
-/// All of them, one after the other.
-pub(crate) struct Disturbances<'a> {
-    pub(crate) user: &'a User,
-    pub(crate) installed: &'a mut Installed,
+/// How long a control plane takes at most to see that a node is dead.
+const DEATH_TIMEOUT: &str = "--timeout=120s";
+
+/// All that can happen to a cluster of our own.
+pub(crate) struct Violence<'a> {
     pub(crate) cluster: &'a mut Cluster,
+}
+
+impl Fate for Violence<'_> {
+    fn disturb(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()> {
+        Disturbances { user, installed, cluster: self.cluster, undisturbed: None }.run(phases)
+    }
+
+    /// A node of the store dies, and a package is on its way to the others.
+    fn darken(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()> {
+        let disturbances = Disturbances { user, installed, cluster: self.cluster, undisturbed: None };
+        phases.run("a node dies", || disturbances.let_a_node_die())
+    }
+}
+
+/// All of them, one after the other.
+struct Disturbances<'a> {
+    user: &'a User,
+    installed: &'a mut Installed,
+    cluster: &'a mut Cluster,
     /// Bytes on the link for each byte of a package when nothing happens: with headers, acknowledgements of other
     /// directions left out, and with what a cluster says besides.
-    pub(crate) undisturbed: Option<f64>,
+    undisturbed: Option<f64>,
 }
 
 impl Disturbances<'_> {
-    pub(crate) fn run(&mut self, phases: &mut Phases) -> Result<()> {
+    fn run(&mut self, phases: &mut Phases) -> Result<()> {
         self.measure(phases)?;
         self.during("pod-killed", 0, phases, |this| this.kill_pod())?;
         self.during("node-drained", 0, phases, |this| this.drain())?;
@@ -153,9 +173,7 @@ impl Disturbances<'_> {
 
     /// The node with the operator, if that is not the one that everything comes from.
     fn drain(&mut self) -> Result<()> {
-        let operator = ["get", "pod", "--namespace", PEERDIST, "--selector=app.kubernetes.io/component=operator"];
-        let found =
-            self.user.commands.kubectl(&[&operator[..], &["--output=jsonpath={.items[0].spec.nodeName}"]].concat())?;
+        let found = self.node_of_operator()?;
         let source = &self.installed.sites.central.first().context("a Central Office")?.name;
         let node = if found == *source { self.busiest()? } else { found };
         let drain = ["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"];
@@ -167,6 +185,23 @@ impl Disturbances<'_> {
             self.user.commands.kubectl(&["uncordon", &node.name])?;
         }
         Ok(())
+    }
+
+    /// One without the operator, so that another thing is not tried at the same time.
+    fn let_a_node_die(mut self) -> Result<()> {
+        let operator = self.node_of_operator()?;
+        let stores = &mut self.installed.sites.store;
+        let position = stores.iter().rposition(|node| node.name != operator).context("a node in the store")?;
+        let dead = stores.remove(position).name;
+        self.cluster.kill_node(&dead)?;
+        self.user.commands.kubectl(&["wait", "--for=condition=Ready=Unknown", &format!("node/{dead}"), DEATH_TIMEOUT])?;
+        self.apply("never-arrives", DISTURBED_BYTES)?;
+        self.wait_for_middle("never-arrives")
+    }
+
+    fn node_of_operator(&self) -> Result<String> {
+        let operator = ["get", "pod", "--namespace", PEERDIST, "--selector=app.kubernetes.io/component=operator"];
+        self.user.commands.kubectl(&[&operator[..], &["--output=jsonpath={.items[0].spec.nodeName}"]].concat())
     }
 
     fn lose_node(&mut self) -> Result<()> {

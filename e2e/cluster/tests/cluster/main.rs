@@ -17,9 +17,9 @@ use anyhow::Result;
 use peerdist_e2e_cluster::cluster::{self, Cluster};
 use peerdist_e2e_cluster::commands::Commands;
 
-use crate::disturbances::Disturbances;
+use crate::disturbances::Violence;
 use crate::phases::Phases;
-use crate::user::{Images, User};
+use crate::user::{Images, Peace, User};
 
 /// The package that is measured on the cluster and beside it.
 pub(crate) const MEASURED_BYTES: u64 = 50_000_000;
@@ -29,15 +29,13 @@ fn a_user_brings_packages_to_every_node_and_takes_them_away() -> Result<()> {
     let mut phases = Phases::default();
     let foreign = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(kubeconfig) = foreign {
-        return User::new(Commands::new(&kubeconfig)?, Images::of_registry()).journey(&mut phases, |_, _| Ok(()));
+        return User::new(Commands::new(&kubeconfig)?, Images::of_registry()).journey(&mut phases, &mut Peace);
     }
     let folder = cluster::images()?;
     let processes = processes::time_to_complete(MEASURED_BYTES)?;
     let mut cluster = phases.run("start of a cluster with 5 nodes", || Cluster::start(&folder))?;
     let user = User::new(Commands::new(&cluster.kubeconfig())?, Images::of_nodes(&folder)?);
-    user.journey(&mut phases, |installed, phases| {
-        Disturbances { user: &user, installed, cluster: &mut cluster, undisturbed: None }.run(phases)
-    })?;
+    user.journey(&mut phases, &mut Violence { cluster: &mut cluster })?;
     cluster.passed();
     phases.print();
     println!("{:>10.1}  the same 50 MB to 5 processes without a cluster", processes.as_secs_f64());

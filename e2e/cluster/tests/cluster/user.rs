@@ -71,6 +71,28 @@ pub(crate) struct User {
     images: Images,
 }
 
+/// What happens to a cluster while it is used.
+pub(crate) trait Fate {
+    /// After packages arrived.
+    fn disturb(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()>;
+
+    /// Before the chart is uninstalled.
+    fn darken(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()>;
+}
+
+/// Nothing happens to the cluster of somebody else.
+pub(crate) struct Peace;
+
+impl Fate for Peace {
+    fn disturb(&mut self, _: &User, _: &mut Installed, _: &mut Phases) -> Result<()> {
+        Ok(())
+    }
+
+    fn darken(&mut self, _: &User, _: &mut Installed, _: &mut Phases) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// What is there between installing and uninstalling.
 pub(crate) struct Installed {
     pub(crate) sites: Sites,
@@ -84,20 +106,18 @@ impl User {
         Self { commands, images }
     }
 
-    /// All of it; what happens between arrival and deletion is given.
-    pub(crate) fn journey(
-        &self,
-        phases: &mut Phases,
-        between: impl FnOnce(&mut Installed, &mut Phases) -> Result<()>,
-    ) -> Result<()> {
+    /// All of it; what happens meanwhile is given.
+    pub(crate) fn journey(&self, phases: &mut Phases, fate: &mut impl Fate) -> Result<()> {
         let mut installed = self.install(phases)?;
         phases.run("offices are ready", || self.bring_offices(&installed))?;
         phases.run("helm test", || self.commands.helm(&["test", "peerdist", "--namespace", PEERDIST]).map(drop))?;
         phases.run("packages are on every node", || self.bring_packages(&installed))?;
         phases.run("every tree equals its source", || self.compare(&installed))?;
         phases.run("every transfer class moved bytes", || self.count(&installed))?;
-        between(&mut installed, phases)?;
+        fate.disturb(self, &mut installed, phases)?;
         phases.run("packages are deleted and gone from every node", || self.take_packages(&installed))?;
+        phases.run("a package arrives again", || self.bring_a_package_back(&installed))?;
+        fate.darken(self, &mut installed, phases)?;
         phases.run("helm uninstall leaves nothing", || self.uninstall(&installed))?;
         self.delete_samples(&installed)
     }
@@ -240,11 +260,14 @@ impl User {
         Ok(())
     }
 
-    /// With Offices and a package still there: the chart cleans up after itself.
+    fn bring_a_package_back(&self, installed: &Installed) -> Result<()> {
+        self.apply(installed, &["packages.yaml"])?;
+        self.wait_for_ready(Some("retail"), &["packagedistribution/pos-app"])
+    }
+
+    /// With Offices and packages still there: the chart cleans up after itself.
     fn uninstall(&self, installed: &Installed) -> Result<()> {
         let Installed { sites, eyes, .. } = installed;
-        self.apply(installed, &["packages.yaml"])?;
-        self.wait_for_ready(Some("retail"), &["packagedistribution/pos-app"])?;
         self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait", "--timeout=6m"])?;
         self.eventually("nothing of the release and of its pods is left in the cluster", || {
             let left = self.left_in_cluster()?;
