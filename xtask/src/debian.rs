@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::step;
 
 /// Program and the package that holds it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
@@ -19,6 +19,7 @@ const NEEDED: [(&str, &str); 7] = [
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("mkfs.ext2", "e2fsprogs"),
+    ("dnsmasq", "dnsmasq-base"),
 ];
 
 /// What nodes of a cluster need besides, and the shell that tests run inside it.

@@ -5,12 +5,14 @@
 //! Table 8 has no hosts here. In a WiFi office the broadcast row and in a VPN office content inside the office are left
 //! out, because these offices must do without. Two broadcasts are no violation and are matched before the drop counter:
 //! a node's own, which its kernel loops back, and one heard by the server's host, which is no receiver in table 4. ICMP
-//! is dropped with a counter of its own: a port that is not open yet answers with it, and nothing may rely on it.
+//! is dropped with a counter of its own: a port that is not open yet answers with it, and nothing may rely on it. One
+//! more counter, which lets pass, sees foreground messages that cross an office boundary: the rows allow them, and nothing
+//! large may travel so.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use peerdist_core::ports::{PortRow, ROWS, Reach, Role};
+use peerdist_core::ports::{PortRow, ROWS, Reach, Role, TransferClass};
 
 use crate::topology::{Host, OfficeKind, Topology, Towards};
 
@@ -22,6 +24,8 @@ pub const DROPPED_IN: &str = "dropped_in";
 pub const DROPPED_OUT: &str = "dropped_out";
 /// Set that names the flows behind the two drop counters.
 pub const DROPPED_FLOWS: &str = "dropped_flows";
+/// Counter of received foreground messages from outside the office's subnet.
+pub const FOREGROUND_ACROSS: &str = "foreground_across";
 /// The table of the specification whose role does not run here.
 const TABLE_OF_VESC: u8 = 8;
 
@@ -45,6 +49,7 @@ pub fn render(topology: &Topology, host: &Host) -> String {
     let rows = |direction| rules_of_rows(topology, host, direction);
     let (input, output) = (rows(Direction::In), rows(Direction::Out));
     let broadcasts = harmless_broadcasts(topology, host);
+    let across = foreground_across(topology, host);
     format!(
         "table inet {TABLE} {{
 {counters}
@@ -58,7 +63,7 @@ pub fn render(topology: &Topology, host: &Host) -> String {
     type filter hook input priority filter; policy drop;
     iifname \"lo\" accept
     ip protocol icmp counter name \"icmp_dropped\" drop
-{broadcasts}{input}    {note}
+{across}{broadcasts}{input}    {note}
     counter name \"{DROPPED_IN}\" drop
   }}
   chain output {{
@@ -79,8 +84,18 @@ pub fn render(topology: &Topology, host: &Host) -> String {
 
 fn declarations() -> String {
     let rows = (0..ROWS.len()).flat_map(|row| [Direction::In, Direction::Out].map(|to| row_counter(row, to)));
-    let others = ["icmp_dropped", "own_broadcast", "overheard_broadcast", DROPPED_IN, DROPPED_OUT].map(str::to_owned);
+    let others = ["icmp_dropped", "own_broadcast", "overheard_broadcast", FOREGROUND_ACROSS, DROPPED_IN, DROPPED_OUT];
+    let others = others.map(str::to_owned);
     rows.chain(others).map(|name| format!("  counter {name} {{}}\n")).collect()
+}
+
+/// Counts foreground messages from another subnet; a subnet is an office here, the Central Office's has the server.
+fn foreground_across(topology: &Topology, host: &Host) -> String {
+    let rows = ROWS.iter().filter(|row| row.to == host.role && row.class == TransferClass::ForegroundMessage);
+    let mut ports: Vec<String> = rows.map(|row| row.port.to_string()).collect();
+    ports.dedup();
+    let (subnet, ports) = (topology.subnet(host.office), ports.join(", "));
+    format!("    ip saddr != {subnet} udp dport {{ {ports} }} counter name \"{FOREGROUND_ACROSS}\"\n")
 }
 
 fn harmless_broadcasts(topology: &Topology, host: &Host) -> String {
@@ -196,6 +211,14 @@ mod tests {
         assert!(rule(&store, &sent).unwrap().starts_with("ip daddr 10.77.2.255 udp"));
         assert!(rule(&store, &received).unwrap().starts_with("ip saddr { 10.77.2.2 } ip daddr 10.77.2.255 "));
         assert_eq!(rule(&rules("kiosk-1"), &sent), None);
+    }
+
+    #[test]
+    fn foreground_messages_of_other_offices_are_counted_at_clients_and_at_the_server() {
+        let counted = "ip saddr != 10.77.2.0/24 udp dport { 34335, 34337 } counter name \"foreground_across\"";
+        assert_eq!(rule(&rules("store-1"), FOREGROUND_ACROSS), Some(counted));
+        let counted = "ip saddr != 10.77.1.0/24 udp dport { 34331, 34333 } counter name \"foreground_across\"";
+        assert_eq!(rule(&rules("server"), FOREGROUND_ACROSS), Some(counted));
     }
 
     #[test]

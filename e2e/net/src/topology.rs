@@ -123,6 +123,11 @@ impl Topology {
         address(office, ROUTER_HOST)
     }
 
+    /// An office's subnet.
+    pub fn subnet(&self, office: usize) -> String {
+        format!("{}/24", address(office, 0))
+    }
+
     /// Broadcast address of an office's subnet.
     pub fn broadcast(&self, office: usize) -> Ipv4Addr {
         address(office, BROADCAST_HOST)

@@ -6,6 +6,7 @@ mod harness;
 mod kills;
 mod refusals;
 mod rows;
+mod sources;
 mod wan;
 
 /// Bytes of a mebibyte.

@@ -1,9 +1,10 @@
-//! All rows of tables 1 to 7 carry traffic of real use, and nothing flows that no row covers.
+//! All rows of tables 1 to 7 carry traffic of real use, nothing flows that no row covers, and no foreground message leaves
+//! its office.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use peerdist_core::ports::ROWS;
 use peerdist_e2e_net::fleet::Fleet;
-use peerdist_e2e_net::ruleset::{Direction, row_counter};
+use peerdist_e2e_net::ruleset::{Direction, FOREGROUND_ACROSS, row_counter};
 use peerdist_e2e_net::topology::{OfficeKind, Topology};
 
 use crate::MEBIBYTE;
@@ -32,6 +33,8 @@ fn every_row_carries_traffic_and_nothing_else_flows() -> Result<()> {
     println!("{}", fleet.network().all_counters()?.report());
     outcome.map_err(|error| error.context(format!("silent rows: {:#?}", silent_rows(&fleet).unwrap_or_default())))?;
     fleet.expect_nothing_dropped()?;
+    let across = fleet.network().all_counters()?.of(FOREGROUND_ACROSS);
+    ensure!(across.packets == 0, "{} bytes of foreground messages crossed an office boundary", across.bytes);
     fleet.passed();
     Ok(())
 }
