@@ -144,6 +144,13 @@ impl Server {
                 self.take_package(package);
                 self.replan(wall);
             }
+            ServerEvent::SignedAnew(roots) => {
+                for (key, root) in roots {
+                    self.library.entry(key).and_modify(|package| package.root = root);
+                }
+                self.plans.clear();
+                self.plan_offices();
+            }
             ServerEvent::Enrolled { node } => {
                 self.newcomers.insert(node.office.clone());
                 self.forget_replaced(&node);
@@ -226,6 +233,11 @@ impl Server {
     /// A package of the library.
     pub fn package(&self, key: &PackageKey) -> Option<&IngestedPackage> {
         self.library.get(key)
+    }
+
+    /// All packages of the library.
+    pub fn packages(&self) -> impl Iterator<Item = &IngestedPackage> {
+        self.library.values()
     }
 
     /// The package of the library with this digest.

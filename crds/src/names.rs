@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 pub const SERVER: &str = "peerdist-server";
 /// Key of the server's ConfigMap, which the operator writes: the server's address.
 pub const SERVER_ADDRESS_KEY: &str = "address";
-/// Name of the ConfigMap in which the server says by which root certificate it is recognised.
+/// Name of the ConfigMap in which the operator tells clients by which root certificates the server is recognised.
 pub const TRUST: &str = "peerdist-trust";
-/// Its key: SHA-256 of the root certificate, in hexadecimal.
+/// Its key: SHA-256 of a root certificate a line, in hexadecimal.
 pub const TRUST_KEY: &str = "root-sha256";
 /// Name of the ConfigMap in which the operator tells the server the networks of nodes, pods and services.
 pub const NETWORKS: &str = "peerdist-networks";

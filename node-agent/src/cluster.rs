@@ -1,11 +1,9 @@
 //! What the server does with the Kubernetes API: it checks the service-account tokens that clients enrol with
-//! (`tokens`), tells in events whom it refused (`refusals`), says by which root certificate it is recognised (`trust`),
-//! and writes how far packages are (`progress`). The objects that it watches are a source of desired state.
+//! (`tokens`), tells in events whom it refused (`refusals`), and writes how far packages are (`progress`). The objects that it watches are a source of desired state.
 
 mod progress;
 mod refusals;
 mod tokens;
-mod trust;
 
 use std::time::Duration;
 
@@ -14,7 +12,6 @@ use kube::{Client, Config};
 pub use self::progress::{Standing, write_progress};
 pub use self::refusals::{RefusalTeller, RefusedEnrolment};
 pub use self::tokens::{BoundPod, TokenReviewer};
-pub use self::trust::publish_root;
 
 /// Longest wait for an answer of the API server to a request that is no watch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -110,6 +110,7 @@ impl Run {
         let settings = ServerSettings {
             address: options.prefix.server().into(),
             root: options.state.join("server"),
+            authority: None,
             join_token_file: options.state.join("join-token"),
             database: None,
             retry: if options.once { RetryPolicy::Once } else { RetryPolicy::KeepTrying },

@@ -6,7 +6,7 @@ use super::IngestedPackage;
 use crate::chunk_set::ChunkRun;
 use crate::digest::Digest;
 use crate::distribution::Distribution;
-use crate::message::{Message, OfficeReport, TransferId, TransferPace};
+use crate::message::{Message, OfficeReport, SignedBytes, TransferId, TransferPace};
 use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 use crate::office::OfficeTree;
 use crate::peer::{MessageClass, NodeRef};
@@ -24,6 +24,8 @@ pub enum ServerEvent {
     },
     /// A package is in the library: just ingested, or found there at the start (in the order of their sequences).
     Ingested(IngestedPackage),
+    /// Another key signs: the roots of packages, signed by it. Every office gets its plan anew.
+    SignedAnew(BTreeMap<PackageKey, SignedBytes>),
     /// A node enrolled, in this run or an earlier one.
     Enrolled {
         /// The node.

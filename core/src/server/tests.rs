@@ -102,3 +102,20 @@ fn word_about_unknown_packages_and_nodes_is_not_kept() {
     assert_eq!(nodes, ["a"]);
     assert_eq!(orders(&mut server, desired(&[])), [""; 0]);
 }
+
+#[test]
+fn plans_carry_roots_that_were_signed_anew() {
+    let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+    let mut server = Server::new(Instant::now(), config);
+    let app = distribution("app", "/app");
+    orders(&mut server, desired(&[&app]));
+    orders(&mut server, ingested(&app));
+    let key = bytes::Bytes::from_static(b"another key");
+    let root = SignedBytes { key, ..server.packages().next().unwrap().root.clone() };
+    let stranger = distribution("stranger", "/app").package();
+    let roots = BTreeMap::from([(app.package(), root.clone()), (stranger, root.clone())]);
+    assert!(orders(&mut server, ServerEvent::SignedAnew(roots)).is_empty(), "nothing is brought in again");
+    assert_eq!(server.packages().count(), 1);
+    let plan = &server.plans[&OfficeName::new("central").unwrap()];
+    assert_eq!(plan.packages.iter().map(|package| &package.root).collect::<Vec<_>>(), [&root]);
+}

@@ -42,8 +42,12 @@ pub struct ServerOptions {
     #[arg(long, value_name = "DIR", env = "PEERDIST_MANIFESTS", required_unless_present = "kubernetes")]
     pub manifests: Option<PathBuf>,
     /// Take the objects from the Kubernetes cluster that this process runs in, or that KUBECONFIG names
-    #[arg(long, env = "PEERDIST_KUBERNETES", conflicts_with = "manifests")]
+    #[arg(long, env = "PEERDIST_KUBERNETES", conflicts_with = "manifests", requires = "authority")]
     pub kubernetes: bool,
+    /// Directory with the keys of the authority, as the operator makes them, which is followed; without it the server
+    /// makes its own
+    #[arg(long, value_name = "DIR", env = "PEERDIST_AUTHORITY")]
+    pub authority: Option<PathBuf>,
     /// Networks that sources may be fetched from although a server in a cluster may not: its own host, its link, and
     /// the forbidden networks
     #[arg(long, value_name = "CIDR", env = "PEERDIST_ALLOWED_SOURCES", value_delimiter = ',', requires = "kubernetes")]

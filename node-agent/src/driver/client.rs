@@ -324,7 +324,7 @@ impl ClientSettings {
     fn server_is_another(&self, transport: &Transport) -> bool {
         // Without a token there is nothing to enrol with, and nothing to tell by.
         let token = self.token().ok().flatten();
-        token.is_some_and(|token| transport.identity().root_sha256() != Some(token.root_sha256()))
+        token.is_some_and(|token| !transport.identity().trusts_any(token.pins()))
     }
 
     /// The token as it is now; `None` when it is not there.

@@ -2,12 +2,13 @@
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
 //! issues certificates, `ingest` brings packages in and `overview` says how that goes, `library` is what earlier runs
-//! brought in, `evictions` are deleted objects that nodes still hold, `reviews` are enrolments that wait for a cluster's word,
+//! brought in, `keys` follows keys that change, `evictions` are deleted objects that nodes still hold, `reviews` are enrolments that wait for a cluster's word,
 //! `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
 
 mod enrolment;
 mod evictions;
 mod ingest;
+mod keys;
 mod library;
 mod node;
 mod overview;
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
-use crate::cluster::{Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, publish_root, write_progress};
+use crate::cluster::{Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, write_progress};
 use crate::database::{DatabaseError, SqliteStore};
 use crate::desired::{ClusterSource, DesiredSource, DirectorySource};
 use crate::http::{
@@ -60,6 +61,8 @@ pub struct ServerSettings {
     pub address: IpAddr,
     /// Library, identity and metadata.
     pub root: PathBuf,
+    /// Folder with the keys of the authority, which is followed; the server makes its own when absent.
+    pub authority: Option<PathBuf>,
     /// File with the join token; written when it is absent.
     pub join_token_file: PathBuf,
     /// Metadata database; a SQLite file under the root when absent.
@@ -149,7 +152,11 @@ impl BoundServer {
         let root = settings.root.clone();
         let opened = tokio::task::spawn_blocking(move || NodeStore::open(&root, StoreLimits { limit_bytes: None }));
         let store = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        let authority = Authority::open(&settings.root.join("identity"), SystemTime::now())?;
+        let folder = settings.root.join("identity");
+        let authority = match &settings.authority {
+            Some(given) => Authority::follow(given, &folder)?,
+            None => Authority::open(&folder, SystemTime::now())?,
+        };
         let identity = Arc::new(authority.server_identity(settings.address, SystemTime::now())?);
         let counters = Arc::new(ClassCounters::default());
         let transport =
@@ -160,7 +167,7 @@ impl BoundServer {
         let api_token = ApiToken::create(&settings.root.join(API_TOKEN_FILE))?;
         ApiFile { url: format!("http://{http_address}"), token_file: API_TOKEN_FILE.into() }.write(&settings.root)?;
         let token = match JoinToken::read(&settings.join_token_file)? {
-            Some(token) if token.root_sha256() == authority.root_sha256() => token,
+            Some(token) if token.pins() == [authority.root_sha256()] => token,
             _ => {
                 let token = JoinToken::generate(authority.root_sha256());
                 token.write(&settings.join_token_file)?;
@@ -215,8 +222,6 @@ impl BoundServer {
         let cluster = self.settings.cluster.clone();
         let (standings, standing) = watch::channel(Standing::new(self.snapshots.borrow().clone()));
         if let Some(cluster) = &cluster {
-            let root = self.authority.root_sha256();
-            tokio::spawn(stop.clone().run_until_cancelled_owned(publish_root(cluster.clone(), root)));
             tokio::spawn(write_progress(cluster.clone(), standing, stop.clone()));
         }
         let node = node::Node::new(node::Parts {
@@ -266,6 +271,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
     let server = BoundServer::bind(ServerSettings {
         address: options.address,
         root: options.root,
+        authority: options.authority,
         join_token_file: options.join_token_file,
         database: options.database,
         retry: RetryPolicy::KeepTrying,

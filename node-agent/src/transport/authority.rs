@@ -1,45 +1,36 @@
-//! The embedded certificate authority of the server: root, intermediate, manifest key, office keys.
+//! The certificate authority of the server: it signs every node's certificate with an intermediate, and manifests and
+//! plans with a key of their own.
 //!
-//! All keys live under `STATE/server/identity`, readable by their owner only. The root signs the intermediate (90 days,
-//! renewed when a third is left); the intermediate signs every node. Who may have a certificate is decided by the
-//! server's driver; revocation is by not renewing.
+//! A server makes it all itself (in `own`), or is given it in a folder (in `given`) that it follows: then it has no root's
+//! key, and another intermediate or manifest key takes effect while it runs. Who may have a certificate is decided by
+//! the server's driver; revocation is by not renewing.
+
+mod given;
+mod own;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use peerdist_authority::certificates::parameters;
+use peerdist_authority::{DamagedFile, ServerIdentity, days, sha256};
 use peerdist_core::names::OfficeName;
 use peerdist_core::wire::proto;
-use rand::RngCore;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-};
+use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyUsagePurpose, SanType};
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
-use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::own::OwnAuthority;
 use super::certificate::PeerIdentity;
 use super::identity::{IdentityError, NodeIdentity};
-use crate::private_file::{self, FileError};
+use crate::private_file::FileError;
 
-const ROOT_LIFETIME: Duration = days(3650);
-const INTERMEDIATE_LIFETIME: Duration = days(90);
-/// An intermediate with less than this left is replaced.
-const INTERMEDIATE_RENEWAL: Duration = days(30);
 const NODE_LIFETIME: Duration = days(7);
-/// Certificates start in the past: clocks differ.
-const START_IN_PAST: Duration = Duration::from_secs(3600);
 /// Subject of every node's certificate: the names that count are the alternative ones, and longer.
 const COMMON_NAME: &str = "peerdist node";
 const OFFICE_KEY_CONTEXT: &str = "peerdist 2026 office key v1";
-
-const fn days(count: u64) -> Duration {
-    Duration::from_secs(count * 24 * 3600)
-}
 
 /// What went wrong in the authority.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +41,14 @@ pub enum AuthorityError {
     /// A file holds something else.
     #[error("certificate authority: {path} is damaged: restore it from a backup, or remove the folder and enrol every node again", path = .0.display())]
     Damaged(PathBuf),
+    /// A file that was given holds something else, or is missing.
+    #[error("certificate authority: {folder}: {source}: correct the Secret that is mounted there", folder = folder.display())]
+    Given {
+        /// The folder.
+        folder: PathBuf,
+        /// Which file.
+        source: DamagedFile,
+    },
     /// The request of a node is not a valid PKCS#10 request.
     #[error("certificate request is not valid: expected PKCS#10 in DER form, signed by its key: {0}")]
     Request(rcgen::Error),
@@ -73,21 +72,28 @@ pub struct IssuedCertificate {
     pub chain: Vec<Bytes>,
 }
 
-/// The embedded certificate authority.
+/// What changed in a folder that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorityChange {
+    /// The roots or the intermediate.
+    pub certificates: bool,
+    /// The key that signs manifests and plans.
+    pub manifest_key: bool,
+}
+
+/// The certificate authority of a server.
 #[derive(Debug)]
 pub struct Authority {
+    /// Where the server keeps its own key and certificate.
     folder: PathBuf,
-    root_key: KeyPair,
-    root: CertificateDer<'static>,
-    intermediate: RwLock<Intermediate>,
-    manifest_key: SigningKey,
-    office_secret: [u8; 32],
+    source: Source,
+    identity: RwLock<Arc<ServerIdentity>>,
 }
 
 #[derive(Debug)]
-struct Intermediate {
-    key: KeyPair,
-    certificate: CertificateDer<'static>,
+enum Source {
+    Own(Box<OwnAuthority>),
+    Given(PathBuf),
 }
 
 impl Authority {
@@ -96,35 +102,59 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`] when the folder cannot be used or holds damaged keys.
     pub fn open(folder: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
-        private_file::create_folder(folder)?;
-        let root_key = open_key(&folder.join("root.key"))?;
-        let root = open_root(&folder.join("root.der"), &root_key, now)?;
-        let intermediate = open_intermediate(folder, &root_key, &root, now)?;
-        let manifest_key = SigningKey::from_bytes(&open_secret(&folder.join("manifest.key"))?);
-        let office_secret = open_secret(&folder.join("office.secret"))?;
-        let intermediate = RwLock::new(intermediate);
-        Ok(Self { folder: folder.to_path_buf(), root_key, root, intermediate, manifest_key, office_secret })
+        let (own, identity) = OwnAuthority::open(folder, now)?;
+        Ok(Self::new(folder, Source::Own(Box::new(own)), identity))
     }
 
-    /// SHA-256 of the root certificate: the pin in join tokens.
+    /// The authority that lies in the folder `given`. The server's own key is kept in `folder`.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when a file is missing or damaged.
+    pub fn follow(given: &Path, folder: &Path) -> Result<Self, AuthorityError> {
+        let identity = given::read(given)?;
+        Ok(Self::new(folder, Source::Given(given.to_path_buf()), identity))
+    }
+
+    fn new(folder: &Path, source: Source, identity: ServerIdentity) -> Self {
+        Self { folder: folder.to_path_buf(), source, identity: RwLock::new(Arc::new(identity)) }
+    }
+
+    /// Takes over what changed in a folder that is given.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] when a file is missing or damaged; what was read before stays in force.
+    pub fn look(&self) -> Result<Option<AuthorityChange>, AuthorityError> {
+        let Source::Given(folder) = &self.source else { return Ok(None) };
+        let (was, is) = (self.identity(), given::read(folder)?);
+        if was.files() == is.files() {
+            return Ok(None);
+        }
+        let change = AuthorityChange {
+            certificates: (&was.roots, &was.intermediate.certificate) != (&is.roots, &is.intermediate.certificate),
+            manifest_key: was.manifest_key.verifying_key() != is.manifest_key.verifying_key(),
+        };
+        self.replace(is);
+        Ok(Some(change))
+    }
+
+    /// SHA-256 of the root certificate that signs: the pin in join tokens.
     pub fn root_sha256(&self) -> [u8; 32] {
-        sha256(&self.root)
+        self.identity().roots.first().map_or([0; 32], |root| sha256(root))
     }
 
-    #[cfg(test)]
-    pub(super) fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub(super) fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.identity().roots.clone()
     }
 
     /// The key that signs manifest roots and plans.
-    pub fn manifest_key(&self) -> &SigningKey {
-        &self.manifest_key
+    pub fn manifest_key(&self) -> SigningKey {
+        self.identity().manifest_key.clone()
     }
 
     /// The key that authenticates the broadcasts of an office.
     pub fn office_key(&self, office: &OfficeName) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(OFFICE_KEY_CONTEXT);
-        hasher.update(&self.office_secret).update(office.as_str().as_bytes());
+        hasher.update(&self.identity().office_secret).update(office.as_str().as_bytes());
         *hasher.finalize().as_bytes()
     }
 
@@ -148,13 +178,27 @@ impl Authority {
         parameters.subject_alt_names = vec![SanType::URI(uri.try_into()?), SanType::IpAddress(address)];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let intermediate = self.intermediate.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let own = self.identity();
+        let intermediate = &own.intermediate;
         let issuer = Issuer::from_ca_cert_der(&intermediate.certificate, &intermediate.key)?;
         let certificate = parameters.signed_by(&request.public_key, &issuer)?;
         Ok(IssuedCertificate {
             certificate: Bytes::copy_from_slice(certificate.der()),
             chain: vec![Bytes::copy_from_slice(&intermediate.certificate)],
         })
+    }
+
+    /// What every node gets that gets this certificate: with it the keys and roots to trust.
+    pub fn reply(&self, issued: IssuedCertificate) -> proto::EnrolReply {
+        let IssuedCertificate { certificate, chain } = issued;
+        let identity = self.identity();
+        proto::EnrolReply {
+            certificate,
+            chain,
+            manifest_keys: identity.verifying_keys().iter().map(|key| Bytes::copy_from_slice(key)).collect(),
+            roots: identity.roots.iter().map(|root| Bytes::copy_from_slice(root)).collect(),
+            ..Default::default()
+        }
     }
 
     /// The server's own identity, with a fresh certificate for `address`.
@@ -178,188 +222,25 @@ impl Authority {
         now: SystemTime,
     ) -> Result<(), AuthorityError> {
         let issued = self.issue(&identity.certificate_request()?, &PeerIdentity::Server, address, now)?;
-        let manifest_keys = vec![Bytes::copy_from_slice(self.manifest_key.verifying_key().as_bytes())];
-        let reply = proto::EnrolReply {
-            certificate: issued.certificate,
-            chain: issued.chain,
-            manifest_keys,
-            ..Default::default()
-        };
-        Ok(identity.install(&self.root, reply)?)
+        Ok(identity.install(&self.roots(), self.reply(issued))?)
     }
 
     fn renew_intermediate(&self, now: SystemTime) -> Result<(), AuthorityError> {
-        let mut intermediate = self.intermediate.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if is_fresh(&intermediate.certificate, now) {
-            return Ok(());
+        let Source::Own(own) = &self.source else { return Ok(()) };
+        if let Some(renewed) = own.renewed(&self.identity(), now)? {
+            self.replace(renewed);
         }
-        *intermediate = make_intermediate(&self.folder, &self.root_key, &self.root, now)?;
         Ok(())
     }
-}
 
-/// SHA-256 of a certificate.
-pub(super) fn sha256(der: &[u8]) -> [u8; 32] {
-    Sha256::digest(der).into()
-}
-
-fn open_key(path: &Path) -> Result<KeyPair, AuthorityError> {
-    match private_file::read(path)? {
-        Some(pem) => {
-            let damaged = || AuthorityError::Damaged(path.to_path_buf());
-            let text = std::str::from_utf8(&pem).map_err(|_| damaged())?;
-            KeyPair::from_pem(text).map_err(|_| damaged())
-        }
-        None => {
-            let key = KeyPair::generate()?;
-            private_file::replace(path, key.serialize_pem().as_bytes())?;
-            Ok(key)
-        }
+    fn identity(&self) -> Arc<ServerIdentity> {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
 
-fn open_secret(path: &Path) -> Result<[u8; 32], AuthorityError> {
-    match private_file::read(path)? {
-        Some(bytes) => bytes.try_into().map_err(|_| AuthorityError::Damaged(path.to_path_buf())),
-        None => {
-            let mut secret = [0; 32];
-            rand::rng().fill_bytes(&mut secret);
-            private_file::replace(path, &secret)?;
-            Ok(secret)
-        }
+    fn replace(&self, identity: ServerIdentity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
     }
-}
-
-fn open_root(path: &Path, key: &KeyPair, now: SystemTime) -> Result<CertificateDer<'static>, AuthorityError> {
-    if let Some(der) = private_file::read(path)? {
-        X509Certificate::from_der(&der).map_err(|_| AuthorityError::Damaged(path.to_path_buf()))?;
-        return Ok(der.into());
-    }
-    let mut parameters = parameters("peerdist root", ROOT_LIFETIME, now);
-    make_authority(&mut parameters, 1);
-    let root = parameters.self_signed(key)?.der().clone();
-    private_file::replace(path, &root)?;
-    Ok(root)
-}
-
-fn open_intermediate(
-    folder: &Path,
-    root_key: &KeyPair,
-    root: &CertificateDer<'static>,
-    now: SystemTime,
-) -> Result<Intermediate, AuthorityError> {
-    let stored = private_file::read(&folder.join("intermediate.der"))?.map(CertificateDer::from);
-    match stored {
-        Some(certificate) if is_fresh(&certificate, now) => {
-            let key = open_key(&folder.join("intermediate.key"))?;
-            let matches = X509Certificate::from_der(&certificate)
-                .is_ok_and(|(_, parsed)| parsed.public_key().subject_public_key.data.as_ref() == key.public_key_raw());
-            // A crash between the two files leaves a pair that does not match: it is made again.
-            if matches { Ok(Intermediate { key, certificate }) } else { make_intermediate(folder, root_key, root, now) }
-        }
-        _ => make_intermediate(folder, root_key, root, now),
-    }
-}
-
-fn make_intermediate(
-    folder: &Path,
-    root_key: &KeyPair,
-    root: &CertificateDer<'static>,
-    now: SystemTime,
-) -> Result<Intermediate, AuthorityError> {
-    let key = KeyPair::generate()?;
-    let mut parameters = parameters("peerdist server authority", INTERMEDIATE_LIFETIME, now);
-    make_authority(&mut parameters, 0);
-    let issuer = Issuer::from_ca_cert_der(root, root_key)?;
-    let certificate = parameters.signed_by(&key, &issuer)?.der().clone();
-    private_file::replace(&folder.join("intermediate.key"), key.serialize_pem().as_bytes())?;
-    private_file::replace(&folder.join("intermediate.der"), &certificate)?;
-    Ok(Intermediate { key, certificate })
-}
-
-fn is_fresh(certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
-    let needed = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + INTERMEDIATE_RENEWAL;
-    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| {
-        u64::try_from(parsed.validity().not_after.timestamp()).is_ok_and(|end| end > needed.as_secs())
-    })
-}
-
-fn make_authority(parameters: &mut CertificateParams, intermediates_below: u8) {
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(intermediates_below));
-    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-}
-
-fn parameters(name: &str, lifetime: Duration, now: SystemTime) -> CertificateParams {
-    let mut serial = [0; 16];
-    rand::rng().fill_bytes(&mut serial);
-    serial[0] &= 0x7f;
-    let mut parameters = CertificateParams::default();
-    parameters.distinguished_name.push(DnType::CommonName, name);
-    parameters.serial_number = Some(SerialNumber::from_slice(&serial));
-    parameters.not_before = (now - START_IN_PAST).into();
-    parameters.not_after = (now + lifetime).into();
-    parameters.use_authority_key_identifier_extension = true;
-    parameters
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::certificate::CertificateFacts;
-    use super::*;
-
-    fn now() -> SystemTime {
-        SystemTime::now()
-    }
-
-    #[test]
-    fn authority_is_the_same_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Authority::open(folder.path(), now()).unwrap();
-        let second = Authority::open(folder.path(), now()).unwrap();
-        assert_eq!(first.root_sha256(), second.root_sha256());
-        assert_eq!(first.manifest_key().to_bytes(), second.manifest_key().to_bytes());
-        let office = "store-1".parse().unwrap();
-        assert_eq!(first.office_key(&office), second.office_key(&office));
-        assert_ne!(first.office_key(&office), first.office_key(&"store-2".parse().unwrap()));
-    }
-
-    #[test]
-    fn certificate_says_what_the_caller_decided() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(folder.path(), now()).unwrap();
-        let node = NodeIdentity::open(&folder.path().join("client")).unwrap();
-        let identity = PeerIdentity::Client { office: "store-1".parse().unwrap(), node: "till-1".parse().unwrap() };
-        let address = "127.77.0.9".parse().unwrap();
-        let issued = authority.issue(&node.certificate_request().unwrap(), &identity, address, now()).unwrap();
-        let facts = CertificateFacts::read(&issued.certificate).unwrap();
-        assert_eq!((facts.identity, facts.addresses), (identity, vec![address]));
-        assert!(facts.not_before < now() && facts.not_after > now() + days(6));
-        let error = authority.issue(&node.certificate_request().unwrap(), &PeerIdentity::Enrolling, address, now());
-        assert!(matches!(error, Err(AuthorityError::Nobody)));
-        let error = authority.issue(b"rubbish", &PeerIdentity::Server, address, now());
-        assert!(matches!(error, Err(AuthorityError::Request(_))));
-    }
-
-    #[test]
-    fn intermediate_is_replaced_before_it_runs_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(folder.path(), now()).unwrap();
-        let issue = |at| {
-            let node = NodeIdentity::open(&folder.path().join("client")).unwrap();
-            let address = "127.77.0.9".parse().unwrap();
-            authority.issue(&node.certificate_request().unwrap(), &PeerIdentity::Server, address, at).unwrap().chain
-        };
-        let first = issue(now());
-        assert_eq!(issue(now() + days(50)), first);
-        assert_ne!(issue(now() + days(61)), first);
-    }
-
-    #[test]
-    fn damaged_key_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(Authority::open(folder.path(), now()).unwrap());
-        std::fs::write(folder.path().join("root.key"), "x").unwrap();
-        let error = Authority::open(folder.path(), now()).unwrap_err();
-        assert!(error.to_string().contains("root.key"), "{error}");
-    }
-}
+mod tests;

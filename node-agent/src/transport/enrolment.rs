@@ -9,7 +9,7 @@ use peerdist_core::wire::proto::{self, envelope::Message};
 
 use super::Transport;
 use super::connections::presented_certificates;
-use super::identity::IdentityError;
+use super::identity::{IdentityError, pinned_roots};
 use super::join_token::JoinToken;
 use super::messages::{MessageClass, RequestError};
 use super::tls::{self, TlsError};
@@ -46,27 +46,34 @@ impl Transport {
         node: proto::Node,
     ) -> Result<proto::EnrolReply, EnrolError> {
         let requester = self.requesters.get(&MessageClass::Small).ok_or(EnrolError::NoRow)?;
-        let config = ClientConfig::new(tls::enrolling_client(token.root_sha256())?);
+        let config = ClientConfig::new(tls::enrolling_client(token.pins())?);
         let envelope = self.enrolment_request(token.secret().to_owned(), node)?;
         let to = SocketAddr::new(server, SERVER_SMALL);
         let (reply, connection) = requester.request_once(config, to, &envelope).await?;
         let enrolment = enrolment_of(reply)?;
         let presented = presented_certificates(&connection).unwrap_or_default();
-        let root = tls::find_root(&presented, &token.root_sha256()).ok_or(EnrolError::Reply)?;
-        self.identity.install(root, enrolment.clone())?;
+        let root = tls::find_root(&presented, token.pins()).ok_or(EnrolError::Reply)?;
+        let roots = pinned_roots(vec![root.clone().into_owned()], &enrolment, token.pins());
+        self.identity.install(&roots, enrolment.clone())?;
         self.use_office_key();
         Ok(enrolment)
     }
 
-    /// Gets a new certificate from the server with the one that is in force.
+    /// Gets a new certificate from the server with the one that is in force. The pins say which roots to trust from now
+    /// on; without them that stays as it is.
     ///
     /// # Errors
     /// [`EnrolError`]; the old certificate stays in force then.
-    pub async fn renew(&self, server: IpAddr, node: proto::Node) -> Result<proto::EnrolReply, EnrolError> {
+    pub async fn renew(
+        &self,
+        server: IpAddr,
+        node: proto::Node,
+        pins: Option<&[[u8; 32]]>,
+    ) -> Result<proto::EnrolReply, EnrolError> {
         let envelope = self.enrolment_request(String::new(), node)?;
         let reply = self.request(server, Role::Server, MessageClass::Small, envelope).await?;
         let enrolment = enrolment_of(reply)?;
-        self.identity.renew(enrolment.clone())?;
+        self.identity.renew(enrolment.clone(), pins)?;
         self.use_office_key();
         Ok(enrolment)
     }

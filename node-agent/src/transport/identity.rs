@@ -1,7 +1,7 @@
 //! A node's own identity: its key, made and kept here, and what enrolment gave it.
 //!
-//! The folder holds `node.key` (never leaves the node), `root.der` and `enrolment` (the server's answer, replaced
-//! whole), each readable by its owner only. The identity can be renewed while the transport runs: connections made
+//! The folder holds `node.key` (never leaves the node), `root.der` (every root that is trusted, one after the other) and
+//! `enrolment` (the server's answer, replaced whole), each readable by its owner only. The identity can be renewed while the transport runs: connections made
 //! afterwards use the new certificate. When to renew is the driver's decision ([`NodeIdentity::renewal_due`]).
 
 use std::fmt;
@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
+use ed25519_dalek::VerifyingKey;
+use peerdist_authority::server_identity::ROOTS_MAX;
+use peerdist_authority::sha256;
 use peerdist_core::wire::proto;
 use prost::Message;
 use rcgen::{CertificateParams, KeyPair};
@@ -19,7 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::{CertificateError, CertificateFacts, PeerIdentity};
 use super::tls;
@@ -27,6 +30,8 @@ use crate::private_file::{self, FileError};
 
 /// Intermediates in one chain.
 const CHAIN_MAX: usize = 4;
+/// Keys whose signatures a node takes: the one that signs, the next, and as many in reserve.
+const MANIFEST_KEYS_MAX: usize = 4;
 
 /// What went wrong with a node's identity.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +67,8 @@ pub(super) struct Credentials {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) servers: Arc<WebPkiServerVerifier>,
     pub(super) clients: Arc<dyn ClientCertVerifier>,
+    roots: Vec<CertificateDer<'static>>,
+    manifest_keys: Vec<VerifyingKey>,
     enrolment: proto::EnrolReply,
 }
 
@@ -93,11 +100,19 @@ impl NodeIdentity {
         self.credentials().map(|credentials| credentials.facts.identity.clone())
     }
 
-    /// SHA-256 of the root certificate that it trusts; `None` before enrolment.
-    pub fn root_sha256(&self) -> Option<[u8; 32]> {
-        self.credentials()?;
-        let root = private_file::read(&self.folder.join("root.der")).ok().flatten()?;
-        Some(Sha256::digest(&root).into())
+    /// Whether it trusts a root with one of these SHA-256. Not before enrolment.
+    pub fn trusts_any(&self, pins: &[[u8; 32]]) -> bool {
+        self.credentials().is_some_and(|credentials| pins.iter().any(|pin| credentials.trusts(pin)))
+    }
+
+    /// Whether it trusts the roots with all of these SHA-256. Not before enrolment.
+    pub fn trusts_all(&self, pins: &[[u8; 32]]) -> bool {
+        self.credentials().is_some_and(|credentials| pins.iter().all(|pin| credentials.trusts(pin)))
+    }
+
+    /// The keys that sign manifests and plans; none before enrolment.
+    pub fn manifest_keys(&self) -> Vec<VerifyingKey> {
+        self.credentials().map(|credentials| credentials.manifest_keys.clone()).unwrap_or_default()
     }
 
     /// Whether the certificate is for this address. A node that moved must enrol again.
@@ -132,27 +147,36 @@ impl NodeIdentity {
         Ok(CertificateParams::default().serialize_request(&self.key)?.der().to_vec())
     }
 
-    /// Takes what enrolment or renewal gave, under this root, and stores it.
+    /// Takes what enrolment or renewal gave, under these roots, and stores it. Of a server's roots the first is the one
+    /// that signed.
     ///
     /// # Errors
     /// [`IdentityError`] when the certificate does not fit or cannot be stored; the old one stays in force.
-    pub fn install(&self, root: &CertificateDer<'_>, enrolment: proto::EnrolReply) -> Result<(), IdentityError> {
+    pub fn install(
+        &self,
+        roots: &[CertificateDer<'static>],
+        enrolment: proto::EnrolReply,
+    ) -> Result<(), IdentityError> {
         let encoded = enrolment.encode_to_vec();
-        let credentials = self.prepare(root, enrolment)?;
-        private_file::replace(&self.folder.join("root.der"), root)?;
+        let credentials = self.prepare(roots, enrolment)?;
+        let trusted: Vec<u8> = roots.iter().flat_map(|root| root.iter().copied()).collect();
+        private_file::replace(&self.folder.join("root.der"), &trusted)?;
         private_file::replace(&self.folder.join("enrolment"), &encoded)?;
         *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(credentials));
         Ok(())
     }
 
-    /// Takes a renewed certificate under the root that is trusted already.
+    /// Takes a renewed certificate. Which roots are trusted from now on is for the pins to say, where there are any: the
+    /// server only shows what they mean.
     ///
     /// # Errors
-    /// [`IdentityError`] as for [`NodeIdentity::install`].
-    pub fn renew(&self, enrolment: proto::EnrolReply) -> Result<(), IdentityError> {
-        let path = self.folder.join("root.der");
-        let root = private_file::read(&path)?.ok_or(IdentityError::Damaged(path))?;
-        self.install(&CertificateDer::from(root), enrolment)
+    /// [`IdentityError`] as for [`NodeIdentity::install`], also when no root is left.
+    pub fn renew(&self, enrolment: proto::EnrolReply, pins: Option<&[[u8; 32]]>) -> Result<(), IdentityError> {
+        let mut roots = self.credentials().map(|credentials| credentials.roots.clone()).unwrap_or_default();
+        if let Some(pins) = pins {
+            roots = pinned_roots(roots, &enrolment, pins);
+        }
+        self.install(&roots, enrolment)
     }
 
     /// Key of the stateless resets: a peer of the run before this one learns at once that its connection is gone.
@@ -171,10 +195,10 @@ impl NodeIdentity {
     /// An enrolment that cannot be used any more is the same as none: the node enrols again.
     fn load(&self) {
         let read = |name: &str| private_file::read(&self.folder.join(name)).ok().flatten();
-        let (Some(root), Some(encoded)) = (read("root.der"), read("enrolment")) else { return };
+        let (Some(roots), Some(encoded)) = (read("root.der"), read("enrolment")) else { return };
         let enrolment = proto::EnrolReply::decode(encoded.as_slice()).map_err(|error| error.to_string());
-        let prepared = enrolment
-            .and_then(|reply| self.prepare(&CertificateDer::from(root), reply).map_err(|error| error.to_string()));
+        let prepared =
+            enrolment.and_then(|reply| self.prepare(&split(&roots), reply).map_err(|error| error.to_string()));
         match prepared {
             Ok(credentials) => {
                 *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(credentials));
@@ -183,33 +207,79 @@ impl NodeIdentity {
         }
     }
 
-    fn prepare(&self, root: &CertificateDer<'_>, enrolment: proto::EnrolReply) -> Result<Credentials, IdentityError> {
+    fn prepare(
+        &self,
+        roots: &[CertificateDer<'static>],
+        enrolment: proto::EnrolReply,
+    ) -> Result<Credentials, IdentityError> {
         let unusable = |error: &dyn fmt::Display| IdentityError::Unusable(error.to_string());
         let facts = CertificateFacts::read(&enrolment.certificate)?;
         let mut chain = vec![CertificateDer::from(enrolment.certificate.to_vec())];
         chain.extend(enrolment.chain.iter().take(CHAIN_MAX).map(|der| CertificateDer::from(der.to_vec())));
         if facts.identity == PeerIdentity::Server {
             // Nodes that enrol know only the digest of the root: they find the root itself in the server's chain.
-            chain.push(root.clone().into_owned());
+            chain.extend(roots.first().cloned());
         }
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let provider = tls::provider();
         let key = provider.key_provider.load_private_key(key).map_err(|error| unusable(&error))?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|error| unusable(&error))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(root.clone().into_owned()).map_err(|error| unusable(&error))?;
-        let roots = Arc::new(roots);
-        let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
-        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+        let mut trusted = RootCertStore::empty();
+        for root in roots {
+            trusted.add(root.clone()).map_err(|error| unusable(&error))?;
+        }
+        let trusted = Arc::new(trusted);
+        let servers = WebPkiServerVerifier::builder_with_provider(trusted.clone(), provider.clone()).build();
+        let clients = WebPkiClientVerifier::builder_with_provider(trusted, provider).build();
         Ok(Credentials {
             facts,
             certified: Arc::new(certified),
             servers: servers.map_err(|error| unusable(&error))?,
             clients: clients.map_err(|error| unusable(&error))?,
+            roots: roots.to_vec(),
+            manifest_keys: verifying_keys(&enrolment),
             enrolment,
         })
     }
+}
+
+impl Credentials {
+    fn trusts(&self, pin: &[u8; 32]) -> bool {
+        self.roots.iter().any(|root| sha256(root) == *pin)
+    }
+}
+
+/// The roots that are pinned, among those that are known and those that the server shows.
+pub(super) fn pinned_roots(
+    known: Vec<CertificateDer<'static>>,
+    enrolment: &proto::EnrolReply,
+    pins: &[[u8; 32]],
+) -> Vec<CertificateDer<'static>> {
+    let shown = enrolment.roots.iter().take(ROOTS_MAX).map(|root| CertificateDer::from(root.to_vec()));
+    let mut roots: Vec<CertificateDer<'static>> = Vec::new();
+    for root in known.into_iter().chain(shown) {
+        if pins.contains(&sha256(&root)) && !roots.contains(&root) {
+            roots.push(root);
+        }
+    }
+    roots
+}
+
+fn verifying_keys(enrolment: &proto::EnrolReply) -> Vec<VerifyingKey> {
+    let keys = enrolment.manifest_keys.iter().take(MANIFEST_KEYS_MAX);
+    keys.filter_map(|key| VerifyingKey::from_bytes(&<[u8; 32]>::try_from(&key[..]).ok()?).ok()).collect()
+}
+
+/// Certificates that stand one after the other, up to the first thing that is none.
+fn split(mut ders: &[u8]) -> Vec<CertificateDer<'static>> {
+    let mut certificates = Vec::new();
+    while let Ok((rest, _)) = X509Certificate::from_der(ders) {
+        let length = ders.len() - rest.len();
+        certificates.push(CertificateDer::from(ders[..length].to_vec()));
+        ders = rest;
+    }
+    certificates
 }
 
 impl fmt::Debug for NodeIdentity {

@@ -1,7 +1,7 @@
 //! The join token: what lets a node enrol, and what lets it recognise the server before it sends the secret.
 //!
 //! Text form: `peerdist1:<secret>:<SHA-256 of the root certificate>`, both in hexadecimal. In a cluster the secret is the
-//! service-account token of the client's pod, and the pin comes in a file of its own. Which nodes a token is entitled to
+//! service-account token of the client's pod, and the pins come in a file of their own, one a root. Which nodes a token is entitled to
 //! is the server's driver's business.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use peerdist_authority::server_identity::ROOTS_MAX;
 use rand::RngCore;
 
 use crate::private_file::{self, FileError};
@@ -18,11 +19,11 @@ const SECRET_BYTES: usize = 32;
 /// How often a client looks whether its token file has appeared.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A secret and the pin of the authority that made it.
+/// A secret and the pins of the authority that made it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     secret: String,
-    root_sha256: [u8; 32],
+    pins: Vec<[u8; 32]>,
 }
 
 /// A join token that cannot be used.
@@ -33,7 +34,8 @@ pub enum JoinTokenError {
     Malformed,
     /// The pin is not a digest.
     #[error(
-        "trust file {0} is not valid: expected the SHA-256 of the server's root certificate as 64 hexadecimal digits"
+        "trust file {0} is not valid: expected one to {ROOTS_MAX} lines with the SHA-256 of a root certificate as 64 \
+         hexadecimal digits"
     )]
     MalformedPin(PathBuf),
     /// The file could not be read or written.
@@ -46,12 +48,12 @@ impl JoinToken {
     pub fn generate(root_sha256: [u8; 32]) -> Self {
         let mut secret = [0; SECRET_BYTES];
         rand::rng().fill_bytes(&mut secret);
-        Self { secret: hex::encode(secret), root_sha256 }
+        Self { secret: hex::encode(secret), pins: vec![root_sha256] }
     }
 
-    /// SHA-256 of the root certificate in DER form.
-    pub fn root_sha256(&self) -> [u8; 32] {
-        self.root_sha256
+    /// SHA-256 of each root certificate in DER form by which the server may be recognised; at least one.
+    pub fn pins(&self) -> &[[u8; 32]] {
+        &self.pins
     }
 
     /// The secret as it travels in the enrolment request.
@@ -70,7 +72,8 @@ impl JoinToken {
     /// # Errors
     /// [`JoinTokenError::File`] names the file.
     pub fn write(&self, path: &Path) -> Result<(), JoinTokenError> {
-        let text = format!("{PREFIX}:{}:{}\n", self.secret(), hex::encode(self.root_sha256));
+        let pin = self.pins.first().map(hex::encode).unwrap_or_default();
+        let text = format!("{PREFIX}:{}:{pin}\n", self.secret());
         Ok(private_file::replace(path, text.as_bytes())?)
     }
 
@@ -87,13 +90,14 @@ impl JoinToken {
     /// # Errors
     /// [`JoinTokenError`] when a file cannot be read or holds something else.
     pub fn read_of_pod(path: &Path, trust: &Path) -> Result<Option<Self>, JoinTokenError> {
-        let (Some(secret), Some(pin)) = (read_text(path)?, read_text(trust)?) else { return Ok(None) };
+        let (Some(secret), Some(pins)) = (read_text(path)?, read_text(trust)?) else { return Ok(None) };
         if secret.is_empty() || secret.contains(char::is_whitespace) {
             return Err(JoinTokenError::Malformed);
         }
-        let mut root_sha256 = [0; 32];
-        hex::decode_to_slice(pin, &mut root_sha256).map_err(|_| JoinTokenError::MalformedPin(trust.to_owned()))?;
-        Ok(Some(Self { secret, root_sha256 }))
+        let pins: Option<Vec<[u8; 32]>> = pins.lines().map(|line| digest(line.trim())).collect();
+        let pins = pins.filter(|pins| (1..=ROOTS_MAX).contains(&pins.len()));
+        let pins = pins.ok_or_else(|| JoinTokenError::MalformedPin(trust.to_owned()))?;
+        Ok(Some(Self { secret, pins }))
     }
 
     /// Reads the token as it is now; with a trust file it is the token of a pod.
@@ -123,7 +127,8 @@ impl JoinToken {
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("JoinToken").field("root_sha256", &hex::encode(self.root_sha256)).finish_non_exhaustive()
+        let pins: Vec<String> = self.pins.iter().map(hex::encode).collect();
+        formatter.debug_struct("JoinToken").field("pins", &pins).finish_non_exhaustive()
     }
 }
 
@@ -136,12 +141,14 @@ impl FromStr for JoinToken {
         else {
             return Err(JoinTokenError::Malformed);
         };
-        let decode = |digits: &str| {
-            let mut bytes = [0; 32];
-            hex::decode_to_slice(digits, &mut bytes).map(|()| bytes).map_err(|_| JoinTokenError::Malformed)
-        };
-        Ok(Self { secret: hex::encode(decode(secret)?), root_sha256: decode(root)? })
+        let decode = |digits: &str| digest(digits).ok_or(JoinTokenError::Malformed);
+        Ok(Self { secret: hex::encode(decode(secret)?), pins: vec![decode(root)?] })
     }
+}
+
+fn digest(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(digits, &mut bytes).is_ok().then_some(bytes)
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, JoinTokenError> {
@@ -180,7 +187,12 @@ mod tests {
         assert!(JoinToken::read_of_pod(&token, &trust).unwrap().is_none());
         std::fs::write(&trust, "07".repeat(32)).unwrap();
         let read = JoinToken::read_of_pod(&token, &trust).unwrap().unwrap();
-        assert_eq!((read.secret(), read.root_sha256()), ("aaa.bbb.ccc", [7; 32]));
+        assert_eq!((read.secret(), read.pins()), ("aaa.bbb.ccc", &[[7; 32]][..]));
+        std::fs::write(&trust, format!("{}\n{}\n", "07".repeat(32), "08".repeat(32))).unwrap();
+        let read = JoinToken::read_of_pod(&token, &trust).unwrap().unwrap();
+        assert_eq!(read.pins(), [[7; 32], [8; 32]]);
+        std::fs::write(&trust, vec!["07".repeat(32); ROOTS_MAX + 1].join("\n")).unwrap();
+        assert!(matches!(JoinToken::read_of_pod(&token, &trust), Err(JoinTokenError::MalformedPin(_))));
         std::fs::write(&trust, "07").unwrap();
         assert!(matches!(JoinToken::read_of_pod(&token, &trust), Err(JoinTokenError::MalformedPin(_))));
         std::fs::write(&token, "").unwrap();

@@ -77,7 +77,7 @@ impl Site {
         let node = format!("node-{}", address.replace('.', "-"));
         let identity = NodeIdentity::open(&self.path().join(&node)).unwrap();
         let peer = PeerIdentity::Client { office: office.parse().unwrap(), node: node.parse().unwrap() };
-        identity.install(self.authority.root(), self.enrolment(&identity, &peer, address)).unwrap();
+        identity.install(&self.authority.roots(), self.enrolment(&identity, &peer, address)).unwrap();
         identity
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use peerdist_authority::sha256;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
@@ -21,7 +22,6 @@ use rustls::{
     CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
 
-use super::authority::sha256;
 use super::certificate::{CertificateFacts, PeerIdentity};
 use super::identity::NodeIdentity;
 
@@ -62,9 +62,10 @@ pub(super) fn client(identity: &Arc<NodeIdentity>) -> Result<Arc<QuicClientConfi
     Ok(Arc::new(QuicClientConfig::try_from(config).map_err(tls_error)?))
 }
 
-/// For enrolling at the server whose root has this digest.
-pub(super) fn enrolling_client(root_sha256: [u8; 32]) -> Result<Arc<QuicClientConfig>, TlsError> {
-    let pinned = Arc::new(PinnedServer { root_sha256, algorithms: provider().signature_verification_algorithms });
+/// For enrolling at the server whose root has one of these digests.
+pub(super) fn enrolling_client(pins: &[[u8; 32]]) -> Result<Arc<QuicClientConfig>, TlsError> {
+    let pinned =
+        Arc::new(PinnedServer { pins: pins.to_vec(), algorithms: provider().signature_verification_algorithms });
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
@@ -95,15 +96,15 @@ fn finish_client(config: &mut rustls::ClientConfig, protocol: &[u8]) {
     config.alpn_protocols = vec![protocol.to_vec()];
 }
 
-/// The root among the presented certificates that has the pinned digest.
+/// The root among the presented certificates that has a pinned digest.
 pub(super) fn find_root<'a, 'der>(
     presented: impl IntoIterator<Item = &'a CertificateDer<'der>>,
-    root_sha256: &[u8; 32],
+    pins: &[[u8; 32]],
 ) -> Option<&'a CertificateDer<'der>>
 where
     'der: 'a,
 {
-    presented.into_iter().find(|certificate| sha256(certificate) == *root_sha256)
+    presented.into_iter().find(|certificate| pins.contains(&sha256(certificate)))
 }
 
 /// This node in a handshake: presents the current certificate and checks the peer's under the current root.
@@ -256,10 +257,10 @@ impl ClientCertVerifier for Peer {
     }
 }
 
-/// The server as a node that enrols sees it: under the root with the pinned digest, at the dialled address.
+/// The server as a node that enrols sees it: under a root with a pinned digest, at the dialled address.
 #[derive(Debug)]
 struct PinnedServer {
-    root_sha256: [u8; 32],
+    pins: Vec<[u8; 32]>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -272,8 +273,8 @@ impl ServerCertVerifier for PinnedServer {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let root = find_root(intermediates, &self.root_sha256)
-            .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let root =
+            find_root(intermediates, &self.pins).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())

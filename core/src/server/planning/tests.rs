@@ -112,3 +112,17 @@ fn ceiling_of_the_uplink_is_part_of_the_plan() {
     fleet.desire(store);
     assert_eq!(fleet.plan().background_bits_per_second_max, 0);
 }
+
+#[test]
+fn every_office_gets_its_plan_anew_when_another_key_signs() {
+    let mut fleet = Fleet::new();
+    fleet.desire(office("store", Some("central"), OfficeType::Wired));
+    let plans = |fleet: &Fleet| fleet.server.plans.clone();
+    let before = plans(&fleet);
+    fleet.server.handle(fleet.now, Timestamp::UNIX_EPOCH, ServerEvent::SignedAnew(BTreeMap::new()));
+    let after = plans(&fleet);
+    assert_eq!(after.len(), 2);
+    for (office, plan) in before {
+        assert!(after[&office].revision > plan.revision, "{office}");
+    }
+}

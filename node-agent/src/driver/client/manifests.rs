@@ -70,7 +70,7 @@ pub(super) async fn prepare(context: Context, planned: PlannedPackage, from: Pee
 }
 
 async fn try_prepare(context: &Context, planned: PlannedPackage, from: &Peer) -> Result<PreparedPackage, PrepareError> {
-    let root = ManifestRoot::verify(&(&planned.root).into(), &context.trusted)?;
+    let root = ManifestRoot::verify(&(&planned.root).into(), &context.trusted())?;
     if root.digest() != planned.digest || *root.package() != planned.key {
         return Err(PrepareError::OtherManifest);
     }

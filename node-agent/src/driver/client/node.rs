@@ -12,8 +12,9 @@ use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, SignedBytes, decode_node, encode_node};
 use peerdist_core::names::NodeName;
 use peerdist_core::peer::{MessageClass, Peer};
-use peerdist_core::plan::{Plan, decode_office_type};
+use peerdist_core::plan::{Plan, PlanError, decode_office_type};
 use peerdist_core::ports::Role;
+use peerdist_core::signature::SignatureError;
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::broadcast::Request;
 use tokio::sync::mpsc;
@@ -37,7 +38,9 @@ const EVENTS_MAX: usize = 1024;
 const EVENTS_AT_ONCE: usize = 64;
 /// How often progress is shown to the process and the metrics.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the certificate's age is looked at.
+/// Shortest time between two requests for keys, whoever sends plans with unknown ones.
+const KEYS_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the certificate's age is looked at, and the roots that the trust file names.
 const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What tasks of the node share.
@@ -47,7 +50,6 @@ pub(super) struct Context {
     pub(super) store: Arc<NodeStore>,
     pub(super) transport: Arc<Transport>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) trusted: Arc<Vec<VerifyingKey>>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) flush: Arc<tokio::sync::Notify>,
     pub(super) progress: NodeProgress,
@@ -63,14 +65,26 @@ pub(super) enum Ended {
 }
 
 impl Context {
-    /// A new certificate: with the one that is in force, or with the token when that has run out.
+    /// The keys whose signatures count now.
+    pub(super) fn trusted(&self) -> Vec<VerifyingKey> {
+        self.transport.identity().manifest_keys()
+    }
+
+    /// A new certificate: with the one that is in force, or with the token when that has run out or the server is under
+    /// a root that only the trust file tells of.
     async fn renew(&self) -> Result<(), EnrolError> {
         let (me, server) = (encode_node(&self.settings.me()), self.settings.server.get());
-        let token = self.settings.token().ok().flatten();
-        match token.filter(|_| self.transport.identity().is_expired(SystemTime::now())) {
-            Some(token) => self.transport.enrol(server, &token, me).await.map(drop),
-            None => self.transport.renew(server, me).await.map(drop),
+        let identity = self.transport.identity();
+        let Some(token) = self.settings.token().ok().flatten() else {
+            return self.transport.renew(server, me, None).await.map(drop);
+        };
+        if !identity.is_expired(SystemTime::now()) {
+            let renewed = self.transport.renew(server, me.clone(), Some(token.pins())).await.map(drop);
+            if renewed.is_ok() || identity.trusts_all(token.pins()) {
+                return renewed;
+            }
         }
+        self.transport.enrol(server, &token, me).await.map(drop)
     }
 
     /// Tells the machine; the node has stopped when nobody listens any more.
@@ -86,6 +100,8 @@ pub(super) struct Node {
     expected: Expected,
     received: mpsc::Receiver<Event>,
     readiness: Readiness,
+    /// When somebody's plan bore an unknown key for the last time that counted.
+    keys_asked_for: Option<Instant>,
 }
 
 impl Node {
@@ -99,11 +115,6 @@ impl Node {
         progress: NodeProgress,
     ) -> Self {
         let (events, received) = mpsc::channel(EVENTS_MAX);
-        let trusted = enrolled
-            .manifest_keys
-            .iter()
-            .filter_map(|key| VerifyingKey::from_bytes(&<[u8; 32]>::try_from(&key[..]).ok()?).ok())
-            .collect();
         let config = ClientConfig {
             me: settings.me(),
             boot_id: rand::random::<u32>().into(),
@@ -123,14 +134,21 @@ impl Node {
             store,
             transport,
             metrics,
-            trusted: Arc::new(trusted),
             events,
             flush: Arc::new(tokio::sync::Notify::new()),
             progress,
         };
         let kept_plan = KeptPlan::new(&context.settings.root);
-        let mut node = Self { context, kept_plan, machine, expected: Expected::default(), received, readiness };
-        if let Some((signed, plan)) = node.kept_plan.load(&node.context.trusted) {
+        let mut node = Self {
+            context,
+            kept_plan,
+            machine,
+            expected: Expected::default(),
+            received,
+            readiness,
+            keys_asked_for: None,
+        };
+        if let Some((signed, plan)) = node.kept_plan.load(&node.context.trusted()) {
             node.take_plan(signed, plan);
         }
         node
@@ -170,7 +188,7 @@ impl Node {
                         ended = Ended::ServerReplaced;
                         break;
                     }
-                    self.renew_certificate();
+                    self.renew_if_due();
                 }
             }
             let _in_trace = span.enter();
@@ -190,12 +208,17 @@ impl Node {
         };
         let now = Instant::now();
         match messages::parse(incoming.envelope) {
-            Ok(Incoming::Message(Message::Plan(signed))) => match Plan::open(&signed, &self.context.trusted) {
+            Ok(Incoming::Message(Message::Plan(signed))) => match Plan::open(&signed, &self.context.trusted()) {
                 Ok(plan) => {
                     self.take_plan(signed, plan);
                     incoming.reply.accept();
                 }
-                Err(error) => incoming.reply.refuse("plan", &error.to_string()),
+                Err(error) => {
+                    if error == PlanError::Signature(SignatureError::UntrustedKey) {
+                        self.ask_for_keys(now);
+                    }
+                    incoming.reply.refuse("plan", &error.to_string());
+                }
             },
             Ok(Incoming::Message(message)) => match self.machine.message(now, from, message) {
                 Ok(()) => incoming.reply.accept(),
@@ -332,10 +355,24 @@ impl Node {
         });
     }
 
-    fn renew_certificate(&self) {
-        if !self.context.transport.identity().renewal_due(SystemTime::now()) {
-            return;
+    /// Keys change while a node is away. The server gives those in force with every certificate; the plan comes again.
+    fn ask_for_keys(&mut self, now: Instant) {
+        if self.keys_asked_for.is_none_or(|asked| now >= asked + KEYS_INTERVAL) {
+            self.keys_asked_for = Some(now);
+            self.renew_certificate();
         }
+    }
+
+    fn renew_if_due(&self) {
+        let identity = self.context.transport.identity();
+        let token = self.context.settings.token().ok().flatten();
+        let roots_come = token.is_some_and(|token| !identity.trusts_all(token.pins()));
+        if roots_come || identity.renewal_due(SystemTime::now()) {
+            self.renew_certificate();
+        }
+    }
+
+    fn renew_certificate(&self) {
         let context = self.context.clone();
         tokio::spawn(async move {
             let renewed = context.renew().await;

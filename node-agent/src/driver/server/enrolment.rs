@@ -79,12 +79,10 @@ pub(super) fn answer(
         .issue(&enrol.certificate_request, &identity, address, SystemTime::now())
         .map_err(|error| Refusal::new("malformed", error.to_string()))?;
     let reply = proto::EnrolReply {
-        certificate: issued.certificate,
-        chain: issued.chain,
-        manifest_keys: vec![bytes::Bytes::copy_from_slice(authority.manifest_key().verifying_key().as_bytes())],
         office_type: encode_office_type(office_type) as i32,
         office_key: bytes::Bytes::copy_from_slice(&authority.office_key(&node.office)),
         central,
+        ..authority.reply(issued)
     };
     Ok(Enrolled { node, reply: proto::Reply { reply: Some(Reply::Enrol(reply)) } })
 }

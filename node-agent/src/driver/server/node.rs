@@ -24,7 +24,7 @@ use super::evictions::Evictions;
 use super::ingest::Ingests;
 use super::recording::Recorder;
 use super::reviews::Reviews;
-use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, library, snapshot};
+use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, keys, library, snapshot};
 use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, Standing, TokenReviewer};
 use crate::database::{MetadataStore, SqliteStore};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
@@ -96,7 +96,7 @@ impl Node {
             retention_seconds: RETENTION_SECONDS,
             last_revision: parts.last_revision,
         };
-        let (key, settings) = (parts.authority.manifest_key().clone(), &parts.settings);
+        let (key, settings) = (parts.authority.manifest_key(), &parts.settings);
         let ingests = Ingests::new(
             Ingest::new(parts.store.clone(), key, settings.retry, settings.sources.clone()),
             parts.store.clone(),
@@ -128,6 +128,7 @@ impl Node {
         let transport = self.parts.transport.clone();
         let mut show = tokio::time::interval(SNAPSHOT_INTERVAL);
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        let mut keys = tokio::time::interval(keys::LOOK_INTERVAL);
         loop {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
             let mut span = Span::none();
@@ -145,6 +146,7 @@ impl Node {
                 }
                 _ = show.tick() => self.show(),
                 _ = upkeep.tick() => self.keep_up(),
+                _ = keys.tick() => self.follow_keys(),
             }
             let _in_trace = span.enter();
             while let Some(output) = self.machine.poll() {
@@ -155,7 +157,11 @@ impl Node {
         self.show();
     }
 
-    fn handle(&mut self, event: ServerEvent) {
+    fn handle(&mut self, mut event: ServerEvent) {
+        if let ServerEvent::Ingested(package) = &mut event {
+            // The library keeps the signature of its time.
+            package.root = keys::signed_by(&package.root, &self.parts.authority.manifest_key());
+        }
         self.machine.handle(Instant::now(), Timestamp::now(), event);
     }
 
@@ -326,7 +332,7 @@ impl Node {
     }
 
     fn send_plan(&self, to: NodeRef, class: MessageClass, plan: Plan) {
-        let signed = plan.sign(self.parts.authority.manifest_key());
+        let signed = plan.sign(&self.parts.authority.manifest_key());
         self.send(to, class, Message::Plan(signed));
     }
 
@@ -345,13 +351,28 @@ impl Node {
         self.parts.snapshots.send_replace(snapshot);
     }
 
-    fn keep_up(&mut self) {
-        let identity = self.parts.transport.identity().clone();
-        let now = SystemTime::now();
-        if identity.renewal_due(now)
-            && let Err(error) = self.parts.authority.renew_server(&identity, self.parts.settings.address, now)
-        {
+    /// Another intermediate or manifest key takes effect at once; nodes need not be told of the first.
+    fn follow_keys(&mut self) {
+        let Some(change) = keys::look(&self.parts.authority) else { return };
+        if change.certificates {
+            self.renew_own_certificate();
+        }
+        if change.manifest_key {
+            let roots = keys::signed_anew(&self.machine, &self.parts.authority.manifest_key());
+            self.handle(ServerEvent::SignedAnew(roots));
+        }
+    }
+
+    fn renew_own_certificate(&self) {
+        let (identity, address) = (self.parts.transport.identity(), self.parts.settings.address);
+        if let Err(error) = self.parts.authority.renew_server(identity, address, SystemTime::now()) {
             tracing::error!(%error, "the server's certificate cannot be renewed");
+        }
+    }
+
+    fn keep_up(&mut self) {
+        if self.parts.transport.identity().renewal_due(SystemTime::now()) {
+            self.renew_own_certificate();
         }
         // An object that cannot be used may still want what is in the library.
         if let Some(desired) = self.desired.as_ref().filter(|_| self.parts.overview.object_errors().is_empty()) {

@@ -56,7 +56,7 @@ async fn node_enrols_renews_and_comes_back_enrolled() {
     assert_eq!(ask().await.unwrap(), accepted());
 
     let before = client.transport.identity().enrolment().unwrap().certificate;
-    client.transport.renew(server.address, node_of("127.77.30.2")).await.unwrap();
+    client.transport.renew(server.address, node_of("127.77.30.2"), None).await.unwrap();
     assert_ne!(client.transport.identity().enrolment().unwrap().certificate, before);
 
     let again = NodeIdentity::open(&folder).unwrap();
@@ -96,7 +96,7 @@ async fn connection_without_certificate_takes_nothing_but_enrolment() {
     let identity = NodeIdentity::open(&site.path().join("till-1")).unwrap();
     let client = TestNode::start(Role::Client, "127.77.32.2", identity);
     let requester = &client.transport.requesters[&MessageClass::Small];
-    let config = ClientConfig::new(tls::enrolling_client(token.root_sha256()).unwrap());
+    let config = ClientConfig::new(tls::enrolling_client(token.pins()).unwrap());
     let to = SocketAddr::new(server.address, peerdist_core::ports::SERVER_SMALL);
     let refused = requester.request_once(config, to, &hello()).await;
     let Err(RequestError::Refused { reason, .. }) = refused else { panic!("{refused:?}") };

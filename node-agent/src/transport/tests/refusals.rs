@@ -13,7 +13,7 @@ fn hello() -> Envelope {
 /// A client that trusts the site's root and has no certificate of its own.
 fn anonymous(site: &Site, protocol: &[u8]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(site.authority.root().clone()).unwrap();
+    roots.add(site.authority.roots().remove(0)).unwrap();
     let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -88,7 +88,7 @@ fn expired_client(site: &Site, address: &str, office: &str) -> TestNode {
     let request = identity.certificate_request().unwrap();
     let issued = site.authority.issue(&request, &peer, ip(address), SystemTime::now() - 8 * DAY).unwrap();
     let enrolment = EnrolReply { certificate: issued.certificate, chain: issued.chain, ..Default::default() };
-    identity.install(site.authority.root(), enrolment).unwrap();
+    identity.install(&site.authority.roots(), enrolment).unwrap();
     assert!(identity.is_expired(SystemTime::now()));
     TestNode::start(Role::Client, address, identity)
 }
