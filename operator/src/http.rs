@@ -30,7 +30,7 @@ pub enum Stage {
     /// It has the lease and reads what the cluster has.
     Reading,
     /// It works on these caches.
-    Working(Caches),
+    Working(Box<Caches>),
 }
 
 impl Health {

@@ -5,11 +5,11 @@
 //! [`options`] and [`settings`] say with what. [`fleet`] judges all offices
 //! together: which form one tree, and which node belongs to which; [`storage`] says which folders they may use. [`office`], [`package`] and [`vesc`] are the
 //! controllers, each reads as dereference, validate, build, apply, status; [`server`] is what the Central Office has
-//! besides, [`preflight`] what keeps pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
+//! besides, [`identity`] by which keys it is the server, [`preflight`] what keeps pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
 //! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches,
 //! [`metrics`], [`http`] and [`telemetry`] show how it goes.
 //!
-//! Not here: what the server and the clients do, certificates, enrolment, and the chart.
+//! Not here: what the server and the clients do, certificates of nodes, enrolment, and the chart.
 
 pub mod apply;
 pub mod check;
@@ -19,6 +19,7 @@ pub mod conditions;
 pub mod context;
 pub mod fleet;
 pub mod http;
+pub mod identity;
 pub mod lease;
 pub mod metrics;
 pub mod names;

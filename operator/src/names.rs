@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use peerdist_crds::names::shortened;
 pub use peerdist_crds::names::{
-    EVICTION_FINALIZER, NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, TRUST, client_objects,
+    EVICTION_FINALIZER, NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, TRUST, TRUST_KEY, client_objects,
 };
 use sha2::{Digest, Sha256};
 
@@ -18,6 +18,14 @@ pub const SERVER_NODE_LABEL: &str = "peerdist.io/server";
 pub const OFFICE_LABEL: &str = "peerdist.io/office";
 /// Annotation with the digest of what was applied.
 pub const APPLIED_ANNOTATION: &str = "peerdist.io/applied";
+/// Secret with the root, unless the installation names another.
+pub const ROOT_SECRET: &str = "peerdist-root";
+/// Secret with all that the server needs to be one, and no root's key.
+pub const SERVER_IDENTITY: &str = "peerdist-server-identity";
+/// Annotation of that Secret, a user's: another value than the last one asks for a new intermediate.
+pub const ROTATE_INTERMEDIATE_ANNOTATION: &str = "peerdist.io/rotate-intermediate";
+/// Annotation of that Secret, a user's: another value than the last one asks for the next manifest key.
+pub const ROTATE_MANIFEST_KEY_ANNOTATION: &str = "peerdist.io/rotate-manifest-key";
 /// Annotation of the Lease with the namespace of the installation.
 pub const INSTALLATION_ANNOTATION: &str = "peerdist.io/installation";
 /// `app.kubernetes.io/component` of clients.

@@ -22,6 +22,7 @@ use crate::apply::{ApplyError, differs};
 use crate::conditions::{READY, holds};
 use crate::context::{Context, ReconcileError};
 use crate::fleet::{Fleet, ValidOffice, Verdict};
+use crate::identity::LOOK_INTERVAL;
 use crate::names::client_objects;
 use crate::preflight::failure_of_office;
 use crate::server;
@@ -56,7 +57,9 @@ pub async fn reconcile(object: Arc<Office>, context: Arc<Context>) -> Result<Act
         return failed(&object, error, &told, &live, &context).await;
     }
     let wait = write_status(&object, &told, &live, &context).await?;
-    Ok(wait.map_or_else(Action::await_change, Action::requeue))
+    // Keys and certificates become old without anything being told.
+    let look = matches!(&told.situation, Situation::Applied { server: Some(_), .. }).then_some(LOOK_INTERVAL);
+    Ok(wait.or(look).map_or_else(Action::await_change, Action::requeue))
 }
 
 /// What the status says besides counts.

@@ -216,6 +216,8 @@ mod tests {
             stateful_sets: store().0,
             server_pods: store().0,
             pending_pods: store().0,
+            root_secret: store().0,
+            identity_secret: store().0,
             service_networks: store().0,
         }
     }

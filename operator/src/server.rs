@@ -1,5 +1,6 @@
-//! What the Central Office has besides its clients: the server's StatefulSet, ServiceAccount, the ConfigMap that tells
-//! clients where it is, and the one that tells it which networks are the cluster's own. Part of the Office's reconcile.
+//! What the Central Office has besides its clients: the server's identity (in [`identity`]), its StatefulSet,
+//! ServiceAccount, the ConfigMap that tells clients where it is, and the one that tells it which networks are the
+//! cluster's own. Part of the Office's reconcile.
 
 mod build;
 mod networks;
@@ -9,12 +10,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::jiff::Timestamp;
 
 pub use self::build::{ServerObjects, build};
 pub use self::networks::forbidden_networks;
 use crate::apply::{ApplyError, differs};
 use crate::context::Context;
 use crate::fleet::ValidOffice;
+use crate::identity::{self, IdentityFailure};
 use crate::names::{NETWORKS, SERVER, SERVER_ADDRESS_KEY};
 use crate::preflight::{PreflightFailure, failure_of};
 
@@ -29,6 +32,8 @@ pub enum ServerState {
     NotReady(&'static str),
     /// Its pod cannot start on its node.
     PreflightFailed(PreflightFailure),
+    /// It has no identity, or one that cannot be kept up.
+    IdentityFailed(IdentityFailure),
 }
 
 /// What the cluster has of the server.
@@ -45,6 +50,7 @@ struct Live {
 /// # Errors
 /// [`ApplyError`] when something could not be written.
 pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<ServerState, ApplyError> {
+    let identity = identity::reconcile(context, Timestamp::now()).await?;
     let live = dereference(context);
     let address = address(&live.pods, live.config_map.as_deref());
     let networks = forbidden_networks(
@@ -63,9 +69,10 @@ pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<Serve
     let current = shown.is_some_and(|shown| !differs(&stateful_set.body, &shown));
     let failure = live.pods.iter().find_map(|pod| failure_of(pod));
     let state = state(current, address, live.stateful_set.as_deref());
-    Ok(match (state, failure) {
-        (ServerState::NotReady(_), Some(failure)) => ServerState::PreflightFailed(failure),
-        (state, _) => state,
+    Ok(match (identity, state, failure) {
+        (Err(failure), ..) => ServerState::IdentityFailed(failure),
+        (Ok(()), ServerState::NotReady(_), Some(failure)) => ServerState::PreflightFailed(failure),
+        (Ok(()), state, _) => state,
     })
 }
 

@@ -8,8 +8,12 @@ use k8s_openapi::api::core::v1::Toleration;
 use peerdist_crds::Quantity;
 use serde::Deserialize;
 
+use crate::names::{ROOT_SECRET, SERVER_IDENTITY};
+
 /// Memory is asked for in whole mebibytes, which Kubernetes stores as they are written.
 const MEMORY_UNIT_BYTES: u64 = 1 << 20;
+/// Longest name of a Secret.
+const SECRET_NAME_BYTES_MAX: usize = 253;
 /// Most of a settings file that is read.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
@@ -25,11 +29,31 @@ pub struct Settings {
     /// Whether the nodes keep our ports out of their ephemeral range. The container that sees to it is privileged.
     #[serde(default)]
     pub reserve_ports: bool,
+    /// By which keys the server is the server.
+    #[serde(default)]
+    pub identity: IdentitySettings,
     /// The clients of all offices.
     #[serde(default)]
     pub client: ClientSettings,
     /// The server.
     pub server: ServerSettings,
+}
+
+/// Where the root comes from.
+#[derive(Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IdentitySettings {
+    /// Secret of type kubernetes.io/tls that somebody else keeps, such as cert-manager. Without it the operator makes
+    /// one.
+    #[serde(default)]
+    pub root_secret: Option<String>,
+}
+
+impl IdentitySettings {
+    /// Name of the Secret with the root.
+    pub fn root_secret_name(&self) -> &str {
+        self.root_secret.as_deref().unwrap_or(ROOT_SECRET)
+    }
 }
 
 /// What every client gets.
@@ -49,7 +73,7 @@ pub struct ServerSettings {
     /// What its pod gets.
     #[serde(default)]
     pub pod: PodSettings,
-    /// Where it keeps library, identity and metadata.
+    /// Where it keeps library and metadata.
     pub storage: ServerStorage,
     /// Networks that sources may be fetched from although the server may not otherwise, such as 10.8.0.0/16.
     #[serde(default)]
@@ -162,6 +186,9 @@ impl Settings {
                 return wrong(field, pod.memory.to_string(), "whole mebibytes such as 256Mi");
             }
         }
+        if let Some(name) = self.identity.root_secret.as_deref().filter(|name| !is_secret_name(name)) {
+            return wrong("identity.rootSecret", format!("{name:?}"), "the name of a Secret that somebody else keeps");
+        }
         match &self.server.storage {
             ServerStorage::HostPath(path) if !path.starts_with('/') || path.len() < 2 => {
                 wrong("server.storage.hostPath", path.clone(), "an absolute path below /")
@@ -172,6 +199,14 @@ impl Settings {
             _ => Ok(()),
         }
     }
+}
+
+/// Our own Secrets are none that somebody else keeps.
+fn is_secret_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    (1..=SECRET_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && ![ROOT_SECRET, SERVER_IDENTITY].contains(&name)
 }
 
 fn is_whole_mebibytes(quantity: Quantity) -> bool {
@@ -235,6 +270,8 @@ pub(crate) mod tests {
             (format!("image: a\n{server}\nclient: {{pod: {{memory: 500M}}}}"), "client.pod.memory"),
             ("image: a\nserver: {storage: {hostPath: x}}".to_owned(), "server.storage.hostPath"),
             ("image: a\nserver: {storage: {claim: {size: 0}}}".to_owned(), "server.storage.claim.size"),
+            (format!("image: a\n{server}\nidentity: {{rootSecret: ''}}"), "identity.rootSecret"),
+            (format!("image: a\n{server}\nidentity: {{rootSecret: peerdist-server-identity}}"), "identity.rootSecret"),
             (format!("image: a\n{server}\nimages: b"), "images"),
             ("image: a".to_owned(), "server"),
         ] {

@@ -10,7 +10,7 @@ use std::pin::pin;
 
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::Api;
 use kube::runtime::reflector::store::Writer;
@@ -25,12 +25,12 @@ use tokio::task::JoinSet;
 
 pub use self::meaning::Touch;
 use self::meaning::{
-    daemon_set, node, office, office_of, owned, package, pending_pod, selected_labels, server_pod, service_network,
-    strip, strip_node, strip_pod, vesc,
+    config_map, daemon_set, node, office, office_of, owned, package, pending_pod, secret, selected_labels, server_pod,
+    service_network, strip, strip_node, strip_pod, vesc,
 };
 use crate::apply::Memory;
 use crate::fleet::{Grounds, NodeView};
-use crate::names::{CLIENT_POD_SELECTOR, MANAGED_SELECTOR, SERVER, SERVER_POD_SELECTOR};
+use crate::names::{CLIENT_POD_SELECTOR, MANAGED_SELECTOR, SERVER, SERVER_IDENTITY, SERVER_POD_SELECTOR};
 use crate::storage::StoragePrefixes;
 
 /// What the cluster has.
@@ -54,6 +54,10 @@ pub struct Caches {
     pub stateful_sets: Store<StatefulSet>,
     /// Pods of the server.
     pub server_pods: Store<Pod>,
+    /// The Secret with the root, and none besides.
+    pub root_secret: Store<Secret>,
+    /// The Secret with the server's identity, and none besides.
+    pub identity_secret: Store<Secret>,
     /// Networks of services.
     pub service_networks: Store<ServiceCIDR>,
     /// Pods of clients that have not started: a moment long as a rule.
@@ -70,18 +74,21 @@ impl Caches {
     pub fn start(
         client: &Client,
         namespace: &str,
+        root_secret: &str,
         touches: &mpsc::Sender<Touch>,
         memory: &Memory,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let managed = || watcher::Config::default().labels(MANAGED_SELECTOR);
+        // Rights to a Secret by its name extend to a watch of that name alone.
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let ours = || Watches { client, touches, memory, namespace };
         Self {
             offices: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, office),
             packages: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, package),
             vescs: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, vesc),
             nodes: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip_node, node),
-            config_maps: ours().start(tasks, ours().api(), managed(), strip, owned),
+            config_maps: ours().start(tasks, ours().api(), managed(), strip, config_map),
             service_accounts: ours().start(tasks, ours().api(), managed(), strip, owned),
             daemon_sets: ours().start(tasks, ours().api(), managed(), strip, daemon_set),
             stateful_sets: ours().start(tasks, ours().api(), managed(), strip, owned),
@@ -92,6 +99,8 @@ impl Caches {
                 strip_pod,
                 server_pod,
             ),
+            root_secret: ours().start(tasks, ours().api(), named(root_secret), strip, secret),
+            identity_secret: ours().start(tasks, ours().api(), named(SERVER_IDENTITY), strip, secret),
             service_networks: ours().start(
                 tasks,
                 Api::all(client.clone()),
@@ -125,6 +134,8 @@ impl Caches {
             stateful_sets,
             server_pods,
             pending_pods,
+            root_secret,
+            identity_secret,
             service_networks,
         } = self;
         let failed = |_| WatchEnded;
@@ -138,6 +149,8 @@ impl Caches {
         stateful_sets.wait_until_ready().await.map_err(failed)?;
         server_pods.wait_until_ready().await.map_err(failed)?;
         pending_pods.wait_until_ready().await.map_err(failed)?;
+        root_secret.wait_until_ready().await.map_err(failed)?;
+        identity_secret.wait_until_ready().await.map_err(failed)?;
         service_networks.wait_until_ready().await.map_err(failed)
     }
 }

@@ -42,6 +42,9 @@ pub fn derive(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: 
     let ready = match situation {
         Situation::Refused(refusal) => return refused(refusal).to_vec(),
         Situation::NotApplied { reason, message } => Finding::no(READY, reason, message),
+        Situation::Applied { server: Some(ServerState::IdentityFailed(failure)), .. } => {
+            Finding::no(READY, failure.reason(), failure.to_string())
+        }
         Situation::Applied { awaits_labels: true, .. } => {
             Finding::no(READY, "NodesNotLabelled", "nodes of the office wait for their label: clients start after it")
         }
@@ -108,6 +111,7 @@ fn server(state: Option<&ServerState>, was_ready: bool) -> Option<Finding> {
             Some(Finding::no(READY, "ServerNotReady", "the server of this form is not counted yet"))
         }
         ServerState::NotReady(message) => Some(Finding::no(READY, "ServerNotReady", *message)),
+        ServerState::IdentityFailed(failure) => Some(Finding::no(READY, failure.reason(), failure.to_string())),
         ServerState::PreflightFailed(failure) => {
             Some(Finding::no(READY, &failure.reason, format!("the server, {}", failure.message)))
         }
@@ -125,6 +129,7 @@ mod tests {
     use super::*;
     use crate::conditions::{ACCEPTED, STALLED, find, merge};
     use crate::fleet::tests::{judged, office, site};
+    use crate::identity::IdentityFailure;
 
     fn daemon_set(generation: i64, observed: i64, desired: i32, updated: i32, available: i32) -> DaemonSet {
         serde_json::from_value(json!({
@@ -183,6 +188,11 @@ mod tests {
         assert_eq!(with(ServerState::NotCounted), pair("False", "ServerNotReady"));
         assert_eq!(with(ServerState::NotReady("no")), pair("False", "ServerNotReady"));
         assert_eq!(with(ServerState::Ready), pair("True", "NodesReady"));
+        let failure = || ServerState::IdentityFailed(IdentityFailure::RootMissing("root".to_owned()));
+        assert_eq!(with(failure()), pair("False", "RootSecretMissing"));
+        let starting = daemon_set(1, 1, 1, 1, 0);
+        let said = shown(&applied(true, Some(failure())), Some(&starting), READY);
+        assert_eq!(said, pair("False", "RootSecretMissing"), "clients wait for the same");
     }
 
     #[test]

@@ -54,13 +54,14 @@ impl Controllers {
         let (touches, told) = mpsc::channel(QUEUE_MAX);
         let mut watches = JoinSet::new();
         let memory = Memory::default();
-        let caches = Caches::start(&client, &namespace, &touches, &memory, &mut watches);
+        let caches =
+            Caches::start(&client, &namespace, settings.identity.root_secret_name(), &touches, &memory, &mut watches);
         drop(touches);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             ready = caches.ready() => ready?,
         }
-        health.set(Stage::Working(caches.clone()));
+        health.set(Stage::Working(Box::new(caches.clone())));
         tracing::info!("the caches are filled");
 
         let (fleet, judged) = watch::channel(Arc::default());

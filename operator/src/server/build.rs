@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::apply::Desired;
 use crate::fleet::ValidOffice;
-use crate::names::{NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_NODE_LABEL, labels};
+use crate::names::{
+    NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_IDENTITY, SERVER_NODE_LABEL, labels,
+};
 use crate::pod::{
     PROGRAM, SERVER_HTTP_PORT, USER, add_placement, from_pod, init_containers, no_rights, owner, ports, probe,
     resources,
@@ -22,6 +24,10 @@ const CLAIM_FOLDER: &str = "/var/lib/peerdist-server";
 
 /// Where it finds the networks that sources must not lead to, and follows them.
 const NETWORKS_FOLDER: &str = "/etc/peerdist";
+/// Where it finds its identity, and follows it.
+const IDENTITY_FOLDER: &str = "/etc/peerdist-identity";
+/// Kubelet lets the group of the pod read, which is the program's own, and nobody else.
+const IDENTITY_MODE: u32 = 0o440;
 
 /// What the server has in the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +98,7 @@ fn template(settings: &Settings) -> Value {
             "dnsPolicy": "ClusterFirstWithHostNet",
             "serviceAccountName": SERVER,
             "enableServiceLinks": false,
+            "securityContext": {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"},
             "terminationGracePeriodSeconds": 60,
             "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": SERVER_NODE_LABEL, "operator": "Exists"}]},
@@ -107,16 +114,11 @@ fn template(settings: &Settings) -> Value {
     // Nothing is fetched before the networks are known: without the ConfigMap the pod does not start.
     let items = json!([{"key": NETWORKS_KEY, "path": NETWORKS_KEY}]);
     let networks = json!({"name": "networks", "configMap": {"name": NETWORKS, "items": items}});
-    match host_path {
-        Some(path) => {
-            let storage = json!({"name": "storage", "hostPath": {"path": path, "type": "DirectoryOrCreate"}});
-            template["spec"]["volumes"] = json!([storage, networks]);
-        }
-        None => {
-            template["spec"]["volumes"] = json!([networks]);
-            template["spec"]["securityContext"] = json!({"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"});
-        }
-    }
+    // Nor is anybody enrolled before the operator has made the identity.
+    let identity = json!({"name": "identity", "secret": {"secretName": SERVER_IDENTITY, "defaultMode": IDENTITY_MODE}});
+    let storage =
+        host_path.map(|path| json!({"name": "storage", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}));
+    template["spec"]["volumes"] = storage.into_iter().chain([networks, identity]).collect();
     add_placement(&mut template, pod, &settings.image_pull_secrets);
     template
 }
@@ -135,6 +137,7 @@ fn container(settings: &Settings) -> Value {
             from_pod("PEERDIST_ADDRESS", "status.hostIP"),
             {"name": "PEERDIST_ROOT", "value": root},
             {"name": "PEERDIST_JOIN_TOKEN_FILE", "value": format!("{root}/join-token")},
+            {"name": "PEERDIST_AUTHORITY", "value": IDENTITY_FOLDER},
         ],
         "ports": ports(Role::Server, SERVER_HTTP_PORT),
         "resources": resources(&settings.server.pod),
@@ -144,6 +147,7 @@ fn container(settings: &Settings) -> Value {
         "volumeMounts": [
             {"name": "storage", "mountPath": root},
             {"name": "networks", "mountPath": NETWORKS_FOLDER, "readOnly": true},
+            {"name": "identity", "mountPath": IDENTITY_FOLDER, "readOnly": true},
         ],
     });
     let server = &settings.server;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeSpec, NodeStatus, Pod, PodSpec, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
@@ -34,7 +34,7 @@ pub enum Touch {
     Vesc(String, String),
     /// A node, in its addresses or the networks of its pods.
     Networks,
-    /// The server's pod, or a network of services.
+    /// The server's pod, its identity, or a network of services.
     Server,
     /// What keeps clients from starting, in the Office with this value of the label.
     Preflight(String),
@@ -98,6 +98,16 @@ pub(super) fn node(before: Option<&Node>, after: Option<&Node>) -> Option<Touch>
         return Some(Touch::Networks);
     }
     (was != is).then_some(Touch::Fleet)
+}
+
+/// A ConfigMap that belongs to no Office tells clients whom to trust, which is the server's matter.
+pub(super) fn config_map(before: Option<&ConfigMap>, after: Option<&ConfigMap>) -> Option<Touch> {
+    owned(before, after).or(Some(Touch::Server))
+}
+
+pub(super) fn secret(before: Option<&Secret>, after: Option<&Secret>) -> Option<Touch> {
+    let counts = |secret: &Secret| (secret.data.clone(), secret.metadata.annotations.clone());
+    (before.map(counts) != after.map(counts)).then_some(Touch::Server)
 }
 
 pub(super) fn server_pod(before: Option<&Pod>, after: Option<&Pod>) -> Option<Touch> {

@@ -1,0 +1,107 @@
+//! The Secret with the root: `tls.crt` and `tls.key`, as cert-manager writes it for a Certificate with `isCA: true`. Pure.
+
+use std::time::SystemTime;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use peerdist_authority::CertifiedKey;
+use peerdist_authority::certificates::{is_root, validity};
+use peerdist_authority::server_identity::{certificate_pem, certificates, key};
+use serde_json::json;
+
+use super::IdentityFailure;
+use crate::apply::Desired;
+use crate::names::{SERVER_COMPONENT, labels};
+
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
+/// The Secret of a root that the operator made.
+pub(super) fn build(root: &CertifiedKey, namespace: &str, name: &str) -> Desired {
+    let bytes = |text: String| ByteString(text.into_bytes());
+    let body = json!({
+        "metadata": {"labels": labels(SERVER_COMPONENT)},
+        "type": "kubernetes.io/tls",
+        "data": {CERTIFICATE: bytes(certificate_pem(&root.certificate)), KEY: bytes(root.key.serialize_pem())},
+    });
+    Desired::new::<Secret>(namespace, name, body)
+}
+
+/// The root of a Secret, whoever made it. Of a chain the first certificate counts.
+pub(super) fn read(secret: &Secret, now: Timestamp) -> Result<CertifiedKey, IdentityFailure> {
+    let damaged = |key, expected| IdentityFailure::Damaged { secret: secret.name_any(), key, expected };
+    let content = |key| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let certificate = content(CERTIFICATE)
+        .and_then(certificates)
+        .and_then(|chain| chain.into_iter().next())
+        .ok_or_else(|| damaged(CERTIFICATE, "a certificate in PEM form"))?;
+    if !is_root(&certificate) {
+        return Err(damaged(CERTIFICATE, "a certificate that may sign intermediates (isCA, no pathLen of 0)"));
+    }
+    let now = SystemTime::from(now);
+    if validity(&certificate).is_none_or(|(start, end)| now < start || now >= end) {
+        return Err(damaged(CERTIFICATE, "a certificate that is valid now"));
+    }
+    let key = content(KEY).and_then(key).ok_or_else(|| {
+        damaged(
+            KEY,
+            "a private key in PKCS#8 PEM form, ECDSA, Ed25519 or RSA (cert-manager: privateKey.encoding PKCS8)",
+        )
+    })?;
+    let root = CertifiedKey { key, certificate };
+    if root.belongs_together() { Ok(root) } else { Err(damaged(KEY, "the key of the certificate in tls.crt")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::ToSpan;
+
+    use super::*;
+
+    fn secret(certificate: &str, key: &str) -> Secret {
+        let data = [(CERTIFICATE, certificate), (KEY, key)];
+        let data = data.map(|(name, text)| (name.to_owned(), ByteString(text.as_bytes().to_vec())));
+        let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
+        secret.metadata.name = Some("peerdist-root".to_owned());
+        secret
+    }
+
+    #[test]
+    fn a_root_that_was_made_is_read_again() {
+        let now = Timestamp::now();
+        let root = CertifiedKey::new_root(now.into()).unwrap();
+        let built = build(&root, "peerdist", "peerdist-root").body;
+        let again: Secret = serde_json::from_value(built.clone()).unwrap();
+        assert_eq!(again.type_.as_deref(), Some("kubernetes.io/tls"));
+        assert_eq!(read(&again, now).unwrap().certificate, root.certificate);
+        assert!(!crate::apply::differs(&built, &serde_json::to_value(again).unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_root_is_refused_with_the_key_of_the_secret() {
+        let now = Timestamp::now();
+        let root = CertifiedKey::new_root(now.into()).unwrap();
+        let other = CertifiedKey::new_root(now.into()).unwrap();
+        let intermediate = root.new_intermediate(now.into()).unwrap();
+        let (pem, key) = (certificate_pem(&root.certificate), root.key.serialize_pem());
+        let leaf = certificate_pem(&intermediate.certificate);
+        for (secret, now, field, word) in [
+            (Secret::default(), now, CERTIFICATE, "PEM"),
+            (secret("x", &key), now, CERTIFICATE, "PEM"),
+            (secret(&leaf, &intermediate.key.serialize_pem()), now, CERTIFICATE, "isCA"),
+            (secret(&pem, &key), now + (3651 * 24).hours(), CERTIFICATE, "valid now"),
+            (secret(&pem, "x"), now, KEY, "PKCS#8"),
+            (secret(&pem, &other.key.serialize_pem()), now, KEY, "tls.crt"),
+        ] {
+            let failure = read(&secret, now).err().map(|failure| (failure.to_string(), failure));
+            let Some((text, IdentityFailure::Damaged { key, .. })) = failure else {
+                panic!("{field} {word}: {failure:?}")
+            };
+            assert!(key == field && text.contains(word), "{text}");
+        }
+        let chain = format!("{pem}{leaf}");
+        assert_eq!(read(&secret(&chain, &key), now).unwrap().certificate, root.certificate);
+    }
+}
