@@ -2,8 +2,10 @@
 //! installation gives them. Kubelets and controllers are not there: the test starts the processes that pods would be,
 //! with tokens that are bound to pods, and reports counts as the controllers would.
 
+mod mount;
 mod origin;
 mod rights;
+mod rotation;
 mod site;
 
 use std::collections::BTreeSet;

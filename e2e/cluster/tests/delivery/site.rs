@@ -8,9 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
+use peerdist_authority::sha256;
 use peerdist_crds::names::{TRUST, TRUST_KEY, client_objects};
 use peerdist_crds::{Office, PackageDistribution};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
@@ -26,10 +27,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::mount::mount;
 use crate::rights;
 
 /// Where the server runs.
 const SERVER: &str = "127.81.0.1";
+/// Where the operator puts what the server needs to be one.
+pub(crate) const SERVER_IDENTITY: &str = "peerdist-server-identity";
 
 /// A node of the cluster.
 pub(crate) struct SiteNode {
@@ -60,6 +64,11 @@ pub(crate) struct Site {
 impl Site {
     /// Starts it all, up to offices that are ready and nodes that are enrolled.
     pub(crate) async fn start(origin: IpAddr) -> Result<Self> {
+        Self::start_behind(origin, None).await
+    }
+
+    /// The same with a store that has a thin link to the hub.
+    pub(crate) async fn start_behind(origin: IpAddr, bits_per_second_max: Option<&str>) -> Result<Self> {
         let (plane, folder) = (ControlPlane::start().await?, tempfile::tempdir()?);
         let hand = Hand { client: plane.admin().await? };
         hand.install().await?;
@@ -71,7 +80,10 @@ impl Site {
         let operator = start_operator(&plane, &hand, &stop).await?;
         for (name, parent) in [("hub", None), ("store", Some("hub"))] {
             let mut spec = json!({"nodeSelector": {"matchLabels": {"site": name}}});
-            parent.inspect(|parent| spec["parent"] = json!(parent));
+            if let Some(parent) = parent {
+                spec["parent"] = json!(parent);
+                bits_per_second_max.inspect(|most| spec["uplink"] = json!({"backgroundMaxBitsPerSecond": most}));
+            }
             hand.apply(&Api::<Office>::all(hand.client.clone()), object("Office", name, spec)).await?;
         }
         eventually("accounts of server and offices", async || {
@@ -83,6 +95,12 @@ impl Site {
                 .all(|name| names.iter().any(|one| one == name)))
         })
         .await?;
+        mount(
+            Api::<Secret>::namespaced(hand.client.clone(), NAMESPACE),
+            SERVER_IDENTITY,
+            &folder.path().join("identity"),
+        )
+        .await?;
         let server = start_server(&plane, &hand, folder.path(), origin).await?;
         let mut site = Self { clients: BTreeMap::new(), server, stop, operator, hand, folder, plane };
         site.start_clients().await?;
@@ -91,14 +109,7 @@ impl Site {
 
     async fn start_clients(&mut self) -> Result<()> {
         let maps: Api<ConfigMap> = Api::namespaced(self.hand.client.clone(), NAMESPACE);
-        let mut trust = None;
-        eventually("the server says how it is recognised", async || {
-            trust = maps.get_opt(TRUST).await?.and_then(|map| map.data?.remove(TRUST_KEY));
-            Ok(trust.is_some())
-        })
-        .await
-        .with_context(|| format!("server:\n{}", self.server.last_lines()))?;
-        fs::write(self.folder.path().join("trust"), trust.unwrap_or_default())?;
+        mount(maps, TRUST, &self.folder.path().join("trust")).await?;
         fs::write(self.folder.path().join("server"), SERVER)?;
         for node in &NODES {
             self.make_pod(node).await?;
@@ -137,7 +148,7 @@ impl Site {
         let path = |name: &str| self.folder.path().join(name);
         let arguments = [
             ("--server-file", path("server")),
-            ("--trust-file", path("trust")),
+            ("--trust-file", path("trust").join(TRUST_KEY)),
             ("--join-token-file", file),
             ("--address", node.address.into()),
             ("--office", node.office.into()),
@@ -149,6 +160,64 @@ impl Site {
             command.arg(flag).arg(value);
         });
         Process::start(command, &path(&format!("{}.log", node.name)))
+    }
+
+    /// Ends all clients, and starts them anew with tokens that enrol nobody.
+    pub(crate) fn restart_clients_without_tokens(&mut self) -> Result<()> {
+        for node in &NODES {
+            drop(self.clients.remove(node.name));
+            let client = self.start_client(node, "spent.spent.spent")?;
+            self.clients.insert(node.name, client);
+        }
+        Ok(())
+    }
+
+    /// Starts a client anew with a good token and nothing on its disk.
+    pub(crate) async fn start_client_from_nothing(&mut self, name: &'static str) -> Result<()> {
+        let node = NODES.iter().find(|node| node.name == name).context("a node")?;
+        drop(self.clients.remove(name));
+        fs::remove_dir_all(self.root(name))?;
+        let token = self.token(&client_objects(node.office), Some(node.name), "peerdist").await?;
+        let client = self.start_client(node, &token)?;
+        self.clients.insert(name, client);
+        Ok(())
+    }
+
+    /// Secrets of the installation.
+    pub(crate) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.hand.client.clone(), NAMESPACE)
+    }
+
+    /// The digests of the roots that clients are told to trust, as they read them.
+    pub(crate) fn trusted_roots(&self) -> Result<Vec<String>> {
+        let text = fs::read_to_string(self.folder.path().join("trust").join(TRUST_KEY))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The digests of the roots that a node trusts.
+    pub(crate) fn trusted_by(&self, node: &str) -> Result<Vec<String>> {
+        let stored = fs::read(self.root(node).join("identity/root.der"))?;
+        let mut rest = stored.as_slice();
+        let mut digests = Vec::new();
+        // A certificate is a sequence, and says its length in two bytes.
+        while let [0x30, 0x82, high, low, ..] = rest {
+            let (root, after) = rest
+                .split_at_checked(4 + usize::from(u16::from_be_bytes([*high, *low])))
+                .context("a whole certificate")?;
+            digests.push(sha256(root).iter().map(|byte| format!("{byte:02x}")).collect());
+            rest = after;
+        }
+        Ok(digests)
+    }
+
+    /// All that the server logged.
+    pub(crate) fn server_log(&self) -> Result<String> {
+        self.server.log()
+    }
+
+    /// All that a client logged.
+    pub(crate) fn client_log(&self, name: &str) -> Result<String> {
+        self.clients.get(name).context("a client")?.log()
     }
 
     /// Starts the client anew with another token and nothing on its disk, and waits for the server's words.
@@ -258,6 +327,7 @@ async fn start_server(plane: &ControlPlane, hand: &Hand, folder: &Path, origin: 
     let mut command = peerdist("server")?;
     command.env("KUBECONFIG", kubeconfig).args(["--kubernetes", "--address", SERVER]);
     command.arg("--allowed-sources").arg(format!("{origin}/32"));
+    command.arg("--authority").arg(folder.join("identity"));
     command.arg("--root").arg(folder.join("library")).arg("--join-token-file").arg(folder.join("join-token"));
     Process::start(command, &folder.join("server.log"))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use peerdist_e2e_cluster::objects::NAMESPACE;
@@ -44,6 +44,7 @@ async fn cleanup_leaves_nothing_although_nobody_runs_the_pods() -> Result<()> {
     assert!(Api::<StatefulSet>::namespaced(client(), NAMESPACE).list(&ours).await?.items.is_empty());
     assert!(Api::<ConfigMap>::namespaced(client(), NAMESPACE).list(&ours).await?.items.is_empty());
     assert!(Api::<ServiceAccount>::namespaced(client(), NAMESPACE).list(&ours).await?.items.is_empty());
+    assert!(Api::<Secret>::namespaced(client(), NAMESPACE).list(&ours).await?.items.is_empty());
     for node in Api::<Node>::all(client()).list(&ListParams::default()).await? {
         assert!(!node.labels().contains_key("peerdist.io/assigned-office"), "{}", node.name_any());
     }
