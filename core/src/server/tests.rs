@@ -86,7 +86,7 @@ fn word_about_unknown_packages_and_nodes_is_not_kept() {
         office: office.clone(),
         address: "127.0.0.1".parse().unwrap(),
     };
-    let states = ["a", "invented"].map(|name| (node(name).name, NodeState::default()));
+    let states = ["a", "invented"].map(|name| (node(name).name, crate::message::NodeState::default()));
     let of = |digest| crate::message::OfficePackage {
         digest,
         available: bytes::Bytes::new(),
