@@ -7,7 +7,7 @@ use rand::RngCore;
 use rcgen::{BasicConstraints, CertificateParams, DnType, Error, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 /// How long a root is valid.
 const ROOT_LIFETIME: Duration = days(3650);
@@ -112,6 +112,26 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemT
     let time = |seconds: i64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?));
     let validity = parsed.validity();
     Some((time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?))
+}
+
+/// Whether a certificate may sign others and says that it is signed by `above`, by name and key. The signature itself is
+/// checked in every handshake.
+pub fn is_below(certificate: &CertificateDer<'_>, above: &CertificateDer<'_>) -> bool {
+    let (Ok((_, below)), Ok((_, above))) = (X509Certificate::from_der(certificate), X509Certificate::from_der(above))
+    else {
+        return false;
+    };
+    let is_authority = below.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca);
+    let named = below.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref(),
+        _ => None,
+    });
+    let own = above.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(key) => Some(key),
+        _ => None,
+    });
+    let same_key = named.zip(own).is_none_or(|(named, own)| named == own);
+    is_authority && same_key && below.issuer().as_raw() == above.subject().as_raw()
 }
 
 /// Whether a certificate may sign others, and below them intermediates.

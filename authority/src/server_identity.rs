@@ -11,7 +11,7 @@ use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certificates::CertifiedKey;
+use super::certificates::{CertifiedKey, is_below};
 
 /// Certificates of roots: the first signed the intermediate, the others are trusted besides.
 pub const ROOTS: &str = "roots.pem";
@@ -75,6 +75,9 @@ impl ServerIdentity {
         let intermediate = CertifiedKey { key, certificate };
         if !intermediate.belongs_together() {
             return Err(damaged(INTERMEDIATE_KEY, "the key of the certificate in intermediate.pem"));
+        }
+        if !roots.first().is_some_and(|root| is_below(&intermediate.certificate, root)) {
+            return Err(damaged(INTERMEDIATE, "an intermediate of the first root in roots.pem"));
         }
         let secret = |name| match file(name) {
             Some(bytes) => <[u8; 32]>::try_from(bytes).map(Some).map_err(|_| damaged(name, "32 bytes")),

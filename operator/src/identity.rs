@@ -106,7 +106,7 @@ async fn bring_about(context: &Context, now: Timestamp) -> Result<(), IdentityEr
         None => make_root(context, now).await?,
     };
     let requests = live.identity.as_deref().map(Requests::of).unwrap_or_default();
-    let held = live.identity.as_deref().map(held::read).transpose()?;
+    let held = live.identity.as_deref().map(|secret| held::read(secret, now)).transpose()?;
     let is_new = held.is_none();
     let (held, steps) = match held {
         Some(held) => rotation::go_on(held, &root, &requests, now).map_err(not_signed)?,

@@ -34,8 +34,8 @@ pub const CLIENT_COMPONENT: &str = "client";
 pub const SERVER_COMPONENT: &str = "server";
 /// Selects what the operator made.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=peerdist-operator";
-/// Selects all our pods.
-pub const POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist";
+/// Selects the pods of clients and server.
+pub const POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist,app.kubernetes.io/component in (client,server)";
 /// Selects the server's pods.
 pub const SERVER_POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist,app.kubernetes.io/component=server";
 

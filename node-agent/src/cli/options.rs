@@ -46,7 +46,7 @@ pub struct ServerOptions {
     pub kubernetes: bool,
     /// Directory with the keys of the authority, as the operator makes them, which is followed; without it the server
     /// makes its own
-    #[arg(long, value_name = "DIR", env = "PEERDIST_AUTHORITY")]
+    #[arg(long, value_name = "DIR", env = "PEERDIST_AUTHORITY", requires = "kubernetes")]
     pub authority: Option<PathBuf>,
     /// Networks that sources may be fetched from although a server in a cluster may not: its own host, its link, and
     /// the forbidden networks

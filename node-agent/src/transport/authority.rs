@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use peerdist_authority::certificates::parameters;
+use peerdist_authority::certificates::{parameters, validity};
 use peerdist_authority::{DamagedFile, ServerIdentity, days, sha256};
 use peerdist_core::names::OfficeName;
 use peerdist_core::wire::proto;
@@ -174,12 +174,16 @@ impl Authority {
         let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request_der))
             .map_err(AuthorityError::Request)?;
         let uri = identity.to_uri().ok_or(AuthorityError::Nobody)?;
+        let own = self.identity();
+        let intermediate = &own.intermediate;
         let mut parameters = parameters(COMMON_NAME, NODE_LIFETIME, now);
+        if let Some((_, end)) = validity(&intermediate.certificate) {
+            // A node must see by its own certificate that it is of no use any more.
+            parameters.not_after = (now + NODE_LIFETIME).min(end).into();
+        }
         parameters.subject_alt_names = vec![SanType::URI(uri.try_into()?), SanType::IpAddress(address)];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let own = self.identity();
-        let intermediate = &own.intermediate;
         let issuer = Issuer::from_ca_cert_der(&intermediate.certificate, &intermediate.key)?;
         let certificate = parameters.signed_by(&request.public_key, &issuer)?;
         Ok(IssuedCertificate {

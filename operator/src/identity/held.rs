@@ -59,14 +59,15 @@ impl Requests {
     }
 }
 
-/// Reads the Secret. A moment that cannot be read is taken for the beginning of time.
-pub(super) fn read(secret: &Secret) -> Result<Held, IdentityFailure> {
+/// Reads the Secret. A moment that is lost or yet to come is taken for now: nobody is hurried who may need the time.
+pub(super) fn read(secret: &Secret, now: Timestamp) -> Result<Held, IdentityFailure> {
     let content = |key: &str| Some(secret.data.as_ref()?.get(key)?.0.clone());
     let identity = ServerIdentity::read(content).map_err(|DamagedFile { file, expected }| {
         IdentityFailure::Damaged { secret: secret.name_any(), key: file, expected }
     })?;
     let annotation = |name: &str| secret.annotations().get(name);
-    let moment = |name| annotation(name).and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let moment =
+        |name| annotation(name).and_then(|text| text.parse().ok()).map_or(now, |moment: Timestamp| moment.min(now));
     Ok(Held {
         identity,
         roots_since: moment(ROOTS_SINCE),
@@ -118,7 +119,7 @@ mod tests {
         let mut live: Secret = serde_json::from_value(built.clone()).unwrap();
         let asked = (ROTATE_MANIFEST_KEY_ANNOTATION.to_owned(), "tuesday".to_owned());
         live.metadata.annotations.get_or_insert_default().extend([asked]);
-        let again = read(&live).unwrap();
+        let again = read(&live, now).unwrap();
         assert_eq!(again.done, held.done);
         assert_eq!(again.roots_since.as_second(), now.as_second());
         assert_eq!(Requests::of(&live).manifest_key.as_deref(), Some("tuesday"));
@@ -127,12 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn lost_moments_and_those_to_come_are_now() {
+        let now = Timestamp::now();
+        let root = CertifiedKey::new_root(now.into()).unwrap();
+        let mut secret: Secret = serde_json::from_value(build(&begin(&root, now).unwrap(), "peerdist").body).unwrap();
+        let later = (ROOTS_SINCE.to_owned(), "2999-01-01T00:00:00Z".to_owned());
+        secret.metadata.annotations = Some([later].into());
+        let held = read(&secret, now).unwrap();
+        assert_eq!((held.roots_since, held.manifest_key_since), (now, now));
+    }
+
+    #[test]
     fn a_damaged_secret_is_named_with_its_key() {
         let root = CertifiedKey::new_root(Timestamp::now().into()).unwrap();
         let built = build(&begin(&root, Timestamp::now()).unwrap(), "peerdist").body;
         let mut secret: Secret = serde_json::from_value(built).unwrap();
         secret.data.as_mut().unwrap().remove("manifest.key");
-        let failure = read(&secret).unwrap_err().to_string();
+        let failure = read(&secret, Timestamp::now()).unwrap_err().to_string();
         assert_eq!(failure, "Secret peerdist-server-identity: manifest.key: expected 32 bytes: correct it");
     }
 }

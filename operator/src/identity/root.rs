@@ -1,6 +1,6 @@
 //! The Secret with the root: `tls.crt` and `tls.key`, as cert-manager writes it for a Certificate with `isCA: true`. Pure.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -17,6 +17,8 @@ use crate::names::{SERVER_COMPONENT, labels};
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
+/// Shortest life of a root: two roots are trusted for 16 days when one follows the other, and intermediates need time too.
+const ROOT_LIFETIME_MIN: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// The Secret of a root that the operator made.
 pub(super) fn build(root: &CertifiedKey, namespace: &str, name: &str) -> Desired {
@@ -41,8 +43,13 @@ pub(super) fn read(secret: &Secret, now: Timestamp) -> Result<CertifiedKey, Iden
         return Err(damaged(CERTIFICATE, "a certificate that may sign intermediates (isCA, no pathLen of 0)"));
     }
     let now = SystemTime::from(now);
-    if validity(&certificate).is_none_or(|(start, end)| now < start || now >= end) {
-        return Err(damaged(CERTIFICATE, "a certificate that is valid now"));
+    let valid = validity(&certificate).filter(|(start, end)| *start <= now && now < *end);
+    let (start, end) = valid.ok_or_else(|| damaged(CERTIFICATE, "a certificate that is valid now"))?;
+    if end.duration_since(start).unwrap_or_default() < ROOT_LIFETIME_MIN {
+        return Err(damaged(
+            CERTIFICATE,
+            "a certificate for 60 days or more: clients learn of the next one in time then",
+        ));
     }
     let key = content(KEY).and_then(key).ok_or_else(|| {
         damaged(

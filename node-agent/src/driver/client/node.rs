@@ -53,6 +53,7 @@ pub(super) struct Context {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) flush: Arc<tokio::sync::Notify>,
     pub(super) progress: NodeProgress,
+    renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why a node does not run any more.
@@ -137,6 +138,7 @@ impl Node {
             events,
             flush: Arc::new(tokio::sync::Notify::new()),
             progress,
+            renewing: Arc::default(),
         };
         let kept_plan = KeptPlan::new(&context.settings.root);
         let mut node = Self {
@@ -375,6 +377,8 @@ impl Node {
     fn renew_certificate(&self) {
         let context = self.context.clone();
         tokio::spawn(async move {
+            // Two at once would write the same files.
+            let Ok(_renewing) = context.renewing.try_lock() else { return };
             let renewed = context.renew().await;
             context.transport.identity().tolerate_expired_peers(renewed.is_err());
             if let Err(error) = renewed {

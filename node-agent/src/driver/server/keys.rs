@@ -16,18 +16,35 @@ use crate::transport::authority::AuthorityChange;
 /// How often the folder is looked at.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What changed since the last look. A folder that cannot be used changes nothing.
-pub(super) fn look(authority: &Authority) -> Option<AuthorityChange> {
-    match authority.look() {
-        Ok(change) => {
-            if let Some(AuthorityChange { certificates, manifest_key }) = change {
-                tracing::info!(certificates, manifest_key, "the keys of the authority changed");
+/// What is remembered between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    /// The server has no certificate of the authority as it is now.
+    pub(super) certificate_is_old: bool,
+    /// What was said last of a folder that cannot be used.
+    complaint: Option<String>,
+}
+
+impl Follower {
+    /// What changed since the last look. A folder that cannot be used changes nothing.
+    pub(super) fn look(&mut self, authority: &Authority) -> Option<AuthorityChange> {
+        match authority.look() {
+            Ok(change) => {
+                self.complaint = None;
+                if let Some(AuthorityChange { certificates, manifest_key }) = change {
+                    tracing::info!(certificates, manifest_key, "the keys of the authority changed");
+                    self.certificate_is_old |= certificates;
+                }
+                change
             }
-            change
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the keys of the authority stay as they are");
-            None
+            Err(error) => {
+                let complaint = Some(error.to_string());
+                if self.complaint != complaint {
+                    tracing::warn!(%error, "the keys of the authority stay as they are");
+                    self.complaint = complaint;
+                }
+                None
+            }
         }
     }
 }

@@ -85,6 +85,7 @@ pub(super) struct Node {
     received: mpsc::Receiver<ServerEvent>,
     /// Enrolments whose token was reviewed.
     reviews: Reviews,
+    keys: keys::Follower,
 }
 
 impl Node {
@@ -118,6 +119,7 @@ impl Node {
             events,
             received,
             reviews: Reviews::new(parts.reviewer.clone()),
+            keys: keys::Follower::default(),
             parts,
         }
     }
@@ -353,7 +355,7 @@ impl Node {
 
     /// Another intermediate or manifest key takes effect at once; nodes need not be told of the first.
     fn follow_keys(&mut self) {
-        let Some(change) = keys::look(&self.parts.authority) else { return };
+        let Some(change) = self.keys.look(&self.parts.authority) else { return };
         if change.certificates {
             self.renew_own_certificate();
         }
@@ -363,15 +365,16 @@ impl Node {
         }
     }
 
-    fn renew_own_certificate(&self) {
+    fn renew_own_certificate(&mut self) {
         let (identity, address) = (self.parts.transport.identity(), self.parts.settings.address);
-        if let Err(error) = self.parts.authority.renew_server(identity, address, SystemTime::now()) {
-            tracing::error!(%error, "the server's certificate cannot be renewed");
+        match self.parts.authority.renew_server(identity, address, SystemTime::now()) {
+            Ok(()) => self.keys.certificate_is_old = false,
+            Err(error) => tracing::error!(%error, "the server's certificate cannot be renewed"),
         }
     }
 
     fn keep_up(&mut self) {
-        if self.parts.transport.identity().renewal_due(SystemTime::now()) {
+        if self.keys.certificate_is_old || self.parts.transport.identity().renewal_due(SystemTime::now()) {
             self.renew_own_certificate();
         }
         // An object that cannot be used may still want what is in the library.
