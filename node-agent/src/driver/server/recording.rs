@@ -1,10 +1,11 @@
 //! Writes what happened into the database, one task after the other so that rows of the same node never overtake each
 //! other. The machine never waits for it. After a record was lost everything counts as unwritten, so that what the
-//! offices report again is written again.
+//! offices report again is written again; who enrolled or went waits here, because nobody says so twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use peerdist_core::chunk_set::ChunkSet;
@@ -12,11 +13,15 @@ use peerdist_core::message::{NodeState, OfficePackage};
 use peerdist_core::names::{NodeName, OfficeName, PackageKey};
 use peerdist_core::server::IngestedPackage;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::enrolment::Enrolled;
 use crate::database::{AuditRow, DatabaseError, MetadataStore, NodeRow, PackageNodeRow, SqliteStore};
 use crate::metrics::PackageState;
 
+/// Shortest time between two occasions at which everything counts as unwritten: a database that refuses one record again and
+/// again is not given all others each time.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// Most records that wait for the database; more are dropped and come again with the next report.
 const RECORDS_MAX: usize = 4096;
 
@@ -31,6 +36,9 @@ pub(super) struct Recorder {
     records: mpsc::Sender<Record>,
     /// Whether a record did not get into the database.
     lost: Arc<AtomicBool>,
+    forgotten_at: Option<Instant>,
+    /// Nodes that enrolled or went while no record could be taken: the latest of each.
+    nodes: BTreeMap<NodeName, Record>,
     /// What was written last, so that an unchanged report writes nothing.
     written: BTreeMap<(PackageKey, NodeName), (NodeState, PackageState)>,
     holders: BTreeMap<(PackageKey, OfficeName), bytes::Bytes>,
@@ -41,10 +49,17 @@ impl Recorder {
         let (records, received) = mpsc::channel(RECORDS_MAX);
         let lost = Arc::new(AtomicBool::new(false));
         tokio::spawn(write(database, received, lost.clone()));
-        Self { records, lost, written: BTreeMap::new(), holders: BTreeMap::new() }
+        Self {
+            records,
+            lost,
+            forgotten_at: None,
+            nodes: BTreeMap::new(),
+            written: BTreeMap::new(),
+            holders: BTreeMap::new(),
+        }
     }
 
-    pub(super) fn enrolled(&self, enrolled: &Enrolled) {
+    pub(super) fn enrolled(&mut self, enrolled: &Enrolled) {
         let now = Timestamp::now();
         let row = NodeRow {
             name: enrolled.node.name.clone(),
@@ -55,12 +70,12 @@ impl Recorder {
             enrolled_at: now,
             last_seen: now,
         };
-        self.put(Record::Enrolled(Box::new(row)));
+        self.put_node(row.name.clone(), Record::Enrolled(Box::new(row)));
     }
 
     /// Another node has its place, or it is gone for long.
-    pub(super) fn forgotten(&self, node: NodeName) {
-        self.put(Record::Forgotten(node));
+    pub(super) fn forgotten(&mut self, node: NodeName) {
+        self.put_node(node.clone(), Record::Forgotten(node));
     }
 
     pub(super) fn completed(&mut self, key: PackageKey, node: NodeName, bytes: u64) {
@@ -70,10 +85,7 @@ impl Recorder {
     }
 
     pub(super) fn reported(&mut self, package: &IngestedPackage, office: &OfficeName, report: OfficePackage) {
-        if self.lost.swap(false, Relaxed) {
-            self.written.clear();
-            self.holders.clear();
-        }
+        self.catch_up();
         let mut rows = Vec::new();
         for (node, state) in report.nodes {
             let place = (package.key.clone(), node.clone());
@@ -94,6 +106,34 @@ impl Recorder {
             let chunks = ChunkSet::from_bytes(package.lengths.len() as u32, &report.available);
             self.holders.insert(place, report.available);
             self.put(Record::Holders(package.key.clone(), office.clone(), chunks));
+        }
+    }
+
+    fn put_node(&mut self, name: NodeName, record: Record) {
+        self.nodes.insert(name, record);
+        self.send_nodes();
+    }
+
+    fn send_nodes(&mut self) {
+        while let Some((name, record)) = self.nodes.pop_first() {
+            match self.records.try_send(record) {
+                Ok(()) => {}
+                Err(TrySendError::Full(record)) => {
+                    self.nodes.insert(name, record);
+                    return;
+                }
+                Err(TrySendError::Closed(_)) => return,
+            }
+        }
+    }
+
+    fn catch_up(&mut self) {
+        self.send_nodes();
+        let is_soon = self.forgotten_at.is_some_and(|at| at.elapsed() < FORGET_INTERVAL);
+        if !is_soon && self.lost.swap(false, Relaxed) {
+            self.forgotten_at = Some(Instant::now());
+            self.written.clear();
+            self.holders.clear();
         }
     }
 
