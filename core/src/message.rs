@@ -140,6 +140,8 @@ pub struct NodeState {
     pub error: Option<(String, String)>,
     /// Why nothing comes although nothing failed here: reason and message.
     pub waits: Option<(String, String)>,
+    /// Boot id of the run of the node that what was received is of; 0 while nothing is known of it.
+    pub run: u64,
     /// Chunk payload that arrived on 34750 in this run, duplicates and rejects included.
     pub wan_bytes_received: u64,
     /// Chunk payload that arrived on 34760 in this run, duplicates and rejects included.

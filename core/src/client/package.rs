@@ -73,7 +73,8 @@ pub(super) struct Package {
 }
 
 impl Package {
-    pub(super) fn new(planned: PlannedPackage) -> Self {
+    /// `run` is the boot id of this run of the node.
+    pub(super) fn new(planned: PlannedPackage, run: u64) -> Self {
         Self {
             planned,
             phase: Phase::Planned(None),
@@ -83,7 +84,7 @@ impl Package {
             held: ChunkSet::default(),
             in_flight: ChunkSet::default(),
             upstream: Upstream::default(),
-            state: NodeState::default(),
+            state: NodeState { run, ..NodeState::default() },
             unreported: ChunkSet::default(),
             unreported_lost: ChunkSet::default(),
             state_changed: true,

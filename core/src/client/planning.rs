@@ -74,7 +74,7 @@ impl Client {
             self.drop_package(planned.digest);
         }
         let Some(package) = self.packages.get_mut(&planned.digest) else {
-            let mut package = Package::new(planned.clone());
+            let mut package = Package::new(planned.clone(), self.config.boot_id);
             package.on_disk = self.unclaimed.contains_key(&planned.digest);
             self.packages.insert(planned.digest, package);
             return;

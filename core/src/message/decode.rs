@@ -267,6 +267,7 @@ fn state(value: Option<proto::NodeState>) -> NodeState {
         complete: value.complete,
         error: (!value.error_reason.is_empty()).then(|| (cut(value.error_reason), cut(value.error_message))),
         waits: (!value.waits_reason.is_empty()).then(|| (cut(value.waits_reason), cut(value.waits_message))),
+        run: value.run,
         wan_bytes_received: value.wan_bytes_received,
         lan_bytes_received: value.lan_bytes_received,
     }

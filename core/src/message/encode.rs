@@ -202,6 +202,7 @@ fn state(value: &NodeState) -> proto::NodeState {
         error_message: cut(error_message),
         waits_reason: cut(waits_reason),
         waits_message: cut(waits_message),
+        run: value.run,
         wan_bytes_received: value.wan_bytes_received,
         lan_bytes_received: value.lan_bytes_received,
     }

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use crate::message::NodeState;
 use crate::names::NodeName;
 
+/// Runs of a node that are told apart; a report of an older one is taken for one that began.
+const RUNS_MAX: usize = 8;
+
 /// Progress of one package in one office.
 #[derive(Debug, Clone, Default)]
 pub struct OfficeProgress {
@@ -18,11 +21,11 @@ pub struct OfficeProgress {
     runs: BTreeMap<NodeName, Runs>,
 }
 
-/// What a node received.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a node received, by its latest runs and in those before.
+#[derive(Debug, Clone, Default)]
 struct Runs {
-    earlier: Received,
-    latest: Received,
+    before: Received,
+    latest: Vec<(u64, Received)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +39,7 @@ impl OfficeProgress {
     /// Takes in what the office's rendezvous point says of a node.
     pub(super) fn report(&mut self, node: &NodeName, state: &NodeState) {
         let runs = self.runs.entry(node.clone()).or_default();
-        runs.take(Received::of(state));
+        runs.take(state.run, Received::of(state));
         let known = self.nodes.entry(node.clone()).or_default();
         // A node's own word that it is complete may overtake the report of its rendezvous point.
         let complete = known.complete && state.bytes_held >= known.bytes_held && state.error.is_none();
@@ -61,24 +64,21 @@ impl OfficeProgress {
 }
 
 impl Runs {
-    /// Counters only rise within a run. Nothing at all may also be a rendezvous point that knows nothing of the node yet.
-    fn take(&mut self, now: Received) {
-        if now.is_nothing() {
+    /// Counters only rise within a run, and reports may overtake each other.
+    fn take(&mut self, run: u64, now: Received) {
+        if let Some((_, known)) = self.latest.iter_mut().find(|(known, _)| *known == run) {
+            *known = known.max(now);
             return;
         }
-        if now.wan_bytes < self.latest.wan_bytes || now.lan_bytes < self.latest.lan_bytes {
-            self.earlier = self.sum();
+        if self.latest.len() == RUNS_MAX {
+            let (_, oldest) = self.latest.remove(0);
+            self.before = self.before.plus(oldest);
         }
-        self.latest = now;
+        self.latest.push((run, now));
     }
 
     fn sum(&self) -> Received {
-        let Self { earlier, latest } = self;
-        Received {
-            wan_bytes: earlier.wan_bytes.saturating_add(latest.wan_bytes),
-            lan_bytes: earlier.lan_bytes.saturating_add(latest.lan_bytes),
-            origin_bytes: earlier.origin_bytes.saturating_add(latest.origin_bytes),
-        }
+        self.latest.iter().fold(self.before, |sum, (_, received)| sum.plus(*received))
     }
 }
 
@@ -91,8 +91,20 @@ impl Received {
         }
     }
 
-    fn is_nothing(&self) -> bool {
-        self.wan_bytes == 0 && self.lan_bytes == 0
+    fn max(self, other: Self) -> Self {
+        self.combine(other, u64::max)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_add)
+    }
+
+    fn combine(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            wan_bytes: combine(self.wan_bytes, other.wan_bytes),
+            lan_bytes: combine(self.lan_bytes, other.lan_bytes),
+            origin_bytes: combine(self.origin_bytes, other.origin_bytes),
+        }
     }
 }
 
@@ -103,18 +115,22 @@ mod tests {
     #[test]
     fn what_a_node_received_is_added_up_over_its_runs() {
         let (mut progress, node) = (OfficeProgress::default(), NodeName::new("till-1").unwrap());
-        let mut after = |wan: u64, lan: u64| {
-            let state = NodeState { wan_bytes_received: wan, lan_bytes_received: lan, ..NodeState::default() };
+        let mut after = |run: u64, wan: u64, lan: u64| {
+            let state = NodeState { run, wan_bytes_received: wan, lan_bytes_received: lan, ..NodeState::default() };
             progress.report(&node, &state);
             let known = &progress.nodes[&node];
             (known.wan_bytes_received, known.lan_bytes_received)
         };
-        assert_eq!(after(10, 5), (10, 5));
-        assert_eq!(after(30, 5), (30, 5), "the same run");
-        assert_eq!(after(0, 0), (30, 5), "nothing is known of it yet, or it has begun anew");
-        assert_eq!(after(4, 1), (34, 6), "begun anew");
-        assert_eq!(after(4, 9), (34, 14));
-        assert_eq!(after(1, 12), (35, 26), "begun anew again");
+        assert_eq!(after(0, 0, 0), (0, 0), "nothing is known of it yet");
+        assert_eq!(after(7, 10, 5), (10, 5));
+        assert_eq!(after(7, 30, 5), (30, 5));
+        assert_eq!(after(7, 25, 5), (30, 5), "an older report came later");
+        assert_eq!(after(9, 40, 1), (70, 6), "begun anew");
+        assert_eq!(after(7, 30, 5), (70, 6), "the last report of the run before");
+        for run in 10..100 {
+            after(run, 1, 0);
+        }
+        assert_eq!(after(99, 2, 0), (161, 6));
     }
 
     #[test]

@@ -207,11 +207,11 @@ pub(super) fn count(metrics: &Metrics, snapshot: &StatusSnapshot) {
 /// What keeps a package from being distributed although nothing failed.
 fn waits_for(decision: RolloutDecision) -> Option<StatusError> {
     let (reason, message) = match decision {
-        RolloutDecision::NoOfficeSelected => ("no_office_selected", "spec.offices selects no office".to_owned()),
+        RolloutDecision::NoOfficeSelected => ("NoOfficeSelected", "spec.offices selects no office".to_owned()),
         RolloutDecision::WaitsForSchedule { until } => {
-            ("waits_for_schedule", format!("waits until {until}, as spec.schedule.notBefore says"))
+            ("WaitsForSchedule", format!("waits until {until}, as spec.schedule.notBefore says"))
         }
-        RolloutDecision::Paused => ("paused", "paused, as spec.rollout.paused says".to_owned()),
+        RolloutDecision::Paused => ("Paused", "paused, as spec.rollout.paused says".to_owned()),
         RolloutDecision::WaitsForIngest | RolloutDecision::Distributes => return None,
     };
     Some(StatusError { reason: reason.to_owned(), message })
