@@ -194,7 +194,8 @@ impl Disturbances<'_> {
         let position = stores.iter().rposition(|node| node.name != operator).context("a node in the store")?;
         let dead = stores.remove(position).name;
         self.cluster.kill_node(&dead)?;
-        self.user.commands.kubectl(&["wait", "--for=condition=Ready=Unknown", &format!("node/{dead}"), DEATH_TIMEOUT])?;
+        let node = format!("node/{dead}");
+        self.user.commands.kubectl(&["wait", "--for=condition=Ready=Unknown", &node, DEATH_TIMEOUT])?;
         self.apply("never-arrives", DISTURBED_BYTES)?;
         self.wait_for_middle("never-arrives")
     }

@@ -8,17 +8,21 @@ mod resolver;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use peerdist_node_agent::desired::DirectorySource;
 use peerdist_node_agent::driver::server::{AddressRule, BoundServer, RetryPolicy, ServerSettings};
 use peerdist_node_agent::status::StatusSnapshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::resolver::Resolver;
 
 /// What a package came to that is in the library.
 const ARRIVED: &str = "arrived";
+/// What has not come to an end after this time never does.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -34,6 +38,7 @@ async fn main() -> Result<()> {
         database: None,
         retry: RetryPolicy::Once,
         sources: AddressRule::checked(Vec::new(), forbidden),
+        authority: None,
         cluster: None,
     })
     .await?;
@@ -47,11 +52,11 @@ async fn run(server: BoundServer, manifests: &Path) -> Result<BTreeMap<String, S
     let (overview, mut snapshots) = (server.overview(), server.snapshots());
     let stop = CancellationToken::new();
     let running = tokio::spawn(server.run(DirectorySource::new(manifests), stop.clone()));
-    let mut outcomes = loop {
-        snapshots.changed().await.context("the server ended early")?;
-        if let Some(outcomes) = outcomes(&snapshots.borrow()) {
-            break outcomes;
-        }
+    let all = snapshots.wait_for(|snapshot| outcomes(snapshot).is_some());
+    let said = || format!("not everything came to an end: {:?}", overview.object_errors());
+    let mut outcomes = match timeout(PATIENCE, all).await.with_context(said)? {
+        Ok(snapshot) => outcomes(&snapshot).unwrap_or_default(),
+        Err(_) => bail!("the server ended early"),
     };
     outcomes.extend(overview.object_errors().into_iter().filter_map(|error| {
         let (_, name) = error.object.rsplit_once('/')?;
