@@ -16,8 +16,9 @@ pub(crate) fn run_all(root: &Path) -> Result<()> {
     steps.run("chart and deploy", || deploy::check(root).map(|()| Outcome::Passed));
     steps.run("programs that tests call", programs);
     steps.run("tests", || cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]));
-    steps.run("network scenarios", || network_scenarios(root));
-    steps.run("cluster with nodes", || cluster(root));
+    steps.run("network scenarios", || as_root(|| network_scenarios(root)));
+    steps.run("control plane", || as_root(|| e2e::on_control_plane(root, &e2e::ClusterOptions::default())));
+    steps.run("cluster with nodes", || as_root(|| e2e::on_nodes(root, &e2e::ClusterOptions::default())));
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     steps.run("clippy", || cargo(root, &clippy));
     steps.run("licences, bans, sources", || deny::check_offline(root).map(|()| Outcome::Passed));
@@ -34,23 +35,18 @@ fn programs() -> Result<Outcome> {
 }
 
 /// Processes in network namespaces behind a firewall that lets exactly the rows of the port tables pass.
-fn network_scenarios(root: &Path) -> Result<Outcome> {
-    if !debian::is_root()? {
-        return Ok(Outcome::NotRun("they make network namespaces: run as root".to_owned()));
-    }
+fn network_scenarios(root: &Path) -> Result<()> {
     cargo(root, &["build", "--locked", "--workspace", "--bins"])?;
     let test = ["test", "--locked", "--workspace", "--test", "scenarios", "--no-fail-fast", "--"];
-    cargo(root, &[&test[..], &["--test-threads=1", "--nocapture"]].concat())
+    cargo(root, &[&test[..], &["--test-threads=1", "--nocapture"]].concat()).map(drop)
 }
 
-/// What a user does with chart and images, on nodes in namespaces.
-fn cluster(root: &Path) -> Result<Outcome> {
+/// Links and nodes are made of namespaces, mounts and control groups.
+fn as_root(scenario: impl FnOnce() -> Result<()>) -> Result<Outcome> {
     if !debian::is_root()? {
-        return Ok(Outcome::NotRun(
-            "its nodes are made of namespaces, mounts and control groups: run as root".to_owned(),
-        ));
+        return Ok(Outcome::NotRun("it makes network namespaces: run as root".to_owned()));
     }
-    e2e::on_nodes(root, &e2e::ClusterOptions::default()).map(|()| Outcome::Passed)
+    scenario().map(|()| Outcome::Passed)
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {

@@ -38,10 +38,15 @@ pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
         return run_tests(root, options, &programs(root)?, &["cluster"]);
     }
+    on_control_plane(root, options)?;
+    on_nodes(root, options)
+}
+
+/// The programs themselves beside a real API server, without kubelets.
+pub(crate) fn on_control_plane(root: &Path, options: &ClusterOptions) -> Result<()> {
     // All of the workspace: a part of it would be built with other features, and everything twice.
     step::run(root, &step::cargo(), &["build", "--locked", "--workspace", "--bins"])?;
-    run_tests(root, options, &[], &["operator", "delivery"])?;
-    on_nodes(root, options)
+    run_tests(root, options, &[], &["operator", "delivery"])
 }
 
 /// The images on nodes of our own with kubelets.

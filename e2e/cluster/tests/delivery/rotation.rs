@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::origin::Origin;
 use crate::site::{NODES, SERVER_IDENTITY, Site};
 
-/// Size of the package: seconds of the thin link.
-const PACKAGE_BYTES: usize = 24 << 20;
+/// Size of the package: 22 seconds of the thin link.
+const PACKAGE_BYTES: usize = 32 << 20;
 /// The thin link.
 const LINK: &str = "12M";
 /// What the server says when it follows.
@@ -26,7 +26,7 @@ async fn keys_change_while_a_package_is_on_its_way() -> Result<()> {
     let origin = Origin::start(PACKAGE_BYTES).await?;
     let site = Site::start_behind(origin.address(), Some(LINK)).await?;
     site.apply_package("app", json!({"version": "1", "source": {"uri": origin.url()}})).await?;
-    wait_for_percent(&site, 40).await?;
+    wait_for_percent(&site, 15).await?;
 
     let before = identity(&site).await?;
     annotate(&site, json!({"peerdist.io/rotate-intermediate": "a", "peerdist.io/rotate-manifest-key": "a"})).await?;
