@@ -1,11 +1,15 @@
 //! One step of a run: a headline, a program, its time. Output of the program goes straight through, because the
 //! lines of `cargo test` are what people and CI want to read. There is never a standard input.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// How the names of the variables begin by which cargo tells a program of its package.
+const OF_OUR_PACKAGE: [&str; 4] = ["CARGO_MANIFEST", "CARGO_PKG_", "CARGO_BIN_", "CARGO_PRIMARY_PACKAGE"];
 
 /// Steps that were run, for the summary.
 #[derive(Default)]
@@ -62,10 +66,23 @@ impl Steps {
     }
 }
 
+/// A program that does not see what cargo told this one of its own package: build scripts that look at such variables
+/// would run again, and much of the workspace be built again, whenever a step comes after a cargo call of one's own.
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text == "CARGO" || OF_OUR_PACKAGE.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs `program` in `folder` with its output passed through.
 pub(crate) fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     println!("$ {program} {}", arguments.join(" "));
-    let status = Command::new(program)
+    let status = command(program)
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -79,7 +96,7 @@ pub(crate) fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()
 
 /// Runs a program and gives back what it prints; what it complains about goes through.
 pub(crate) fn output(folder: &Path, program: &Path, arguments: &[String]) -> Result<String> {
-    let output = Command::new(program)
+    let output = command(program)
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())

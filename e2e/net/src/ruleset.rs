@@ -9,6 +9,7 @@
 //! more counter, which lets pass, sees foreground messages that cross an office boundary: the rows allow them, and nothing
 //! large may travel so.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
@@ -92,9 +93,8 @@ fn declarations() -> String {
 /// Counts foreground messages from another subnet; a subnet is an office here, the Central Office's has the server.
 fn foreground_across(topology: &Topology, host: &Host) -> String {
     let rows = ROWS.iter().filter(|row| row.to == host.role && row.class == TransferClass::ForegroundMessage);
-    let mut ports: Vec<String> = rows.map(|row| row.port.to_string()).collect();
-    ports.dedup();
-    let (subnet, ports) = (topology.subnet(host.office), ports.join(", "));
+    let ports: BTreeSet<String> = rows.map(|row| row.port.to_string()).collect();
+    let (subnet, ports) = (topology.subnet(host.office), Vec::from_iter(ports).join(", "));
     format!("    ip saddr != {subnet} udp dport {{ {ports} }} counter name \"{FOREGROUND_ACROSS}\"\n")
 }
 
