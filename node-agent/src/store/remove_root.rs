@@ -13,12 +13,13 @@ use super::error::{StoreError, io_error};
 use super::node_store::{NodeStore, StoreLimits};
 
 /// What a client or a server makes in its root, besides `packages`: the journal last, which knows what is ours.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "staging",
     "identity",
     "join-token",
     "api-token",
     "api.json",
+    "last-good.json",
     "metadata.sqlite-wal",
     "metadata.sqlite-shm",
     "metadata.sqlite",

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -18,7 +19,7 @@ use peerdist_e2e_cluster::control_plane::ControlPlane;
 use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object};
 use peerdist_e2e_cluster::process::Process;
 use peerdist_e2e_cluster::waiting::eventually;
-use peerdist_operator::run::{Operator, RunError};
+use peerdist_operator::run::Operator;
 use peerdist_operator::settings::Settings;
 use peerdist_operator::storage::StoragePrefixes;
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ use crate::rights;
 
 /// Where the server runs.
 const SERVER: &str = "127.81.0.1";
+/// Pause before an operator that ended is followed by another.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Where the operator puts what the server needs to be one.
 pub(crate) const SERVER_IDENTITY: &str = "peerdist-server-identity";
 
@@ -55,7 +58,7 @@ pub(crate) struct Site {
     clients: BTreeMap<&'static str, Process>,
     server: Process,
     stop: CancellationToken,
-    operator: JoinHandle<Result<(), RunError>>,
+    operator: JoinHandle<Result<()>>,
     hand: Hand,
     folder: TempDir,
     plane: ControlPlane,
@@ -295,29 +298,40 @@ impl Site {
 
     pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        Ok(self.operator.await??)
+        self.operator.await?
     }
 }
 
-async fn start_operator(
-    plane: &ControlPlane,
-    hand: &Hand,
-    stop: &CancellationToken,
-) -> Result<JoinHandle<Result<(), RunError>>> {
+/// As a Deployment would: an operator that ends without being told, for example because it could not renew its Lease in
+/// time, is followed by another.
+async fn start_operator(plane: &ControlPlane, hand: &Hand, stop: &CancellationToken) -> Result<JoinHandle<Result<()>>> {
     let token = token(hand, "peerdist-operator", None, "https://kubernetes.default.svc").await?;
-    let operator = Operator {
-        config: plane.config(&token).await?,
-        settings: Settings::parse(
-            "image: example/peerdist:1\nserver: {storage: {hostPath: /var/lib/peerdist-server}}",
-        )?,
-        namespace: NAMESPACE.to_owned(),
-        lease_namespace: "kube-system".to_owned(),
-        lease_name: "peerdist-operator".to_owned(),
-        storage_prefixes: StoragePrefixes::default(),
-        identity: "operator".to_owned(),
-        http: TcpListener::bind("127.0.0.1:0").await?,
-    };
-    Ok(tokio::spawn(operator.run(stop.clone())))
+    let (config, stop) = (plane.config(&token).await?, stop.clone());
+    Ok(tokio::spawn(async move {
+        let mut number = 0;
+        loop {
+            number += 1;
+            let operator = Operator {
+                config: config.clone(),
+                settings: Settings::parse(
+                    "image: example/peerdist:1\nserver: {storage: {hostPath: /var/lib/peerdist-server}}",
+                )?,
+                namespace: NAMESPACE.to_owned(),
+                lease_namespace: "kube-system".to_owned(),
+                lease_name: "peerdist-operator".to_owned(),
+                storage_prefixes: StoragePrefixes::default(),
+                identity: format!("operator-{number}"),
+                http: TcpListener::bind("127.0.0.1:0").await?,
+            };
+            match operator.run(stop.clone()).await {
+                Err(error) if !stop.is_cancelled() => {
+                    eprintln!("the operator ended and is followed by another: {error}")
+                }
+                ended => return Ok(ended?),
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }))
 }
 
 async fn start_server(plane: &ControlPlane, hand: &Hand, folder: &Path, origin: IpAddr) -> Result<Process> {
