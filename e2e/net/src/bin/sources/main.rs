@@ -8,6 +8,7 @@ mod resolver;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -29,8 +30,8 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().context("usage: FOLDER FORBIDDEN_NETWORK...")?);
     let forbidden = arguments.map(|network| network.parse()).collect::<Result<Vec<_>, _>>()?;
-    let resolver = Resolver::start(&folder)?;
-    origin::start(resolver)?;
+    let resolver = Arc::new(Resolver::start(&folder)?);
+    origin::start(Arc::downgrade(&resolver))?;
     let server = BoundServer::bind(ServerSettings {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         root: folder.join("server"),
@@ -43,6 +44,7 @@ async fn main() -> Result<()> {
     })
     .await?;
     let outcomes = run(server, &folder.join("manifests")).await?;
+    drop(resolver);
     println!("{}", serde_json::to_string(&outcomes)?);
     Ok(())
 }

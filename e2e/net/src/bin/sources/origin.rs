@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Weak;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -15,7 +16,7 @@ const LISTEN: &str = "[::]:80";
 const REBINDING: &str = "rebinding.test";
 
 /// Serves until the process ends.
-pub(crate) fn start(resolver: Resolver) -> Result<()> {
+pub(crate) fn start(resolver: Weak<Resolver>) -> Result<()> {
     let listener = TcpListener::bind(LISTEN).with_context(|| format!("cannot listen on {LISTEN}"))?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -30,7 +31,7 @@ pub(crate) fn start(resolver: Resolver) -> Result<()> {
     Ok(())
 }
 
-fn answer(mut stream: TcpStream, resolver: &Resolver) -> Result<()> {
+fn answer(mut stream: TcpStream, resolver: &Weak<Resolver>) -> Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().context("no request")??;
     for line in lines {
@@ -44,6 +45,7 @@ fn answer(mut stream: TcpStream, resolver: &Resolver) -> Result<()> {
     } else if let Some(target) = path.strip_prefix("/to/") {
         ("302 Found", format!("Location: {}", String::from_utf8(hex::decode(target)?)?))
     } else if path == "/rebind" {
+        let resolver = resolver.upgrade().context("the resolver has ended")?;
         resolver.rebind(REBINDING, IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         ("302 Found", format!("Location: http://{REBINDING}/ok"))
     } else {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,10 @@ const NAMES_FILE: &str = "names";
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A running resolver, which ends with the last of its clones.
-#[derive(Clone)]
+/// A running resolver, which ends with the value.
 pub(crate) struct Resolver {
     names: PathBuf,
-    process: Arc<Mutex<Process>>,
+    process: Mutex<Process>,
 }
 
 struct Process(Child);
@@ -53,7 +52,7 @@ impl Resolver {
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         let process = Process(command.spawn().context("cannot start dnsmasq")?);
-        let resolver = Self { names, process: Arc::new(Mutex::new(process)) };
+        let resolver = Self { names, process: Mutex::new(process) };
         resolver.wait_until("origin.test", |_| true)?;
         Ok(resolver)
     }
