@@ -7,7 +7,7 @@ use rand::RngCore;
 use rcgen::{BasicConstraints, CertificateParams, DnType, Error, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long a root is valid.
 const ROOT_LIFETIME: Duration = days(3650);
@@ -56,11 +56,9 @@ impl CertifiedKey {
     /// When there is no randomness, or the root cannot sign.
     pub fn new_intermediate(&self, now: SystemTime) -> Result<Self, Error> {
         let key = KeyPair::generate()?;
-        let mut parameters = parameters("peerdist server authority", INTERMEDIATE_LIFETIME, now);
+        let mut parameters =
+            parameters_below(&self.certificate, "peerdist server authority", INTERMEDIATE_LIFETIME, now);
         make_authority(&mut parameters, 0);
-        if let Some((_, end)) = validity(&self.certificate) {
-            parameters.not_after = (now + INTERMEDIATE_LIFETIME).min(end).into();
-        }
         let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
         let certificate = parameters.signed_by(&key, &issuer)?.der().clone();
         Ok(Self { key, certificate })
@@ -92,8 +90,22 @@ pub fn root_certificate(key: &KeyPair, now: SystemTime) -> Result<CertificateDer
     Ok(parameters.self_signed(key)?.der().clone())
 }
 
+/// For a certificate that `above` signs: it ends with that one at the latest.
+pub fn parameters_below(
+    above: &CertificateDer<'_>,
+    name: &str,
+    lifetime: Duration,
+    now: SystemTime,
+) -> CertificateParams {
+    let mut parameters = parameters(name, lifetime, now);
+    if let Some((_, end)) = validity(above) {
+        parameters.not_after = (now + lifetime).min(end).into();
+    }
+    parameters
+}
+
 /// What all certificates have in common.
-pub fn parameters(name: &str, lifetime: Duration, now: SystemTime) -> CertificateParams {
+fn parameters(name: &str, lifetime: Duration, now: SystemTime) -> CertificateParams {
     let mut serial = [0; 16];
     rand::rng().fill_bytes(&mut serial);
     serial[0] &= 0x7f;
@@ -114,24 +126,15 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemT
     Some((time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?))
 }
 
-/// Whether a certificate may sign others and says that it is signed by `above`, by name and key. The signature itself is
-/// checked in every handshake.
+/// Whether a certificate may sign others and is signed by `above`.
 pub fn is_below(certificate: &CertificateDer<'_>, above: &CertificateDer<'_>) -> bool {
     let (Ok((_, below)), Ok((_, above))) = (X509Certificate::from_der(certificate), X509Certificate::from_der(above))
     else {
         return false;
     };
     let is_authority = below.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca);
-    let named = below.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref(),
-        _ => None,
-    });
-    let own = above.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(key) => Some(key),
-        _ => None,
-    });
-    let same_key = named.zip(own).is_none_or(|(named, own)| named == own);
-    is_authority && same_key && below.issuer().as_raw() == above.subject().as_raw()
+    let is_named = below.issuer().as_raw() == above.subject().as_raw();
+    is_authority && is_named && below.verify_signature(Some(above.public_key())).is_ok()
 }
 
 /// Whether a certificate may sign others, and below them intermediates.
@@ -166,6 +169,18 @@ mod tests {
         let last = root.new_intermediate(now + days(3640)).unwrap();
         assert_eq!(validity(&last.certificate).unwrap().1, validity(&root.certificate).unwrap().1);
         assert!(last.is_fresh(&root.certificate, now + days(3640)), "a new one would not live longer");
+    }
+
+    #[test]
+    fn signature_of_another_root_of_the_same_name_is_noticed() {
+        let now = SystemTime::UNIX_EPOCH + days(20_000);
+        let (one, other) = (CertifiedKey::new_root(now).unwrap(), CertifiedKey::new_root(now).unwrap());
+        let intermediate = one.new_intermediate(now).unwrap().certificate;
+        assert!(is_below(&intermediate, &one.certificate));
+        assert!(!is_below(&intermediate, &other.certificate));
+        let mut changed = intermediate.to_vec();
+        *changed.last_mut().unwrap() ^= 1;
+        assert!(!is_below(&changed.into(), &one.certificate));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use kube::CustomResourceExt;
 
 pub use self::office::{Office, OfficeSpec, OfficeStatus};
 pub use self::package_distribution::{PackageDistribution, PackageDistributionSpec};
-pub use self::quantity::Quantity;
+pub use self::quantity::{Quantity, WrittenQuantity};
 pub use self::status::PackageDistributionStatus;
 pub use self::vesc_endpoint::{VescEndpoint, VescEndpointSpec, VescEndpointStatus};
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::nodes::{NodeSelection, NodeSelector, node_selection};
 pub use self::status::{OfficeNodeCounts, OfficeStatus};
 use crate::FieldError;
-use crate::quantity::Quantity;
+use crate::quantity::{Quantity, QuantityError, WrittenQuantity};
 
 /// An office: a group of nodes on one LAN. Exactly one office, the Central Office, has no parent.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
@@ -107,8 +107,8 @@ pub struct Storage {
     pub path: String,
     /// Most that packages may use on a node, such as 50Gi. Absent: what the disk has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Quantity")]
-    pub limit: Option<Quantity>,
+    #[schemars(with = "WrittenQuantity")]
+    pub limit: Option<WrittenQuantity>,
 }
 
 /// What the link to the parent office may be used for.
@@ -119,8 +119,8 @@ pub struct Uplink {
     /// wants. In a VPN office, where every node fetches for itself, the ceiling is that of each node. Without effect
     /// in the Central Office.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Quantity")]
-    pub background_max_bits_per_second: Option<Quantity>,
+    #[schemars(with = "WrittenQuantity")]
+    pub background_max_bits_per_second: Option<WrittenQuantity>,
 }
 
 impl Default for Storage {
@@ -162,7 +162,13 @@ pub fn validate(object: &Office) -> Result<core_office::Office, Vec<FieldError>>
         );
         errors.push(FieldError::new("spec.storage.path", "InvalidPath", message));
     }
-    let background_bits_per_second_max = object.spec.uplink.background_max_bits_per_second.map(Quantity::value);
+    let mut number = |written: &Option<WrittenQuantity>, field: &str| {
+        let refused = |error: QuantityError| errors.push(FieldError::new(field, "InvalidQuantity", error.to_string()));
+        written.as_ref().and_then(|written| written.read().map_err(refused).ok()).map(Quantity::value)
+    };
+    let storage_limit_bytes = number(&object.spec.storage.limit, "spec.storage.limit");
+    let ceiling = &object.spec.uplink.background_max_bits_per_second;
+    let background_bits_per_second_max = number(ceiling, "spec.uplink.backgroundMaxBitsPerSecond");
     if background_bits_per_second_max == Some(0) {
         let message = "a ceiling of 0 is not valid: expected a number of bits a second above 0 such as 50M; \
                        correct it, or remove the field for no ceiling";
@@ -174,7 +180,7 @@ pub fn validate(object: &Office) -> Result<core_office::Office, Vec<FieldError>>
             parent,
             office_type: object.spec.office_type.into(),
             labels: object.labels().clone(),
-            storage_limit_bytes: object.spec.storage.limit.map(Quantity::value),
+            storage_limit_bytes,
             background_bits_per_second_max,
         }),
         _ => Err(errors),
@@ -230,10 +236,16 @@ mod tests {
     #[test]
     fn every_bad_field_is_named() {
         let uplink = json!({"backgroundMaxBitsPerSecond": 0});
-        let spec = json!({"parent": "A/B", "storage": {"path": "x"}, "uplink": uplink});
+        let spec = json!({"parent": "A/B", "storage": {"path": "x", "limit": "16Ei"}, "uplink": uplink});
         let errors = validate(&object("Bad", spec)).unwrap_err();
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
-        let expected = ["metadata.name", "spec.parent", "spec.storage.path", "spec.uplink.backgroundMaxBitsPerSecond"];
+        let expected = [
+            "metadata.name",
+            "spec.parent",
+            "spec.storage.path",
+            "spec.storage.limit",
+            "spec.uplink.backgroundMaxBitsPerSecond",
+        ];
         assert_eq!(fields, expected);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use peerdist_core::distribution::{
     self as core_distribution, Distribution, PackageSource, RETENTION_VERSIONS_DEFAULT, RETENTION_VERSIONS_MAX,
@@ -131,7 +132,7 @@ pub struct Schedule {
     /// Nothing of the version moves before this moment, such as 2026-12-01T22:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
-    pub not_before: Option<Time>,
+    pub not_before: Option<String>,
 }
 
 /// How a version moves.
@@ -222,6 +223,8 @@ pub fn validate(
         };
         SourceDigest::from_str(digest).map_err(|error| errors.push(refused(error))).ok()
     });
+    let not_before = spec.schedule.as_ref().and_then(|schedule| schedule.not_before.as_deref());
+    let not_before = not_before.and_then(|text| moment(text).map_err(|error| errors.push(error)).ok());
     errors.extend(retention_error(spec.retention.versions));
     match (key, version, uri) {
         (Some(key), Some(version), Some(uri)) if errors.is_empty() => Ok(Distribution {
@@ -233,13 +236,25 @@ pub fn validate(
                 match_labels: spec.offices.clone().unwrap_or_default().match_labels,
             },
             priority: spec.priority.into(),
-            not_before: spec.schedule.as_ref().and_then(|schedule| schedule.not_before.as_ref()).map(|time| time.0),
+            not_before,
             paused: spec.rollout.paused,
             retention_versions: spec.retention.versions,
             generation: object.metadata.generation.and_then(|generation| u64::try_from(generation).ok()).unwrap_or(1),
         }),
         _ => Err(errors),
     }
+}
+
+/// The schema lets through what no calendar has, such as an offset of 99 hours.
+fn moment(text: &str) -> Result<Timestamp, FieldError> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(80).collect();
+        let message = format!(
+            "{shown:?} is no moment: expected one such as 2026-12-01T22:00:00Z, before the year 9999 ends; correct it, or \
+             pause the rollout"
+        );
+        FieldError::new("spec.schedule.notBefore", "InvalidTime", message)
+    })
 }
 
 fn retention_error(versions: u32) -> Option<FieldError> {
@@ -306,6 +321,7 @@ mod tests {
         let errors = validated(json!({
             "version": "current",
             "source": {"uri": "s3://bucket/x", "digest": "sha256:12"},
+            "schedule": {"notBefore": "9999-12-31T23:59:59Z"},
             "retention": {"versions": 0},
         }))
         .unwrap_err();
@@ -316,6 +332,7 @@ mod tests {
                 ("spec.version", "InvalidVersion"),
                 ("spec.source.uri", "UnsupportedScheme"),
                 ("spec.source.digest", "MalformedDigest"),
+                ("spec.schedule.notBefore", "InvalidTime"),
                 ("spec.retention.versions", "OutOfRange"),
             ]
         );

@@ -100,33 +100,55 @@ impl Serialize for Quantity {
 
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(QuantityVisitor)
+        WrittenQuantity::deserialize(deserializer)?.read().map_err(de::Error::custom)
     }
 }
 
-struct QuantityVisitor;
+/// A quantity in a spec, as somebody wrote it. Whatever an API server lets through can be read: one object that could not
+/// would keep all others of its kind from being listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct WrittenQuantity(String);
 
-impl Visitor<'_> for QuantityVisitor {
-    type Value = Quantity;
+impl WrittenQuantity {
+    /// The number.
+    ///
+    /// # Errors
+    /// [`QuantityError`] when the text is no quantity.
+    pub fn read(&self) -> Result<Quantity, QuantityError> {
+        self.0.parse()
+    }
+}
+
+impl<'de> Deserialize<'de> for WrittenQuantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WrittenVisitor)
+    }
+}
+
+struct WrittenVisitor;
+
+impl Visitor<'_> for WrittenVisitor {
+    type Value = WrittenQuantity;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a number such as 50Gi")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Quantity, E> {
-        text.parse().map_err(E::custom)
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<WrittenQuantity, E> {
+        Ok(WrittenQuantity(text.to_owned()))
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
-        Ok(Quantity(number))
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<WrittenQuantity, E> {
+        Ok(WrittenQuantity(number.to_string()))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Quantity, E> {
-        u64::try_from(number).map(Quantity).map_err(|_| E::custom(QuantityError { value: number.to_string() }))
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<WrittenQuantity, E> {
+        Ok(WrittenQuantity(number.to_string()))
     }
 }
 
-impl JsonSchema for Quantity {
+impl JsonSchema for WrittenQuantity {
     fn schema_name() -> Cow<'static, str> {
         "Quantity".into()
     }
@@ -138,7 +160,9 @@ impl JsonSchema for Quantity {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "pattern": r"^[0-9]*\.?[0-9]*(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$",
+            "maxLength": QUANTITY_BYTES_MAX,
+            "minimum": 0,
+            "pattern": r"^([0-9]+\.?[0-9]*|\.[0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$",
         })
     }
 }
@@ -176,6 +200,14 @@ mod tests {
         assert_eq!(serde_json::to_string(&Quantity(1024)).unwrap(), "\"1Ki\"");
         let error = serde_json::from_str::<Quantity>("-1").unwrap_err().to_string();
         assert!(error.contains("such as 50Gi"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_later() {
+        for (written, expected) in [("\"1.5Ki\"", Some(1536)), ("1024", Some(1024)), ("-1", None), ("\"16Ei\"", None)] {
+            let written: WrittenQuantity = serde_json::from_str(written).unwrap();
+            assert_eq!(written.read().ok().map(Quantity::value), expected, "{written:?}");
+        }
     }
 
     proptest! {

@@ -44,6 +44,7 @@ pub mod identity;
 mod interface;
 pub mod join_token;
 pub mod messages;
+mod private_key;
 mod settings;
 mod socket;
 mod streams;
@@ -118,7 +119,7 @@ pub struct Transport {
     bulk: StreamBulk,
     broadcaster: Option<Broadcaster>,
     queue_delay: Arc<QueueDelay>,
-    endpoints: Vec<Endpoint>,
+    endpoints: Endpoints,
 }
 
 impl Transport {
@@ -210,23 +211,29 @@ impl Transport {
 
     /// Closes every connection and waits a moment for the peers to hear of it.
     pub async fn close(&self) {
-        self.close_endpoints();
-        let idle = futures_util::future::join_all(self.endpoints.iter().map(Endpoint::wait_idle));
+        self.endpoints.close();
+        let idle = futures_util::future::join_all(self.endpoints.0.iter().map(Endpoint::wait_idle));
         if timeout(CLOSE_TIMEOUT, idle).await.is_err() {
             tracing::debug!("some peers did not hear that this node stops");
         }
     }
+}
 
-    fn close_endpoints(&self) {
-        for endpoint in &self.endpoints {
+/// Endpoints whose tasks end, and give their ports back, when this is dropped: also when a later port is taken.
+#[derive(Default)]
+struct Endpoints(Vec<Endpoint>);
+
+impl Endpoints {
+    fn close(&self) {
+        for endpoint in &self.0 {
             endpoint.close(CLOSE_DONE, b"this node stops");
         }
     }
 }
 
-impl Drop for Transport {
+impl Drop for Endpoints {
     fn drop(&mut self) {
-        self.close_endpoints();
+        self.close();
     }
 }
 
@@ -246,7 +253,7 @@ struct Binding {
     transfer_queue: (mpsc::Sender<BulkReceive>, mpsc::Receiver<BulkReceive>),
     requesters: BTreeMap<MessageClass, Requester>,
     content_dialler: Option<Dialler>,
-    endpoints: Vec<Endpoint>,
+    endpoints: Endpoints,
 }
 
 impl Binding {
@@ -274,7 +281,7 @@ impl Binding {
             transfer_queue: mpsc::channel(streams::INCOMING_TRANSFERS_MAX),
             requesters: BTreeMap::new(),
             content_dialler: None,
-            endpoints: Vec::new(),
+            endpoints: Endpoints::default(),
         })
     }
 
@@ -330,7 +337,7 @@ impl Binding {
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(endpoint_config, config, Box::new(socket), runtime)
             .map_err(|source| TransportError::Endpoint { port: plan.port, source })?;
-        self.endpoints.push(endpoint.clone());
+        self.endpoints.0.push(endpoint.clone());
         Ok(endpoint)
     }
 

@@ -98,9 +98,7 @@ pub async fn reconcile(context: &Context, now: Timestamp) -> Result<Result<(), I
 
 async fn bring_about(context: &Context, now: Timestamp) -> Result<(), IdentityError> {
     let live = dereference(context);
-    let name = context.settings.identity.root_secret_name();
-    let not_signed =
-        |error: rcgen::Error| IdentityFailure::NotSigned { secret: name.to_owned(), problem: error.to_string() };
+    let not_signed = |error| not_signed(context, &error);
     let root = match &live.root {
         Some(secret) => root::read(secret, now)?,
         None => make_root(context, now).await?,
@@ -123,6 +121,11 @@ async fn bring_about(context: &Context, now: Timestamp) -> Result<(), IdentityEr
     Ok(())
 }
 
+fn not_signed(context: &Context, error: &rcgen::Error) -> IdentityFailure {
+    let secret = context.settings.identity.root_secret_name().to_owned();
+    IdentityFailure::NotSigned { secret, problem: error.to_string() }
+}
+
 fn dereference(context: &Context) -> Live {
     let caches = &context.caches;
     Live {
@@ -138,9 +141,7 @@ async fn make_root(context: &Context, now: Timestamp) -> Result<CertifiedKey, Id
     if context.settings.identity.root_secret.is_some() {
         return Err(IdentityFailure::RootMissing(name.to_owned()).into());
     }
-    let not_signed =
-        |error: rcgen::Error| IdentityFailure::NotSigned { secret: name.to_owned(), problem: error.to_string() };
-    let root = CertifiedKey::new_root(SystemTime::from(now)).map_err(not_signed)?;
+    let root = CertifiedKey::new_root(SystemTime::from(now)).map_err(|error| not_signed(context, &error))?;
     create(context, &root::build(&root, &context.namespace, name)).await?;
     Ok(root)
 }

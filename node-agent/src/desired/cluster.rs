@@ -81,14 +81,15 @@ impl DesiredSource for ClusterSource {
             let packages = self.packages.state();
             let reading = read(&self.offices.state(), &packages, self.state.as_deref());
             let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
-            let previous = self.state.clone().or_else(|| Some(Arc::new(before(&self.last_good, &packages, &reading)?)));
+            let previous =
+                self.state.clone().or_else(|| Some(Arc::new(before(&self.last_good, &packages, &reading, &refused)?)));
             let update = revise(previous.as_deref(), reading, Generations::Given);
-            if update.state.is_some() {
-                self.last_good.keep(packages.iter().filter_map(|package| kept_form(package)), &refused);
-            }
             self.state = update.state.clone().or(self.state.take());
             let news = (update.state.clone(), update.errors.clone());
             if self.told.as_ref() != Some(&news) {
+                if update.state.is_some() {
+                    self.last_good.keep(packages.iter().filter_map(|package| kept_form(package)), &refused);
+                }
                 self.told = Some(news);
                 return update;
             }
@@ -98,10 +99,14 @@ impl DesiredSource for ClusterSource {
 
 /// What an earlier run of the server knew of objects that are refused now. An object that was made anew under the same
 /// name since is another one.
-fn before(last_good: &LastGood, packages: &[Arc<PackageDistribution>], reading: &Reading) -> Option<DesiredState> {
+fn before(
+    last_good: &LastGood,
+    packages: &[Arc<PackageDistribution>],
+    reading: &Reading,
+    refused: &[String],
+) -> Option<DesiredState> {
     let state = reading.state.as_ref()?;
-    let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
-    let kept = last_good.of_refused(&refused).filter_map(|(_, value)| serde_json::from_value(value.clone()).ok());
+    let kept = last_good.of_refused(refused).filter_map(|(_, value)| serde_json::from_value(value.clone()).ok());
     let is_there = |kept: &PackageDistribution| packages.iter().any(|package| package.uid() == kept.uid());
     let distributions = kept.filter(is_there).filter_map(|kept| distribution(&kept, &state.offices).ok());
     Some(DesiredState {
@@ -398,7 +403,8 @@ mod tests {
         let after = |packages: &[Arc<PackageDistribution>]| {
             let reading = read(&hub, packages, None);
             assert_eq!(reading.refused.len(), 1);
-            let previous = before(&LastGood::open(folder.path()), packages, &reading);
+            let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
+            let previous = before(&LastGood::open(folder.path()), packages, &reading, &refused);
             revise(previous.as_ref(), reading, Generations::Given).state.unwrap().distributions.clone()
         };
         let source = |uri: &str| SourceUri::parse(uri, None).unwrap();

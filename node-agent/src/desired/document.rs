@@ -231,6 +231,6 @@ mod tests {
         assert_eq!(parse("{firewall: {}}"), [field("spec.firewall", "UnknownField")]);
         assert_eq!(parse("{type: Wireless}"), [field("spec.type", "InvalidValue")]);
         assert_eq!(parse("{parent: 7}"), [field("spec.parent", "InvalidValue")]);
-        assert_eq!(parse("{storage: {limit: 50GB}}"), [field("spec.storage.limit", "InvalidValue")]);
+        assert_eq!(parse("{storage: {limit: [50]}}"), [field("spec.storage.limit", "InvalidValue")]);
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use peerdist_authority::certificates::{parameters, validity};
+use peerdist_authority::certificates::parameters_below;
 use peerdist_authority::{DamagedFile, ServerIdentity, days, sha256};
 use peerdist_core::names::OfficeName;
 use peerdist_core::wire::proto;
@@ -176,11 +176,8 @@ impl Authority {
         let uri = identity.to_uri().ok_or(AuthorityError::Nobody)?;
         let own = self.identity();
         let intermediate = &own.intermediate;
-        let mut parameters = parameters(COMMON_NAME, NODE_LIFETIME, now);
-        if let Some((_, end)) = validity(&intermediate.certificate) {
-            // A node must see by its own certificate that it is of no use any more.
-            parameters.not_after = (now + NODE_LIFETIME).min(end).into();
-        }
+        // A node must see by its own certificate that it is of no use any more.
+        let mut parameters = parameters_below(&intermediate.certificate, COMMON_NAME, NODE_LIFETIME, now);
         parameters.subject_alt_names = vec![SanType::URI(uri.try_into()?), SanType::IpAddress(address)];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -25,7 +25,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::{CertificateError, CertificateFacts, PeerIdentity};
-use super::tls;
+use super::{private_key, tls};
 use crate::private_file::{self, FileError};
 
 /// Intermediates in one chain.
@@ -79,7 +79,7 @@ impl NodeIdentity {
     /// [`IdentityError`] when the folder cannot be used or its key is damaged.
     pub fn open(folder: &Path) -> Result<Self, IdentityError> {
         private_file::create_folder(folder)?;
-        let key = open_key(&folder.join("node.key"))?;
+        let key = private_key::open(&folder.join("node.key"), IdentityError::Damaged)?;
         let identity = Self {
             folder: folder.to_path_buf(),
             key,
@@ -285,20 +285,5 @@ fn split(mut ders: &[u8]) -> Vec<CertificateDer<'static>> {
 impl fmt::Debug for NodeIdentity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("NodeIdentity").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
-fn open_key(path: &Path) -> Result<KeyPair, IdentityError> {
-    match private_file::read(path)? {
-        Some(pem) => {
-            let damaged = || IdentityError::Damaged(path.to_path_buf());
-            let text = std::str::from_utf8(&pem).map_err(|_| damaged())?;
-            KeyPair::from_pem(text).map_err(|_| damaged())
-        }
-        None => {
-            let key = KeyPair::generate()?;
-            private_file::replace(path, key.serialize_pem().as_bytes())?;
-            Ok(key)
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! TLS for every port: version 1.3, mutual certificates, AES-128-GCM, one authority.
 //!
 //! Who dials names the address it dials, and the certificate must carry it. Who accepts compares the certificate's
-//! addresses with the one it sees (in `endpoints`, where that address is known). The one exception to mutual
+//! addresses with the one it sees (in `acceptor`, where that address is known). The one exception to mutual
 //! certificates is the enrolment protocol on the server's small-message port, told apart by its own ALPN; there the
 //! node that enrols checks the server against the pinned digest of the root before it sends anything.
 

@@ -6,9 +6,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use peerdist_authority::CertifiedKey;
 use peerdist_authority::certificates::{is_root, validity};
 use peerdist_authority::server_identity::{certificate_pem, certificates, key};
+use peerdist_authority::{CertifiedKey, days};
 use serde_json::json;
 
 use super::IdentityFailure;
@@ -18,7 +18,7 @@ use crate::names::{SERVER_COMPONENT, labels};
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 /// Shortest life of a root: two roots are trusted for 16 days when one follows the other, and intermediates need time too.
-const ROOT_LIFETIME_MIN: Duration = Duration::from_secs(60 * 24 * 3600);
+const ROOT_LIFETIME_MIN: Duration = days(60);
 
 /// The Secret of a root that the operator made.
 pub(super) fn build(root: &CertifiedKey, namespace: &str, name: &str) -> Desired {

@@ -33,6 +33,11 @@ async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
             json!({"parent": "hub", "storage": {"path": "/etc"}, "nodeSelector": {"matchLabels": {"a": "b"}}}),
             "StoragePathNotAllowed",
         ),
+        (
+            "limit",
+            json!({"parent": "hub", "storage": {"limit": "16Ei"}, "nodeSelector": {"matchLabels": {"a": "b"}}}),
+            "InvalidQuantity",
+        ),
         ("nodeless", json!({"parent": "hub"}), "NodesNotSelected"),
         ("bits", json!({"parent": "hub", "subnets": ["10.9.0.1/24"]}), "InvalidSubnet"),
         ("label", json!({"parent": "hub", "nodeSelector": {"matchLabels": {"a b": "c"}}}), "InvalidLabel"),
@@ -54,13 +59,24 @@ async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
         scene.apply_package(name, spec).await?;
         scene.package_says(name, "Accepted", "False", reason).await?;
     }
+    for moment in ["9999-12-31T23:59:59Z", "2026-12-01T00:00:00+99:00"] {
+        let source = json!({"uri": "https://example.com/x"});
+        let spec = json!({"version": "1", "source": source, "schedule": {"notBefore": moment}});
+        scene.apply_package("never", spec).await?;
+        scene.package_says("never", "Accepted", "False", "InvalidTime").await?;
+    }
     let writes = scene.settled().await?;
     let elsewhere: Vec<_> = writes.iter().filter(|write| !is_word(&write.resource)).collect();
     assert!(elsewhere.is_empty(), "only statuses and events are written: {elsewhere:?}");
     assert_eq!(versions(&scene).await?, before);
     a_bad_edit_of_the_central_office_promotes_no_other(&scene).await?;
     a_node_of_two_offices_goes_to_the_first(&scene).await?;
-    operator.stop().await
+    operator.stop().await?;
+    // One that begins with all of them there works too.
+    let successor = scene.operator("successor", "example/peerdist:1").await?;
+    scene.apply_package("later", json!({"version": "1", "source": {"uri": "s3://bucket/key"}})).await?;
+    scene.package_says("later", "Accepted", "False", "UnsupportedScheme").await?;
+    successor.stop().await
 }
 
 async fn a_bad_edit_of_the_central_office_promotes_no_other(scene: &Scene) -> Result<()> {
@@ -106,6 +122,16 @@ async fn refused_at_once(scene: &Scene) {
         ("kind", json!({"type": "Lan", "nodeSelector": selector}), "spec.type"),
         ("path", json!({"parent": "hub", "storage": {"path": "x"}}), "spec.storage.path"),
         ("unknown", json!({"parent": "hub", "subnet": "10.0.0.0/8"}), "spec.subnet"),
+        (
+            "negative",
+            json!({"parent": "hub", "subnets": ["10.9.0.0/16"], "storage": {"limit": -1}}),
+            "spec.storage.limit",
+        ),
+        (
+            "wordless",
+            json!({"parent": "hub", "subnets": ["10.9.0.0/16"], "storage": {"limit": "Gi"}}),
+            "spec.storage.limit",
+        ),
     ] {
         let error = scene.apply_office(name, spec).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{name}: {error}");

@@ -97,8 +97,6 @@ fn what_the_schema_does_not_have_makes_the_set_unusable() {
     check_unusable(&with(package("bad", "version: 7.4, source: {uri: 'file:x'}")), bad, "spec.version", "InvalidValue");
     check_unusable(&with(package("bad", "version: '1'")), bad, "spec.source", "MissingField");
     check_unusable(&office("a", "}"), "Office a", "spec", "MissingField");
-    let time = with(package("bad", "version: '1', source: {uri: 'file:x'}, schedule: {notBefore: tonight}"));
-    check_unusable(&time, bad, "spec.schedule.notBefore", "InvalidValue");
     check_unusable(&office("a", "}\nspec: {type: LAN}"), "Office a", "spec.type", "InvalidValue");
     check_unusable(&office("a", ", label: {}}\nspec: {}"), "Office a", "metadata.label", "UnknownField");
     let nodes =
@@ -119,6 +117,11 @@ fn a_bad_value_of_one_package_leaves_the_others_alone() {
         "MalformedDigest",
     );
     check_refused("version: current, source: {uri: 'file:x'}", "spec.version", "InvalidVersion");
+    check_refused(
+        "version: '1', source: {uri: 'file:x'}, schedule: {notBefore: tonight}",
+        "spec.schedule.notBefore",
+        "InvalidTime",
+    );
     check_refused(
         "version: '1', source: {uri: 'file:x'}, retention: {versions: 0}",
         "spec.retention.versions",

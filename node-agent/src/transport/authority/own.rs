@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::AuthorityError;
 use crate::private_file;
+use crate::transport::private_key;
 
 /// The folder, and the root in it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl OwnAuthority {
     /// Opens what is in the folder, and makes what is not.
     pub(super) fn open(folder: &Path, now: SystemTime) -> Result<(Self, ServerIdentity), AuthorityError> {
         private_file::create_folder(folder)?;
-        let key = open_key(&folder.join("root.key"))?;
+        let key = private_key::open(&folder.join("root.key"), AuthorityError::Damaged)?;
         let certificate = open_root(&folder.join("root.der"), &key, now)?;
         let own = Self { folder: folder.to_path_buf(), root: CertifiedKey { key, certificate } };
         let identity = ServerIdentity {
@@ -61,7 +62,10 @@ impl OwnAuthority {
     fn open_intermediate(&self, now: SystemTime) -> Result<CertifiedKey, AuthorityError> {
         let stored = private_file::read(&self.folder.join("intermediate.der"))?.map(CertificateDer::from);
         let Some(certificate) = stored else { return self.make_intermediate(now) };
-        let intermediate = CertifiedKey { key: open_key(&self.folder.join("intermediate.key"))?, certificate };
+        let intermediate = CertifiedKey {
+            key: private_key::open(&self.folder.join("intermediate.key"), AuthorityError::Damaged)?,
+            certificate,
+        };
         // A crash between the two files leaves a pair that does not match: it is made again.
         let is_good = intermediate.belongs_together() && intermediate.is_fresh(&self.root.certificate, now);
         if is_good { Ok(intermediate) } else { self.make_intermediate(now) }
@@ -73,20 +77,6 @@ impl OwnAuthority {
         private_file::replace(&self.folder.join("intermediate.key"), pem.as_bytes())?;
         private_file::replace(&self.folder.join("intermediate.der"), &intermediate.certificate)?;
         Ok(intermediate)
-    }
-}
-
-fn open_key(path: &Path) -> Result<KeyPair, AuthorityError> {
-    match private_file::read(path)? {
-        Some(pem) => {
-            let key = peerdist_authority::server_identity::key(&pem);
-            key.ok_or_else(|| AuthorityError::Damaged(path.to_path_buf()))
-        }
-        None => {
-            let key = KeyPair::generate()?;
-            private_file::replace(path, key.serialize_pem().as_bytes())?;
-            Ok(key)
-        }
     }
 }
 
