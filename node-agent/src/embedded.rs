@@ -25,6 +25,8 @@ use progress::Watch;
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// With `--once`, nodes that report errors and nothing else for so long are given up.
 const STUCK_MAX: Duration = Duration::from_secs(8);
+/// Nodes that could not be started are tried again this often.
+const START_RETRY: Duration = Duration::from_secs(5);
 /// Most updates of objects that wait for the server.
 const UPDATES_MAX: usize = 16;
 
@@ -86,11 +88,20 @@ enum StartError {
     Failed(String),
 }
 
+/// Nodes that are missing.
+struct Unstarted {
+    state: Arc<DesiredState>,
+    error: String,
+    again_at: Instant,
+}
+
 struct Run {
     nodes: Nodes,
     watch: Watch,
     /// What is wrong with the objects as they are now.
     object_errors: Vec<ObjectError>,
+    /// The offices as they are now, while some node of them could not be started.
+    unstarted: Option<Unstarted>,
     updates: mpsc::Sender<DesiredUpdate>,
     server: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
@@ -135,7 +146,7 @@ impl Run {
         drop(updates.send(first).await);
         let stop = CancellationToken::new();
         let server = tokio::spawn(server.run(Relay(received), stop.clone()));
-        Ok(Self { nodes, watch, object_errors, updates, server, stop })
+        Ok(Self { nodes, watch, object_errors, unstarted: None, updates, server, stop })
     }
 
     async fn watch(
@@ -154,6 +165,7 @@ impl Run {
                 () = stop.cancelled() => break,
                 Some(update) = news.recv() => self.take(update, &console).await,
                 _ = look.tick() => {
+                    self.start_missing(&console).await;
                     let snapshot = self.watch.look(&self.nodes);
                     progress.update(&snapshot, Instant::now());
                     if options.once && self.watch.is_done() {
@@ -184,12 +196,29 @@ impl Run {
             console.line(&format!("peerdist: {error}"));
         }
         if let Some(state) = &update.state {
-            if let Err(error) = self.nodes.adjust(state).await {
-                console.line(&format!("peerdist: {error}"));
-            }
+            self.adjust(state.clone(), console).await;
             self.watch.take(state.clone());
         }
         self.object_errors = update.errors.clone();
         drop(self.updates.send(update).await);
+    }
+
+    async fn start_missing(&mut self, console: &Console) {
+        let due = self.unstarted.as_ref().filter(|unstarted| unstarted.again_at <= Instant::now());
+        if let Some(state) = due.map(|unstarted| unstarted.state.clone()) {
+            self.adjust(state, console).await;
+        }
+    }
+
+    /// Nodes as the offices have them. What stands in the way is printed once.
+    async fn adjust(&mut self, state: Arc<DesiredState>, console: &Console) {
+        let before = self.unstarted.take();
+        if let Err(error) = self.nodes.adjust(&state).await {
+            let error = error.to_string();
+            if before.is_none_or(|before| before.error != error) {
+                console.line(&format!("peerdist: {error}"));
+            }
+            self.unstarted = Some(Unstarted { state, error, again_at: Instant::now() + START_RETRY });
+        }
     }
 }

@@ -35,6 +35,9 @@ const REDIRECTS_MAX: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an origin may send nothing, when there is no hurry.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// An origin that sends less than this for as long as it may send nothing does not get further, as far as others who wait
+/// for their packages are concerned.
+const BYTES_PER_SECOND_MIN: f64 = 1024.0;
 /// Pieces between network and disk; each has at most a few hundred KiB.
 const QUEUED_PIECES_MAX: usize = 16;
 /// Requests of one try: a second one when the first showed that the download must start over.
@@ -173,6 +176,7 @@ impl Downloader {
         mut response: Response,
         sender: mpsc::Sender<Piece>,
     ) -> Result<(), SourceError> {
+        let (mut waited, mut received_bytes) = (Duration::ZERO, 0_u64);
         loop {
             let begin = Instant::now();
             let piece = tokio::select! {
@@ -184,6 +188,16 @@ impl Downloader {
             let piece = piece.map_err(|error| download.failed(&error, self.stall_timeout))?;
             let bytes = piece.as_ref().map_or(0, |bytes| bytes.len() as u64);
             download.progress.add_source(bytes, begin.elapsed());
+            waited += begin.elapsed();
+            received_bytes += bytes;
+            if waited >= self.stall_timeout {
+                let seconds = waited.as_secs_f64();
+                if piece.is_some() && received_bytes < (BYTES_PER_SECOND_MIN * seconds) as u64 {
+                    let detail = format!("only {received_bytes} bytes in {seconds:.0} s");
+                    return Err(download.unavailable(detail));
+                }
+                (waited, received_bytes) = (Duration::ZERO, 0);
+            }
             let is_end = piece.is_none();
             let sent = sender.send(piece.map_or(Piece::End, Piece::Bytes)).await;
             if is_end || sent.is_err() {

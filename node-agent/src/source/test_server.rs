@@ -36,6 +36,8 @@ pub(crate) struct Reply {
     pub(crate) cut_after: Option<usize>,
     /// Says nothing more after that, and keeps the connection.
     pub(crate) hang: bool,
+    /// Sends the rest a byte at a time, with this pause after each.
+    pub(crate) trickle: Option<Duration>,
 }
 
 impl Reply {
@@ -126,6 +128,12 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request
     stream.write_all(b"\r\n").ok()?;
     stream.write_all(&reply.body[..reply.cut_after.unwrap_or(reply.body.len())]).ok()?;
     stream.flush().ok()?;
+    if let Some(pause) = reply.trickle {
+        for byte in reply.body.iter().skip(reply.cut_after.unwrap_or(0)) {
+            stream.write_all(&[*byte]).ok()?;
+            thread::sleep(pause);
+        }
+    }
     if reply.hang {
         thread::sleep(Duration::from_secs(60));
     }

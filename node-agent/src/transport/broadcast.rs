@@ -61,10 +61,19 @@ impl Broadcaster {
         subnet: Option<Ipv4Addr>,
         counters: Arc<ClassCounters>,
     ) -> Result<Self, BindError> {
+        let sending = open(SocketAddr::new(address, CLIENT_BROADCAST), false)?;
         let subnet = subnet.map(|subnet| SocketAddr::new(subnet.into(), CLIENT_BROADCAST));
+        let hearing = match subnet.map(|subnet| open(subnet, true)) {
+            Some(Err(BindError::Failed { address, source })) if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                tracing::warn!(%address, %source, "no broadcast in this subnet: the kernel has no route for it");
+                None
+            }
+            other => other.transpose()?,
+        };
+        let subnet = subnet.filter(|_| hearing.is_some());
         Ok(Self {
-            sending: open(SocketAddr::new(address, CLIENT_BROADCAST), false)?,
-            hearing: subnet.map(|subnet| open(subnet, true)).transpose()?,
+            sending,
+            hearing,
             subnet,
             address,
             boot_id: rand::rng().next_u64(),

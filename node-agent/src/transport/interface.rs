@@ -10,6 +10,8 @@ const DATAGRAM_BYTES_MIN: u16 = 1200;
 const DATAGRAM_BYTES_ETHERNET: u16 = 1452;
 /// Headers of IPv6 and UDP; IPv4's are smaller.
 const HEADER_BYTES: u32 = 48;
+/// A subnet with a longer mask has no broadcast address: a link between two hosts (RFC 3021), or a single host.
+const SUBNET_BITS_MAX: u32 = 30;
 /// Largest datagram worth sending: what one segmented send may carry.
 pub(super) const DATAGRAM_BYTES_MAX: u16 = 65000;
 
@@ -49,7 +51,7 @@ fn connected_subnet(routes: &str, address: Ipv4Addr) -> Option<(&str, Ipv4Addr)>
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (&name, destination, gateway, mask) =
             (fields.first()?, word(fields.get(1)?)?, word(fields.get(2)?)?, word(fields.get(7)?)?);
-        let is_subnet = gateway == 0 && mask != 0 && mask != u32::MAX;
+        let is_subnet = gateway == 0 && mask != 0 && mask.count_ones() <= SUBNET_BITS_MAX;
         (is_subnet && address & mask == destination).then_some((mask, name, Ipv4Addr::from(address | !mask)))
     });
     subnets.max_by_key(|&(mask, ..)| mask).map(|(_, name, broadcast)| (name, broadcast))
@@ -70,6 +72,14 @@ mod tests {
         assert_eq!(find("192.168.3.4"), Some(("eth0", Ipv4Addr::new(192, 168, 255, 255))));
         assert_eq!(find("192.168.7.4"), Some(("eth1", Ipv4Addr::new(192, 168, 7, 255))));
         assert_eq!(find("10.0.0.1"), None);
+    }
+
+    #[test]
+    fn link_between_two_hosts_has_no_broadcast_address() {
+        let route = |mask: &str| format!("Iface\n eth0\t0000A8C0\t00000000\t0001\t0\t0\t100\t{mask}\t0\t0\t0\n");
+        let find = |mask: &str| connected_subnet(&route(mask), Ipv4Addr::new(192, 168, 0, 0)).is_some();
+        assert!(find("FCFFFFFF"));
+        assert!(!find("FEFFFFFF") && !find("FFFFFFFF"));
     }
 
     #[test]

@@ -102,12 +102,16 @@ impl Partial {
     /// # Errors
     /// [`SourceError::LibraryFailed`]
     pub fn remove_old(folder: &Path, now: SystemTime) -> Result<(), SourceError> {
+        let remove_if_old = |entry: fs::DirEntry| {
+            let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+            if age > KEPT_FOR { fs::remove_file(entry.path()) } else { Ok(()) }
+        };
         let remove = || {
             for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-                if age > KEPT_FOR {
-                    fs::remove_file(entry.path())?;
+                match remove_if_old(entry?) {
+                    // Another download ended, or removed it first.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
                 }
             }
             Ok(())

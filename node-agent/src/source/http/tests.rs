@@ -255,6 +255,17 @@ async fn a_server_that_falls_silent_is_left() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_a_byte_now_and_then_is_left() {
+    let trickle = Some(Duration::from_millis(20));
+    let server = TestServer::start(move |_, _| Reply { trickle, ..Reply::ok(&content(1)).cut(100) });
+    let downloader = Downloader { stall_timeout: Duration::from_millis(300), rule: AddressRule::any() };
+    let target = Target { downloader, ..Target::new() };
+    let error = target.fetch(&server.url("/")).await.unwrap_err();
+    assert!(error.to_string().contains("bytes in 0 s"), "{error}");
+    assert!(!error.is_final());
+}
+
+#[tokio::test]
 async fn more_than_fits_is_refused_before_and_while_it_arrives() {
     let server = TestServer::start(|request, _| match request.path.as_str() {
         "/announced" => Reply { hang: true, ..Reply::ok(b"").with("Content-Length", "1000000") },

@@ -88,7 +88,7 @@ async fn hundred_requests_at_once_share_one_connection_and_all_are_answered() {
     for reply in futures_util::future::join_all(requests).await {
         assert_eq!(reply.unwrap(), accepted());
     }
-    assert_eq!(server.transport.endpoints.iter().map(Endpoint::open_connections).sum::<usize>(), 1);
+    assert_eq!(server.transport.endpoints.0.iter().map(Endpoint::open_connections).sum::<usize>(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
