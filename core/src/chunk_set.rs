@@ -150,7 +150,12 @@ impl ChunkSet {
 
     /// The set as ascending runs.
     pub fn runs(&self) -> Vec<ChunkRun> {
-        runs_of(self.iter())
+        self.iter_runs().collect()
+    }
+
+    /// The same one by one: a set may have half as many runs as chunks.
+    pub fn iter_runs(&self) -> impl Iterator<Item = ChunkRun> + '_ {
+        joined(self.iter())
     }
 
     /// The bitmap, little-endian, without trailing padding words: for messages and the database.
@@ -196,14 +201,18 @@ pub fn indices_of(runs: &[ChunkRun], capacity: u32) -> impl Iterator<Item = Chun
 
 /// Joins ascending chunk indices into runs.
 pub fn runs_of(indices: impl IntoIterator<Item = ChunkIndex>) -> Vec<ChunkRun> {
-    let mut runs: Vec<ChunkRun> = Vec::new();
-    for index in indices {
-        match runs.last_mut() {
-            Some(run) if run.first + run.count == index => run.count += 1,
-            _ => runs.push(ChunkRun { first: index, count: 1 }),
+    joined(indices).collect()
+}
+
+fn joined(indices: impl IntoIterator<Item = ChunkIndex>) -> impl Iterator<Item = ChunkRun> {
+    let mut indices = indices.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut run = ChunkRun { first: indices.next()?, count: 1 };
+        while indices.next_if_eq(&(run.first + run.count)).is_some() {
+            run.count += 1;
         }
-    }
-    runs
+        Some(run)
+    })
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use rand::rngs::StdRng;
 
 use crate::digest::Digest;
 use crate::message::{MemberReport, Message, SignedBytes, Term, TransferId};
-use crate::names::{DistributionKey, NodeName};
+use crate::names::NodeName;
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::plan::Plan;
@@ -44,8 +44,8 @@ use crate::rendezvous::Rendezvous;
 
 use answering::PendingAnswer;
 pub use event::{
-    BUSY, BroadcastRequest, ControlSignal, Event, INVENTORY_NEEDED, MISSING, NOT_FOLLOWING, NOT_GRANTED, NOT_READY,
-    NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
+    BUSY, BroadcastRequest, ControlSignal, DISK_FULL, Event, INVENTORY_NEEDED, MISSING, NOT_FOLLOWING, NOT_GRANTED,
+    NOT_READY, NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
 };
 use gathering::Gathering;
 use leading::Leading;
@@ -97,9 +97,9 @@ pub struct Client {
     /// Packages by digest of their root.
     packages: BTreeMap<Digest, Package>,
     /// What the store had at the start and no plan has claimed yet.
-    unclaimed: BTreeMap<Digest, DistributionKey>,
+    unclaimed: BTreeMap<Digest, StoredPackage>,
     /// Older versions that may still be on disk, which go with their distribution.
-    older: BTreeMap<Digest, DistributionKey>,
+    older: BTreeMap<Digest, StoredPackage>,
     transfers: BTreeMap<TransferId, Incoming>,
     /// Transfers or packages changed: holders may have to be told another pace.
     pace_due: bool,
@@ -141,7 +141,7 @@ impl Client {
             signed_plan: None,
             packages: BTreeMap::new(),
             older: BTreeMap::new(),
-            unclaimed: stored.into_iter().map(|package| (package.digest, package.distribution)).collect(),
+            unclaimed: stored.into_iter().map(|package| (package.digest, package)).collect(),
             transfers: BTreeMap::new(),
             pace_due: false,
             answers: BTreeMap::new(),

@@ -3,8 +3,9 @@
 //! Wired offices elect by broadcast: the rendezvous point sends a beacon every second; whoever misses it for
 //! [`BEACON_LOSS`] and a random moment more claims the next term. WiFi offices do not broadcast: members report to
 //! their rendezvous point by unicast, and the server appoints the first that reports it lost. In a VPN office every
-//! node is its own rendezvous point. Terms only rise; of two claims the higher term wins, of equal terms the smaller
-//! name, and the loser steps down. What the rendezvous point does is the business of `swarm`.
+//! node is its own rendezvous point. Terms only rise, and after the last one they begin anew; of two claims the later
+//! term wins, of equal terms the smaller name, and the loser steps down. What the rendezvous point does is the business
+//! of `swarm`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,6 +24,16 @@ pub const BEACON_LOSS: Duration = Duration::from_millis(2_600);
 pub const LISTEN_AT_START: Duration = Duration::from_millis(600);
 /// Random spread of claims, so that seldom two nodes claim at once.
 pub const CLAIM_SPREAD: Duration = Duration::from_millis(600);
+
+/// Whether a term is a later one than another. Terms go round, so that no claim is the last; 0 is earlier than all.
+pub fn is_later(term: Term, than: Term) -> bool {
+    term != 0 && (than == 0 || term.wrapping_sub(than).cast_signed() > 0)
+}
+
+/// The term after this one.
+pub fn next_term(term: Term) -> Term {
+    term.wrapping_add(1).max(1)
+}
 
 /// What the election hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +56,7 @@ pub enum Event {
     ReportDelivered,
     /// A unicast report could not be delivered.
     ReportUndelivered,
-    /// The rendezvous point answered that it is none.
+    /// The rendezvous point answered that it is none, or takes no reports of this office.
     Denied,
     /// The rendezvous point of this term, which this node follows, wants this node to lead in its place.
     HandedOver {
@@ -142,7 +153,7 @@ impl Rendezvous {
                 self.deadline = (self.office_type == OfficeType::Wired).then_some(now + BEACON_INTERVAL);
             }
             State::Listening | State::Following { .. } => {
-                self.term = self.term.saturating_add(1);
+                self.term = next_term(self.term);
                 self.lead(now);
             }
         }
@@ -181,9 +192,11 @@ impl Rendezvous {
             return;
         }
         let newer = match &self.state {
-            State::Leading => term > self.term || (term == self.term && from.name < self.me.name),
-            State::Following { leader, .. } => term > self.term || (term == self.term && from.name <= leader.name),
-            State::Listening => term >= self.term,
+            State::Leading => is_later(term, self.term) || (term == self.term && from.name < self.me.name),
+            State::Following { leader, .. } => {
+                is_later(term, self.term) || (term == self.term && from.name <= leader.name)
+            }
+            State::Listening => !is_later(self.term, term),
         };
         if newer {
             self.follow(now, from, term, rng);
@@ -194,32 +207,40 @@ impl Rendezvous {
 
     fn hear_server(&mut self, now: Instant, node: NodeRef, term: Term, rng: &mut impl Rng) {
         if node.name == self.me.name {
-            if self.office_type == OfficeType::WiFi && (term > self.term || self.state == State::Listening) {
+            if self.office_type == OfficeType::WiFi && (is_later(term, self.term) || self.state == State::Listening) {
                 self.term = term;
                 if self.state != State::Leading {
                     self.lead(now);
                 }
             } else {
                 // A claim of an earlier life that the server remembers: the next claim must be higher.
-                self.term = self.term.max(term);
+                self.learn_term(term);
             }
             return;
         }
         if self.office_type == OfficeType::Wired && self.state == State::Leading && term == self.term {
             // It knows a smaller name of the same term that this node never heard: one of the two has to go higher.
-            self.term = self.term.saturating_add(1);
+            self.term = next_term(self.term);
             self.lead(now);
             return;
         }
-        // The server's knowledge of a wired office lags behind its beacons, so only a higher term overrules them.
-        let news = match &self.state {
-            State::Listening => term >= self.term && self.office_type == OfficeType::WiFi,
-            _ => term > self.term,
+        // The server's knowledge of a wired office lags behind its beacons, so only a higher term overrules them. Where
+        // nobody broadcasts it decides between two of the same term: after its own start it may have appointed another.
+        let decides = self.office_type == OfficeType::WiFi && term == self.term && self.leader() != Some(&node);
+        let news = match self.state {
+            State::Listening if self.office_type == OfficeType::Wired => false,
+            _ => decides || is_later(term, self.term),
         };
         if news {
             self.follow(now, node, term, rng);
         } else if self.state == State::Listening {
-            self.term = self.term.max(term);
+            self.learn_term(term);
+        }
+    }
+
+    fn learn_term(&mut self, term: Term) {
+        if is_later(term, self.term) {
+            self.term = term;
         }
     }
 
@@ -244,7 +265,7 @@ impl Rendezvous {
         if self.office_type == OfficeType::WiFi {
             self.outputs.push_back(Output::ReportLost(self.term));
         } else {
-            self.term = self.term.saturating_add(1);
+            self.term = next_term(self.term);
             self.lead(now);
         }
     }

@@ -99,7 +99,7 @@ pub struct Server {
     progress: BTreeMap<(OfficeName, Digest), OfficeProgress>,
     central_ledger: Ledger,
     serving: BTreeSet<(NodeName, TransferId)>,
-    /// Offices of which nodes became known since their plan was made.
+    /// Offices of which nodes became known since their plan was made, or beside which another rendezvous point leads.
     newcomers: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
     look_again_at: Option<Timestamp>,
@@ -142,6 +142,12 @@ impl Server {
             }
             ServerEvent::Ingested(package) => {
                 self.take_package(package);
+                self.replan(wall);
+            }
+            ServerEvent::Removed(packages) => {
+                for (key, digest) in packages {
+                    self.forget_package(&key, digest);
+                }
                 self.replan(wall);
             }
             ServerEvent::SignedAnew(roots) => {
@@ -282,6 +288,18 @@ impl Server {
             versions.push(package.key.version.clone());
         }
         self.library.insert(package.key.clone(), package);
+    }
+
+    /// Should an object name it again, it has to be brought in again.
+    fn forget_package(&mut self, key: &PackageKey, digest: Digest) {
+        if self.library.get(key).is_none_or(|package| package.digest != digest) {
+            return;
+        }
+        self.library.remove(key);
+        if let Some(versions) = self.ingested.get_mut(&key.distribution) {
+            versions.retain(|version| *version != key.version);
+        }
+        self.ingested.retain(|_, versions| !versions.is_empty());
     }
 
     fn take_want(&mut self, from: &NodeRef, want: Want) -> Result<(), Refusal> {

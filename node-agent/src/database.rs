@@ -11,12 +11,11 @@ mod suite;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 
 pub use error::DatabaseError;
-pub use rows::{AuditRow, IngestState, NodeRow, OfficeRow, PackageNodeRow, PackageRow};
+pub use rows::{AuditRow, IngestState, NodeRow, PackageNodeRow, PackageRow};
 pub use sqlite::SqliteStore;
 
 /// Most offices of an embedded run: each takes one value of the third octet, 0 is the server's and 255 is broadcast's.
@@ -26,17 +25,6 @@ pub const EMBEDDED_OFFICES_MAX: u8 = 254;
 pub trait MetadataStore: Clone + Send + Sync + 'static {
     /// Adds or replaces a node (by name).
     fn put_node(&self, node: &NodeRow) -> impl Future<Output = Result<(), DatabaseError>> + Send;
-
-    /// Notes that a known node was heard with this boot id. Returns whether the node is known.
-    fn touch_node(
-        &self,
-        name: &NodeName,
-        boot_id: u64,
-        last_seen: Timestamp,
-    ) -> impl Future<Output = Result<bool, DatabaseError>> + Send;
-
-    /// One node.
-    fn node(&self, name: &NodeName) -> impl Future<Output = Result<Option<NodeRow>, DatabaseError>> + Send;
 
     /// All nodes, by name.
     fn nodes(&self) -> impl Future<Output = Result<Vec<NodeRow>, DatabaseError>> + Send;
@@ -50,18 +38,6 @@ pub trait MetadataStore: Clone + Send + Sync + 'static {
         &self,
         offices: &BTreeSet<OfficeName>,
     ) -> impl Future<Output = Result<BTreeMap<OfficeName, u8>, DatabaseError>> + Send;
-
-    /// Notes a rendezvous point and its term. A lower term, or the same with another node, changes nothing.
-    /// Returns whether it is now the office's.
-    fn record_rendezvous_point(
-        &self,
-        office: &OfficeName,
-        term: u64,
-        node: &NodeName,
-    ) -> impl Future<Output = Result<bool, DatabaseError>> + Send;
-
-    /// All offices ever seen, by name.
-    fn offices(&self) -> impl Future<Output = Result<Vec<OfficeRow>, DatabaseError>> + Send;
 
     /// The next sequence number of a distribution, from 1. A number is never given twice, not even after its package
     /// was removed.

@@ -45,6 +45,7 @@ impl Client {
         self.inventory_sent_at = None;
         self.inventories_unanswered = 0;
         self.hurry(now);
+        self.drop_what_others_replace();
         self.retry_packages(now);
     }
 

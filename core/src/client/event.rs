@@ -15,6 +15,8 @@ pub struct StoredPackage {
     pub distribution: DistributionKey,
     /// Digest of its root.
     pub digest: Digest,
+    /// Whether it was published. Otherwise it was begun at most.
+    pub published: bool,
 }
 
 /// A package whose manifest is here and whose place on disk is ready.
@@ -293,3 +295,5 @@ pub const NOT_GRANTED: &str = "not-granted";
 pub const MISSING: &str = "missing";
 /// Reason word: too many transfers run already.
 pub const BUSY: &str = "busy";
+/// Reason word of a store that has no space for a package: bytes or inodes.
+pub const DISK_FULL: &str = "DiskFull";

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Client, ClientConfig, ControlSignal, Event, Output, PreparedPackage};
+use super::{Client, ClientConfig, ControlSignal, Event, Output, PreparedPackage, StoredPackage};
 use crate::chunk_set::{ChunkRun, ChunkSet};
 use crate::digest::Digest;
 use crate::distribution::Priority;
@@ -25,12 +25,22 @@ pub(super) fn node(office: &str, name: &str) -> NodeRef {
 }
 
 /// The node `store-1` of the office `store`, just started.
-#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 pub(super) fn client(office_type: OfficeType) -> (Client, Instant) {
+    client_with(office_type, Vec::new())
+}
+
+/// The same with something on its disk.
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+pub(super) fn client_with(office_type: OfficeType, stored: Vec<StoredPackage>) -> (Client, Instant) {
     let now = Instant::now();
     let me = node("store", "store-1");
     let config = ClientConfig { me, boot_id: 1, office_type, central: false, term: 0, seed: 1 };
-    (Client::new(now, config, Vec::new()), now)
+    (Client::new(now, config, stored), now)
+}
+
+/// A package that is on the disk at the start.
+pub(super) fn stored(planned: &PlannedPackage, published: bool) -> StoredPackage {
+    StoredPackage { distribution: planned.key.distribution.clone(), digest: planned.digest, published }
 }
 
 /// A package that the office is to publish.

@@ -21,13 +21,13 @@ use crate::message::Message;
 use crate::names::{NodeName, OfficeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
-use crate::plan::PlannedPackage;
+use crate::plan::{ANSWERERS_MAX, PlannedPackage};
 use crate::swarm::avoidance::Avoided;
 use crate::swarm::ledger::Ledger;
 use crate::swarm::office_view::OfficeView;
 
-/// A new rendezvous point waits this long for its members before it asks the parent, or the server, for anything; and
-/// so long at most for a member that has not said yet what it has of a package.
+/// A new rendezvous point waits at most this long for its members before it asks the parent, or the server, for
+/// anything; and so long at most for a member that has not said yet what it has of a package.
 const LISTEN_BEFORE_FETCHING: Duration = Duration::from_millis(1_000);
 /// A first receiver that was not heard for so long since this node leads is lost.
 const LOST_AFTER: Duration = Duration::from_secs(4);
@@ -168,7 +168,18 @@ impl Client {
         let mut members = leading.view.live(now).filter(|member| member.node.name != self.config.me.name);
         let heard_all = package.planned.target && members.all(|member| member.packages.contains_key(&digest));
         let listened = |since: Instant| since + LISTEN_BEFORE_FETCHING <= now;
-        listened(leading.since) && (heard_all || package.prepared_at.is_some_and(listened))
+        if heard_all {
+            return listened(leading.since) || self.whole_office_reports(now);
+        }
+        listened(leading.since) && package.prepared_at.is_some_and(listened)
+    }
+
+    /// Whether every node of this office that the server knows reports to this one. The plan names all of them only in a
+    /// small office that broadcasts.
+    fn whole_office_reports(&self, now: Instant) -> bool {
+        let (Some(leading), Some(plan)) = (&self.leading, &self.plan) else { return false };
+        let names_all = (1..ANSWERERS_MAX).contains(&plan.answerers.len());
+        names_all && plan.answerers.iter().all(|name| leading.view.live(now).any(|member| member.node.name == *name))
     }
 }
 

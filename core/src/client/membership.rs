@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::event::{BroadcastRequest, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT};
+use super::event::{BUSY, BroadcastRequest, INVENTORY_NEEDED};
 use super::{Client, HELLO_INTERVAL, REPORT_INTERVAL};
 use crate::message::{Hello, Inventory, Message, PACKAGES_MAX, PackageDelta, PackageInventory, RUNS_MAX};
 use crate::peer::{MessageClass, NodeRef, Peer};
@@ -47,9 +47,9 @@ impl Client {
                         self.inventory_due = true;
                         self.hurry(now);
                     }
-                    Some(NOT_RENDEZVOUS_POINT) if to_leader => {
-                        self.election.handle(now, rendezvous::Event::Denied, &mut self.rng);
-                    }
+                    Some(BUSY) => {}
+                    // Whoever moved to another office does not know what to do with the report.
+                    Some(_) if to_leader => self.election.handle(now, rendezvous::Event::Denied, &mut self.rng),
                     None if to_leader => {
                         self.election.handle(now, rendezvous::Event::ReportUndelivered, &mut self.rng);
                     }

@@ -67,6 +67,8 @@ pub(super) struct Package {
     pub(super) prepared_at: Option<Instant>,
     /// The store had some of it when the process started.
     pub(super) on_disk: bool,
+    /// It has been published, though it may be damaged since: consumers may use it.
+    pub(super) published: bool,
     prepare_failures: u32,
     /// When it says again what it lacks, while nothing comes.
     lacks_again_at: Option<Instant>,
@@ -91,6 +93,7 @@ impl Package {
             completion_due: false,
             prepared_at: None,
             on_disk: false,
+            published: false,
             prepare_failures: 0,
             lacks_again_at: None,
         }
@@ -109,6 +112,12 @@ impl Package {
     /// Whether this node cannot take it, for want of space or another failure that does not go away by itself.
     pub(super) fn is_refused_by_store(&self) -> bool {
         !self.is_prepared() && self.state.error.is_some()
+    }
+
+    /// A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and whoever
+    /// gave the role away for want of space finds out whether it has the space now.
+    pub(super) fn is_left_to_others(&self, leading: bool) -> bool {
+        !self.planned.target && !leading && !self.on_disk && self.state.error.is_none()
     }
 
     pub(super) fn capacity(&self) -> u32 {
@@ -255,12 +264,12 @@ impl Package {
         self.phase = if prepared.published { Phase::Published } else { Phase::Fetching };
         self.state.complete = prepared.published;
         self.completion_due = prepared.published;
+        self.published |= prepared.published;
     }
 }
 
 fn take_runs(set: &mut ChunkSet) -> Vec<ChunkRun> {
-    let mut runs = set.runs();
-    runs.truncate(RUNS_MAX);
+    let runs: Vec<ChunkRun> = set.iter_runs().take(RUNS_MAX).collect();
     for index in runs.iter().flat_map(|run| run.range()) {
         set.remove(index);
     }

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::message::Term;
 use crate::names::NodeName;
 use crate::peer::NodeRef;
+use crate::rendezvous::is_later;
 use crate::swarm::avoidance::Avoided;
 
 /// A parent that was asked and of which no chunk has come for so long is left alone, if another one is known.
@@ -57,8 +58,8 @@ impl Parent {
     fn hear(&mut self, now: Instant, term: Term, from: NodeRef) -> bool {
         let is_avoided = |node: &NodeRef| self.avoided.contains(now, &node.name);
         let yields = |known_term: Term, node: &NodeRef| {
-            let is_later = term > known_term || (term == known_term && *node == from);
-            is_avoided(node) || (is_later && !is_avoided(&from))
+            let counts = is_later(term, known_term) || (term == known_term && *node == from);
+            is_avoided(node) || (counts && !is_avoided(&from))
         };
         let known = self.claim.as_ref();
         if !known.is_none_or(|(known_term, node)| yields(*known_term, node)) {
@@ -83,17 +84,26 @@ impl Parent {
     pub(super) fn last_asked(&self) -> Option<&NodeRef> {
         self.asked.as_ref().map(|(node, _)| node)
     }
-
-    /// Another plan names other nodes.
-    pub(super) fn begin_anew(&mut self) {
-        self.turn = 0;
-    }
 }
 
 impl Client {
     /// The parent's rendezvous point as far as it is known, otherwise the next node of the parent that the plan names.
     pub(super) fn parent_node(&self, now: Instant) -> Option<NodeRef> {
         self.parent.node(now, self.plan.as_ref().map_or(&[], |plan| &plan.parent_nodes))
+    }
+
+    /// Another plan names other nodes, or another office: nothing is known of that one, and nothing was asked of it.
+    pub(super) fn look_for_parent_anew(&mut self, is_other_office: bool) {
+        self.parent.turn = 0;
+        if !is_other_office {
+            return;
+        }
+        self.give_back_grants();
+        self.parent = Parent::default();
+        for package in self.packages.values_mut() {
+            package.upstream.ask_again();
+            package.upstream.wait_anew();
+        }
     }
 
     /// The rendezvous point of the parent office made itself known.

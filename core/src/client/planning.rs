@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Client;
-use super::event::Output;
+use super::event::{Output, StoredPackage};
 use super::package::{Package, Phase};
 use crate::digest::Digest;
 use crate::message::SignedBytes;
@@ -33,21 +33,23 @@ impl Client {
             self.take_out(digest, &distributions);
         }
         let (unclaimed, older) = (std::mem::take(&mut self.unclaimed), std::mem::take(&mut self.older));
-        for (digest, distribution) in unclaimed.into_iter().chain(older) {
-            // Older versions of a planned distribution stay: their bytes are of use, and retention deletes them.
+        for (digest, stored) in unclaimed.into_iter().chain(older) {
+            // Older versions of a planned distribution stay: their bytes are of use. Retention deletes published ones.
             if planned.contains(&digest) {
                 continue;
-            } else if distributions.contains(&distribution) {
-                self.remember_older(digest, distribution);
+            } else if distributions.contains(&stored.distribution) {
+                self.remember_older(stored);
             } else {
                 self.outputs.push_back(Output::Delete { digest });
             }
         }
+        let other_parent = self.plan.as_ref().is_some_and(|old| old.parent != plan.parent);
         self.plan = Some(plan);
         self.signed_plan = Some(signed);
         self.pace_due = true;
-        self.parent.begin_anew();
+        self.look_for_parent_anew(other_parent);
         self.prune_at = now;
+        self.drop_what_others_replace();
         self.retry_packages(now);
         self.hand_on_plan(now);
         self.hurry(now);
@@ -75,7 +77,9 @@ impl Client {
         }
         let Some(package) = self.packages.get_mut(&planned.digest) else {
             let mut package = Package::new(planned.clone(), self.config.boot_id);
-            package.on_disk = self.unclaimed.contains_key(&planned.digest);
+            let stored = self.unclaimed.get(&planned.digest);
+            package.on_disk = stored.is_some();
+            package.published = stored.or(self.older.get(&planned.digest)).is_some_and(|stored| stored.published);
             self.packages.insert(planned.digest, package);
             return;
         };
@@ -98,23 +102,52 @@ impl Client {
         }
     }
 
-    /// The newer version has taken what it can use: an unfinished old one goes, a published one is retention's.
-    pub(super) fn drop_replaced(&mut self, digest: Digest) {
-        match self.packages.get(&digest).map(|package| package.phase) {
-            Some(Phase::Published) => {
-                let distribution = self.packages.get(&digest).map(|package| package.planned.key.distribution.clone());
-                self.forget_package(digest);
-                distribution.into_iter().for_each(|distribution| self.remember_older(digest, distribution));
-            }
-            Some(_) => self.drop_package(digest),
-            None => {}
+    /// The newer version has taken what it can use: unfinished old ones go, published ones are retention's.
+    pub(super) fn drop_replaced(&mut self, distribution: &DistributionKey) {
+        self.drop_unfinished(|of| of == distribution);
+        let replaced = |package: &&Package| package.superseded && package.planned.key.distribution == *distribution;
+        let published: Vec<Digest> =
+            self.packages.values().filter(replaced).map(|package| package.planned.digest).collect();
+        for digest in published {
+            self.forget_package(digest);
+            self.remember_older(StoredPackage { distribution: distribution.clone(), digest, published: true });
         }
     }
 
+    /// Has what was begun of replaced versions and never published deleted, of some distributions. Returns whether there
+    /// was anything.
+    pub(super) fn drop_unfinished(&mut self, of: impl Fn(&DistributionKey) -> bool) -> bool {
+        let superseded = self.packages.values().filter(|package| package.superseded && !package.published);
+        let superseded = superseded.map(|package| (&package.planned.key.distribution, package.planned.digest));
+        let of_earlier_runs = self.older.values().filter(|stored| !stored.published);
+        let of_earlier_runs = of_earlier_runs.map(|stored| (&stored.distribution, stored.digest));
+        let unfinished: Vec<Digest> = superseded
+            .chain(of_earlier_runs)
+            .filter(|(distribution, _)| of(distribution))
+            .map(|(_, digest)| digest)
+            .collect();
+        for &digest in &unfinished {
+            self.older.remove(&digest);
+            self.drop_package(digest);
+        }
+        !unfinished.is_empty()
+    }
+
+    /// Where another node brings the newer version to the office, unfinished old ones are of no more use.
+    pub(super) fn drop_what_others_replace(&mut self) {
+        if self.election.leader().is_none() {
+            return;
+        }
+        let newest = self.packages.values().filter(|package| !package.superseded && package.is_left_to_others(false));
+        let by_others: BTreeSet<DistributionKey> =
+            newest.map(|package| package.planned.key.distribution.clone()).collect();
+        self.drop_unfinished(|of| by_others.contains(of));
+    }
+
     /// Whether retention has deleted it since is not known, and deleting it again does no harm.
-    fn remember_older(&mut self, digest: Digest, distribution: DistributionKey) {
+    fn remember_older(&mut self, stored: StoredPackage) {
         if self.older.len() < OLDER_MAX {
-            self.older.insert(digest, distribution);
+            self.older.insert(stored.digest, stored);
         }
     }
 
@@ -137,10 +170,109 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::client::fixture::{client, node, pass, plan, planned, take_plan};
+    use crate::client::fixture::{
+        CHUNKS, client, client_with, drain, node, pass, plan, planned, prepare, stored, take_plan,
+    };
+    use crate::client::{DISK_FULL, Event};
     use crate::distribution::Priority;
     use crate::message::Message;
+    use crate::names::Version;
     use crate::peer::Peer;
+
+    /// Another version of the distribution `package`.
+    fn version(number: &str) -> PlannedPackage {
+        let mut package = planned("package", Priority::Normal);
+        (package.key.version, package.digest) = (Version::new(number).unwrap(), Digest::of(number.as_bytes()));
+        package
+    }
+
+    fn plan_with(package: PlannedPackage) -> Plan {
+        plan(OfficeType::Vpn, vec![package])
+    }
+
+    /// What the client has deleted, and what it has prepared.
+    fn orders(client: &mut Client) -> (Vec<Digest>, Vec<Digest>) {
+        let (mut deleted, mut prepared) = (Vec::new(), Vec::new());
+        for output in drain(client) {
+            match output {
+                Output::Delete { digest } => deleted.push(digest),
+                Output::Prepare { planned, .. } => prepared.push(planned.digest),
+                _ => {}
+            }
+        }
+        (deleted, prepared)
+    }
+
+    fn has_no_space(client: &mut Client, now: Instant, digest: Digest) {
+        let (reason, message) = (DISK_FULL.to_owned(), "make room".to_owned());
+        client.handle(now, Event::PrepareFailed { digest, reason, message, is_final: true });
+    }
+
+    #[test]
+    fn unfinished_version_makes_room_for_its_successor_and_a_published_one_does_not() {
+        let [first, second, third] = ["1", "2", "3"].map(version);
+        let (mut client, mut now) = client(OfficeType::Vpn);
+        let mut plan = plan_with(first.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, first.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: first.digest });
+        plan.packages = vec![second.clone()];
+        take_plan(&mut client, now, &mut plan);
+        orders(&mut client);
+        has_no_space(&mut client, now, second.digest);
+        now = pass(&mut client, now, Duration::from_secs(5));
+        assert_eq!(orders(&mut client), (vec![], vec![]), "consumers use the first one");
+        now = pass(&mut client, now, Duration::from_secs(30));
+        assert_eq!(orders(&mut client), (vec![], vec![second.digest]));
+        prepare(&mut client, now, second.digest, CHUNKS / 2);
+        plan.packages = vec![third.clone()];
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(orders(&mut client), (vec![], vec![third.digest]), "what is there of the second one is of use");
+        has_no_space(&mut client, now, third.digest);
+        pass(&mut client, now, Duration::from_secs(5));
+        assert_eq!(orders(&mut client), (vec![second.digest], vec![third.digest]));
+    }
+
+    #[test]
+    fn published_version_that_is_damaged_stays_until_its_successor_is_published() {
+        let [first, second] = ["1", "2"].map(version);
+        let (mut client, now) = client(OfficeType::Vpn);
+        let mut plan = plan_with(first.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, first.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: first.digest });
+        let runs = vec![crate::chunk_set::ChunkRun { first: 0, count: 1 }];
+        client.handle(now, Event::ChunksLost { digest: first.digest, runs });
+        plan.packages = vec![second.clone()];
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, second.digest, 0);
+        assert_eq!(orders(&mut client).0, []);
+    }
+
+    #[test]
+    fn unfinished_version_of_an_earlier_run_goes_when_its_successor_is_prepared() {
+        let [first, second, third] = ["1", "2", "3"].map(version);
+        let on_disk = vec![stored(&first, true), stored(&second, false)];
+        let (mut client, now) = client_with(OfficeType::Vpn, on_disk);
+        take_plan(&mut client, now, &mut plan_with(third.clone()));
+        assert_eq!(orders(&mut client), (vec![], vec![third.digest]));
+        prepare(&mut client, now, third.digest, 0);
+        assert_eq!(orders(&mut client).0, [second.digest]);
+        take_plan(&mut client, now, &mut Plan { revision: 2, ..plan(OfficeType::Vpn, Vec::new()) });
+        assert_eq!(orders(&mut client).0, [third.digest, first.digest]);
+    }
+
+    #[test]
+    fn unfinished_version_goes_where_another_node_brings_its_successor() {
+        let [first, second] = ["1", "2"].map(version);
+        let (mut client, now) = client_with(OfficeType::Wired, vec![stored(&first, false)]);
+        take_plan(&mut client, now, &mut plan(OfficeType::Wired, vec![PlannedPackage { target: false, ..second }]));
+        assert_eq!(orders(&mut client), (vec![], vec![]), "it may lead and use what it has");
+        let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+        client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+        pass(&mut client, now, Duration::from_secs(1));
+        assert_eq!(orders(&mut client), (vec![first.digest], vec![]));
+    }
 
     #[test]
     fn edited_type_of_the_office_counts() {

@@ -4,13 +4,16 @@
 use std::time::{Duration, Instant};
 
 use super::Client;
-use super::event::{Output, PreparedPackage};
+use super::event::{DISK_FULL, Output, PreparedPackage};
 use super::package::Phase;
 use crate::digest::Digest;
 use crate::peer::Peer;
 
 /// Pause after a failure that will not go away by itself (disk full, foreign directory).
 pub(super) const FINAL_RETRY: Duration = Duration::from_secs(30);
+
+/// What is deleted to make room takes so long.
+const AFTER_MAKING_ROOM: Duration = Duration::from_secs(2);
 
 impl Client {
     pub(super) fn retry_packages(&mut self, now: Instant) {
@@ -44,9 +47,7 @@ impl Client {
             self.election.leader().cloned().map(Peer::Node)
         };
         let Some(package) = self.packages.get_mut(&digest) else { return };
-        // A transit copy is the rendezvous point's to fetch. Whoever has one from earlier goes on serving it, and
-        // whoever gave the role away for want of space finds out whether it has the space now.
-        if !package.planned.target && !leading && !package.on_disk && package.state.error.is_none() {
+        if package.is_left_to_others(leading) {
             return;
         }
         let Some(from) = from else { return };
@@ -63,15 +64,7 @@ impl Client {
         package.take_prepared(now, prepared);
         self.pace_due = true;
         let distribution = package.planned.key.distribution.clone();
-        let replaced: Vec<Digest> = self
-            .packages
-            .iter()
-            .filter(|(_, other)| other.superseded && other.planned.key.distribution == distribution)
-            .map(|(&digest, _)| digest)
-            .collect();
-        for old in replaced {
-            self.drop_replaced(old);
-        }
+        self.drop_replaced(&distribution);
         self.show_own_package(now, digest);
         self.prune_at = now;
         self.publish_if_whole(digest);
@@ -86,8 +79,17 @@ impl Client {
         message: String,
         is_final: bool,
     ) {
+        let Some(distribution) = self.packages.get(&digest).map(|package| package.planned.key.distribution.clone())
+        else {
+            return;
+        };
+        let made_room = reason == DISK_FULL && self.drop_unfinished(|other| *other == distribution);
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let growing = package.prepare_failed();
+        if made_room {
+            package.phase = Phase::Planned(Some(now + AFTER_MAKING_ROOM));
+            return self.wake_at(now + AFTER_MAKING_ROOM);
+        }
         let pause = if is_final { FINAL_RETRY } else { growing };
         package.phase = Phase::Planned(Some(now + pause));
         if is_final {

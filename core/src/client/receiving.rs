@@ -134,7 +134,7 @@ impl Client {
             let set = coming.entry(incoming.digest).or_insert_with(|| ChunkSet::new(incoming.remaining.capacity()));
             set.union_with(&incoming.remaining);
         }
-        let runs = |set: ChunkSet| set.runs().into_iter().take(RUNS_MAX).collect();
+        let runs = |set: ChunkSet| set.iter_runs().take(RUNS_MAX).collect();
         coming.into_iter().map(|(digest, set)| (digest, runs(set))).collect()
     }
 
@@ -199,12 +199,13 @@ impl Client {
                 ContentClass::Foreground => package.state.lan_bytes_received += bytes,
             }
         }
-        self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
         self.transfer_ended(now, transfer, Some(UnservedReason::Corrupt));
     }
 
     pub(super) fn transfer_ended(&mut self, now: Instant, transfer: TransferId, failure: Option<UnservedReason>) {
         let Some(incoming) = self.transfers.remove(&transfer) else { return };
+        // More may have been expected of it while the word of its end was on its way: nothing stays expected.
+        self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
         self.pace_due = true;
         // A holder that ends in good order and brought nothing has nothing, whatever it said.
         let end = if incoming.brought { UnservedReason::Ended } else { UnservedReason::Missing };
@@ -238,5 +239,32 @@ impl Client {
 
     pub(super) fn transfers_of(&self, digest: Digest) -> Vec<TransferId> {
         self.transfers.iter().filter(|(_, incoming)| incoming.digest == digest).map(|(&transfer, _)| transfer).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Event;
+    use crate::client::fixture::{client, node, plan, planned, prepare, start, steered, take_plan};
+    use crate::distribution::Priority;
+    use crate::office::OfficeType;
+
+    #[test]
+    fn transfer_that_ended_is_expected_no_more_although_more_was_wanted_of_it_meanwhile() {
+        let (mut client, now) = client(OfficeType::Wired);
+        let packages = vec![planned("package", Priority::Normal)];
+        let digest = packages[0].digest;
+        take_plan(&mut client, now, &mut plan(OfficeType::Wired, packages));
+        prepare(&mut client, now, digest, 0);
+        for event in [
+            |transfer| Event::TransferEnded { transfer, failure: None },
+            |transfer| Event::ChunkRejected { transfer, bytes: 1 },
+        ] {
+            let transfer = start(&mut client, now, node("store", "store-2"), ContentClass::Foreground, digest);
+            steered(&mut client);
+            client.handle(now, event(transfer));
+            assert_eq!(steered(&mut client), [(transfer, ControlSignal::Cancel)]);
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::Client;
-use super::event::{ControlSignal, Output};
 use super::receiving::Incoming;
 use crate::message::{TransferId, UnservedReason};
 use crate::peer::ContentClass;
@@ -32,7 +31,6 @@ impl Client {
             .map(|(&transfer, _)| transfer)
             .collect();
         for transfer in silent {
-            self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
             self.transfer_ended(now, transfer, Some(UnservedReason::Unreachable));
         }
     }

@@ -41,6 +41,7 @@ impl Client {
     pub(super) fn published(&mut self, now: Instant, digest: Digest) {
         let Some(package) = self.packages.get_mut(&digest) else { return };
         package.phase = Phase::Published;
+        package.published = true;
         package.state.complete = true;
         package.state.error = None;
         package.completion_due = true;

@@ -53,7 +53,6 @@ impl Client {
         if refused.is_none() && self.transfers.get(&transfer).is_some_and(|incoming| incoming.started) {
             return;
         }
-        self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Cancel });
         let reason = match refused.as_deref() {
             None => UnservedReason::Unreachable,
             Some(MISSING) => UnservedReason::Missing,

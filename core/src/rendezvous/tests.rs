@@ -77,6 +77,24 @@ fn server_appoints_in_an_office_without_broadcast() {
 }
 
 #[test]
+fn server_decides_between_two_of_the_same_term_where_nobody_broadcasts() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let now = Instant::now();
+    for me in ["store-1", "store-3"] {
+        let mut machine = Rendezvous::new(now, node(me), OfficeType::WiFi, 0, &mut rng);
+        machine.handle(now, Event::ServerSays { term: 1, rendezvous_point: Some(node(me)) }, &mut rng);
+        assert!(machine.is_leading());
+        let says = Event::ServerSays { term: 1, rendezvous_point: Some(node("store-2")) };
+        machine.handle(now, says.clone(), &mut rng);
+        assert_eq!(machine.leader(), Some(&node("store-2")));
+        drain(&mut machine);
+        machine.handle(now + BEACON_LOSS, says, &mut rng);
+        machine.handle(now + BEACON_LOSS, Event::ReportUndelivered, &mut rng);
+        assert_eq!(drain(&mut machine), [Output::ReportLost(1)], "its word is no sign of life");
+    }
+}
+
+#[test]
 fn role_that_is_handed_over_has_the_next_term() {
     let mut rng = StdRng::seed_from_u64(1);
     let now = Instant::now();
@@ -112,4 +130,24 @@ fn every_vpn_node_is_its_own() {
     assert_eq!(drain(&mut machine), [Output::Lead(1)]);
     machine.handle(now, Event::Beacon { from: node("store-0"), term: 9 }, &mut rng);
     assert!(machine.is_leading());
+}
+
+#[test]
+fn whoever_claims_the_last_term_is_replaced_like_anybody_else() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let start = Instant::now();
+    let mut machines: Vec<Rendezvous> =
+        (1..=4).map(|n| Rendezvous::new(start, node(&format!("store-{n}")), OfficeType::Wired, 0, &mut rng)).collect();
+    let claim = Event::Beacon { from: node("store-0"), term: Term::MAX };
+    machines.iter_mut().for_each(|machine| machine.handle(start, claim.clone(), &mut rng));
+    assert!(machines.iter().all(|machine| machine.leader() == Some(&node("store-0"))));
+    run(&mut machines, &[], start, start + Duration::from_secs(5), &mut rng);
+    let leader = machines.iter().position(Rendezvous::is_leading).unwrap();
+    for (n, machine) in machines.iter().enumerate() {
+        assert!(is_later(machine.term(), Term::MAX));
+        assert!(n == leader || machine.leader() == Some(&machines[leader].me));
+    }
+    let claimed_anew = Event::Beacon { from: node("store-0"), term: Term::MAX };
+    machines[leader].handle(start, claimed_anew, &mut rng);
+    assert!(machines[leader].is_leading());
 }

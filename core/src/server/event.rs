@@ -24,6 +24,8 @@ pub enum ServerEvent {
     },
     /// A package is in the library: just ingested, or found there at the start (in the order of their sequences).
     Ingested(IngestedPackage),
+    /// These packages, by name and digest, are not in the library any more.
+    Removed(Vec<(PackageKey, Digest)>),
     /// Another key signs: the roots of packages, signed by it. Every office gets its plan anew.
     SignedAnew(BTreeMap<PackageKey, SignedBytes>),
     /// A node enrolled, in this run or an earlier one.

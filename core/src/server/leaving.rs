@@ -38,13 +38,14 @@ impl Server {
         others.filter(|known| known.node.address == node.address).map(|known| known.node.name.clone()).collect()
     }
 
-    /// Forgets whom this node takes the place of, and what it had itself in another office.
+    /// Forgets whom this node takes the place of, and what it had and was itself in another office.
     pub(super) fn forget_replaced(&mut self, node: &NodeRef) {
         for ((office, _), progress) in &mut self.progress {
             if *office != node.office {
                 progress.forget(&node.name);
             }
         }
+        self.rendezvous_points.retain(|office, point| *office == node.office || point.node.name != node.name);
         for name in self.replaced_by(node) {
             self.nodes.remove(&name);
             self.rendezvous_points.retain(|_, point| point.node.name != name);
@@ -110,6 +111,19 @@ mod tests {
         assert!(server.holding(&key, &since, |known| known.last_seen.is_some()).is_empty(), "b was never heard");
         says_hello(&mut server, "b", "10.0.0.2");
         assert!(holding(&server).is_empty());
+    }
+
+    #[test]
+    fn node_that_moved_leads_its_former_office_no_more() {
+        let mut server = server();
+        let mut moving = node("b", "10.0.0.2");
+        let claim = Message::RendezvousClaim { term: 1, plan_revision: 1 };
+        server.message(Instant::now(), &moving, claim).unwrap();
+        tell(&mut server, ServerEvent::Enrolled { node: moving.clone() });
+        let former = std::mem::replace(&mut moving.office, OfficeName::new("store").unwrap());
+        assert!(server.rendezvous_point(&former).is_some(), "it was started anew");
+        tell(&mut server, ServerEvent::Enrolled { node: moving });
+        assert!(server.rendezvous_point(&former).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Nodes, rendezvous points and reports of the offices.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::event::ServerOutput;
@@ -10,6 +11,7 @@ use crate::message::{Hello, Message, OfficeReport, PlanChanged, Revision, Term};
 use crate::names::{NodeName, OfficeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef};
+use crate::rendezvous::{is_later, next_term};
 
 impl Server {
     pub(super) fn take_hello(&mut self, now: Instant, from: &NodeRef, hello: &Hello) -> Result<(), Refusal> {
@@ -18,7 +20,7 @@ impl Server {
             // After the server's own restart the office may know its rendezvous point, which claims within a hello.
             let nobody_leads = hello.term == 0 || self.started + CLAIM_PATIENCE <= now;
             if nobody_leads {
-                self.appoint(from, hello.term.saturating_add(1));
+                self.appoint(from, next_term(hello.term));
             }
         }
         let leads = self.rendezvous_points.get(&from.office).is_some_and(|point| point.node == *from);
@@ -41,7 +43,7 @@ impl Server {
             let known_wins = office_type == OfficeType::WiFi || point.node.name < from.name;
             point.term == term && point.node != *from && known_wins
         };
-        if known.is_some_and(|point| point.term > term || loses_tie(point)) {
+        if known.is_some_and(|point| is_later(point.term, term) || loses_tie(point)) {
             self.answer(from);
             return Ok(());
         }
@@ -58,8 +60,8 @@ impl Server {
     pub(super) fn take_lost(&mut self, from: &NodeRef, term: Term) -> Result<(), Refusal> {
         let (office_type, _) = self.office_of(from)?;
         let known = self.rendezvous_points.get(&from.office).map_or(0, |point| point.term);
-        if office_type == OfficeType::WiFi && term >= known {
-            self.appoint(from, term.saturating_add(1));
+        if office_type == OfficeType::WiFi && !is_later(known, term) {
+            self.appoint(from, next_term(term));
         }
         self.answer(from);
         Ok(())
@@ -68,26 +70,31 @@ impl Server {
     pub(super) fn take_office_report(&mut self, from: &NodeRef, report: OfficeReport) -> Result<(), Refusal> {
         let (office_type, central) = self.office_of(from)?;
         let known = self.rendezvous_points.get(&from.office);
-        if office_type != OfficeType::Vpn && known.is_some_and(|point| point.term > report.term) {
+        if office_type != OfficeType::Vpn && known.is_some_and(|point| is_later(point.term, report.term)) {
             return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
         }
+        let leads = known.is_some_and(|point| point.node == *from);
+        let report = self.without_the_unknown(&from.office, report);
         for package in &report.packages {
-            if self.package_of(package.digest).is_none() {
-                continue;
-            }
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
             progress.available = package.available.clone();
-            let of_office =
-                |node: &NodeName| self.nodes.get(node).is_some_and(|known| known.node.office == from.office);
-            for (node, state) in package.nodes.iter().filter(|(node, _)| of_office(node)) {
-                progress.report(node, state);
-            }
+            package.nodes.iter().for_each(|(node, state)| progress.report(node, state));
         }
-        if central || office_type == OfficeType::Vpn || known.is_some_and(|point| point.node == *from) {
+        if central || office_type == OfficeType::Vpn || leads {
             self.send_newer_plan(from, report.plan_revision);
         }
         self.outputs.push_back(ServerOutput::OfficeReported { office: from.office.clone(), report });
         Ok(())
+    }
+
+    /// What a report says of packages in the library and of nodes of the office, of each package once: whoever keeps what
+    /// is reported keeps no more than there is.
+    fn without_the_unknown(&self, office: &OfficeName, mut report: OfficeReport) -> OfficeReport {
+        let mut seen = BTreeSet::new();
+        report.packages.retain(|package| self.package_of(package.digest).is_some() && seen.insert(package.digest));
+        let of_office = |node: &NodeName| self.nodes.get(node).is_some_and(|known| known.node.office == *office);
+        report.packages.iter_mut().for_each(|package| package.nodes.retain(|(node, _)| of_office(node)));
+        report
     }
 
     pub(super) fn take_complete(&mut self, from: &NodeRef, digest: Digest, bytes: u64) -> Result<(), Refusal> {
@@ -113,7 +120,7 @@ impl Server {
 
     /// Plans of children and parent name it, and the members are told.
     fn rendezvous_point_changed(&mut self, office: &OfficeName) {
-        self.plan_neighbours(office);
+        self.plan_neighbours_soon(office);
         let members: Vec<NodeRef> =
             self.nodes.values().filter(|known| known.node.office == *office).map(|known| known.node.clone()).collect();
         for member in members {
@@ -154,6 +161,66 @@ impl Server {
                 self.send_newer_plan(&member, 0);
             }
             self.answer(&member);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+mod tests {
+    use super::*;
+    use crate::message::{NodeState, OfficePackage};
+    use crate::server::tests::{desired, distribution, ingested};
+    use crate::server::{ServerConfig, ServerEvent};
+    use jiff::Timestamp;
+
+    fn tell(server: &mut Server, event: ServerEvent) {
+        server.handle(Instant::now(), Timestamp::UNIX_EPOCH, event);
+    }
+
+    #[test]
+    fn report_is_passed_on_without_unknown_packages_repetitions_and_foreign_nodes() {
+        let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+        let mut server = Server::new(Instant::now(), config);
+        let app = distribution("app", "/app");
+        tell(&mut server, desired(&[&app]));
+        tell(&mut server, ingested(&app));
+        let reporter = NodeRef {
+            name: NodeName::new("a").unwrap(),
+            office: OfficeName::new("central").unwrap(),
+            address: "127.0.0.1".parse().unwrap(),
+        };
+        let of = |digest, names: &[&str]| OfficePackage {
+            digest,
+            available: bytes::Bytes::new(),
+            nodes: names.iter().map(|name| (NodeName::new(name).unwrap(), NodeState::default())).collect(),
+        };
+        let (known, unknown) = (Digest::of(b"root"), Digest::of(b"invented"));
+        let packages = vec![of(known, &["a", "invented"]), of(known, &["a"]), of(unknown, &["a"])];
+        let report = OfficeReport { term: 1, plan_revision: 1, packages };
+        server.message(Instant::now(), &reporter, Message::OfficeReport(report)).unwrap();
+        let passed_on = std::iter::from_fn(|| server.poll()).find_map(|output| match output {
+            ServerOutput::OfficeReported { report, .. } => Some(report.packages),
+            _ => None,
+        });
+        assert_eq!(passed_on, Some(vec![of(known, &["a"])]));
+    }
+
+    #[test]
+    fn claim_of_the_last_term_is_overruled_by_the_next() {
+        let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+        let mut server = Server::new(Instant::now(), config);
+        tell(&mut server, desired(&[]));
+        let office = OfficeName::new("central").unwrap();
+        let claim = |name: &str, term| {
+            let address = "127.0.0.1".parse().unwrap();
+            let from = NodeRef { name: NodeName::new(name).unwrap(), office: office.clone(), address };
+            (from, Message::RendezvousClaim { term, plan_revision: 0 })
+        };
+        for (name, term, leads) in [("a", Term::MAX, "a"), ("b", 5, "b"), ("a", Term::MAX, "b"), ("a", 6, "a")] {
+            let (from, message) = claim(name, term);
+            server.message(Instant::now(), &from, message).unwrap();
+            assert_eq!(server.rendezvous_point(&office).unwrap().0.name.as_str(), leads);
         }
     }
 }

@@ -60,14 +60,14 @@ impl Server {
         self.plan_each(&offices);
     }
 
-    /// The plans of the offices beside this one name its rendezvous point: it is another one now.
-    pub(super) fn plan_neighbours(&mut self, office: &OfficeName) {
+    /// The plans of the offices beside this one name its rendezvous point: it is another one now. They are made at the
+    /// next regular look, once for all that changes until then: after a start of the server every office claims.
+    pub(super) fn plan_neighbours_soon(&mut self, office: &OfficeName) {
         let Some(tree) = &self.tree else { return };
-        let neighbours = tree.children_of(office).chain(tree.parent_of(office)).cloned().collect();
-        self.plan_each(&neighbours);
+        self.newcomers.extend(tree.children_of(office).chain(tree.parent_of(office)).cloned());
     }
 
-    /// Nodes became known in some offices since: their plans may have fewer answerers than they could.
+    /// Nodes became known in some offices since, or rendezvous points beside them: their plans lack those.
     pub(super) fn plan_for_newcomers(&mut self) {
         let offices = std::mem::take(&mut self.newcomers);
         if !offices.is_empty() {

@@ -74,6 +74,22 @@ fn source_is_ordered_once_until_the_object_names_another() {
 }
 
 #[test]
+fn package_that_left_the_library_is_brought_in_again_when_an_object_names_it() {
+    let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+    let mut server = Server::new(Instant::now(), config);
+    let app = distribution("app", "/app");
+    assert_eq!(orders(&mut server, desired(&[&app])), ["app"]);
+    assert!(orders(&mut server, ingested(&app)).is_empty());
+    let removed = |digest| ServerEvent::Removed(vec![(app.package(), digest)]);
+    assert!(orders(&mut server, removed(Digest::of(b"another"))).is_empty(), "the one that is there is another");
+    assert!(orders(&mut server, desired(&[])).is_empty());
+    assert!(orders(&mut server, removed(Digest::of(b"root"))).is_empty(), "nobody wants it now");
+    assert_eq!(orders(&mut server, desired(&[&app])), ["app"]);
+    assert!(orders(&mut server, ingested(&app)).is_empty());
+    assert_eq!(orders(&mut server, removed(Digest::of(b"root"))), ["app"], "it went after it was named again");
+}
+
+#[test]
 fn word_about_unknown_packages_and_nodes_is_not_kept() {
     let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
     let (mut server, now) = (Server::new(Instant::now(), config), Instant::now());

@@ -140,12 +140,12 @@ impl OfficeView {
             coming: Vec::new(),
             state: NodeState::default(),
         });
-        early.available.extend(delta.available);
-        (early.coming, early.state) = (delta.coming, delta.state);
-        if early.available.len() > RUNS_MAX {
-            early.available.truncate(RUNS_MAX);
+        let room = RUNS_MAX - early.available.len();
+        if delta.available.len() > room {
             member.inventory_wanted = true;
         }
+        early.available.extend(delta.available.into_iter().take(room));
+        (early.coming, early.state) = (delta.coming, delta.state);
     }
 
     /// The manifest of a package came: what members said of it before counts now.

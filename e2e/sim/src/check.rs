@@ -9,7 +9,7 @@ use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::OfficeType;
 
 use crate::content::Content;
-use crate::scenario::{Operation, Scenario};
+use crate::scenario::{Operation, Scenario, SimulatedOffice};
 use crate::world::World;
 
 /// Bytes over a link for each byte of a package, in thousandths, as long as nobody dies.
@@ -73,40 +73,42 @@ fn faults_of(world: &World, scenario: &Scenario) -> Vec<String> {
 }
 
 fn link_faults(world: &World, scenario: &Scenario) -> Vec<String> {
-    let kills = scenario.kills();
     let mut faults = Vec::new();
     for content in world.catalog.all() {
+        let times = times_in_force(scenario, content);
+        let mut look_at = |what: String, bytes: u64, most: u64| {
+            let most = most * times;
+            if bytes > most {
+                let (key, all) = (&content.key, content.bytes());
+                faults.push(format!("{bytes} bytes of {key} ({all} bytes) {what}, expected at most {most}"));
+            }
+        };
         for simulated in world.offices.values() {
             let name = &simulated.office.name;
-            let alone = honest_nodes(world, name) == 1 || !targeted(world, simulated, &content.key.distribution);
-            let most = most_over_link(content, kills, alone) * times_in_force(scenario, content);
-            let counts: Vec<u64> = if simulated.office.office_type == OfficeType::Vpn {
-                let nodes = world.clients.values().filter(|site| site.me.office == *name);
-                nodes.map(|site| world.measures().wan_bytes_of_node(name, &site.me.name, content.digest)).collect()
-            } else {
-                vec![world.measures().wan_bytes_of(name, content.digest)]
-            };
-            let most = if simulated.office.office_type == OfficeType::Vpn {
-                most_over_link(content, kills, true) * times_in_force(scenario, content)
-            } else {
-                most
-            };
-            for bytes in counts.into_iter().filter(|bytes| *bytes > most) {
-                faults.push(format!(
-                    "{bytes} bytes of {} ({} bytes) over the link into {name}, expected at most {most}",
-                    content.key,
-                    content.bytes()
-                ));
+            if simulated.office.office_type == OfficeType::Vpn {
+                for node in world.clients.values().map(|site| &site.me).filter(|me| me.office == *name) {
+                    let deaths = world.deaths().of_node(node) + deaths_in_parent(world, simulated);
+                    let bytes = world.measures().wan_bytes_of_node(name, &node.name, content.digest);
+                    look_at(format!("to {node}"), bytes, most_over_link(world, content, deaths, true));
+                }
+                continue;
             }
+            let alone = honest_nodes(world, name) == 1 || !targeted(world, simulated, &content.key.distribution);
+            let deaths = world.deaths().in_office(name) + deaths_in_parent(world, simulated);
+            let bytes = world.measures().wan_bytes_of(name, content.digest);
+            look_at(format!("over the link into {name}"), bytes, most_over_link(world, content, deaths, alone));
         }
-        let once = content.bytes() * SERVER_MILLI_MAX / 1000 + kills * KILL_COST_ALONE_BYTES;
-        let most = once * times_in_force(scenario, content);
-        let sent = world.measures().server_bytes_of(content.digest);
-        if sent > most {
-            faults.push(format!("the server sent {sent} bytes of {}, expected at most {most}", content.key));
-        }
+        look_at(
+            "from the server".to_owned(),
+            world.measures().server_bytes_of(content.digest),
+            most_of_server(world, content),
+        );
     }
     faults
+}
+
+fn deaths_in_parent(world: &World, simulated: &SimulatedOffice) -> u64 {
+    simulated.office.parent.as_ref().map_or(0, |parent| world.deaths().in_office(parent))
 }
 
 /// How often a version becomes the wanted one: retention may have deleted it in between.
@@ -125,16 +127,28 @@ fn times_in_force(scenario: &Scenario, content: &Content) -> u64 {
     times.max(1)
 }
 
-fn most_over_link(content: &Content, kills: u64, alone: bool) -> u64 {
-    let for_kills = kills * if alone { KILL_COST_ALONE_BYTES } else { KILL_COST_BYTES };
-    if kills == 0 { content.bytes() * WAN_MILLI_MAX / 1000 } else { content.bytes() + for_kills }
+/// `deaths` are those at both ends of the link. When everything dies at once, no second node keeps a chunk.
+fn most_over_link(world: &World, content: &Content, deaths: u64, alone: bool) -> u64 {
+    let of_everything = world.deaths().of_everything();
+    if deaths + of_everything == 0 {
+        return content.bytes() * WAN_MILLI_MAX / 1000;
+    }
+    let cost = if alone { KILL_COST_ALONE_BYTES } else { KILL_COST_BYTES };
+    content.bytes() + deaths * cost + of_everything * KILL_COST_ALONE_BYTES
+}
+
+fn most_of_server(world: &World, content: &Content) -> u64 {
+    let central = world.offices.values().find(|simulated| simulated.office.parent.is_none());
+    let in_central = central.map_or(0, |central| world.deaths().in_office(&central.office.name));
+    let deaths = in_central + world.deaths().of_server() + world.deaths().of_everything();
+    content.bytes() * SERVER_MILLI_MAX / 1000 + deaths * KILL_COST_ALONE_BYTES
 }
 
 fn honest_nodes(world: &World, office: &OfficeName) -> usize {
     world.clients.values().filter(|site| site.me.office == *office && site.lie.is_none()).count()
 }
 
-fn targeted(world: &World, simulated: &crate::scenario::SimulatedOffice, key: &DistributionKey) -> bool {
+fn targeted(world: &World, simulated: &SimulatedOffice, key: &DistributionKey) -> bool {
     world.distributions.get(key).is_some_and(|distribution| distribution.offices.matches(&simulated.office))
 }
 
@@ -178,4 +192,34 @@ fn tree_faults(world: &World) -> Vec<String> {
         }
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::office;
+
+    #[test]
+    fn death_excuses_bytes_at_its_two_links_and_at_no_other() {
+        let offices = vec![
+            office("central", None, OfficeType::Wired, 2),
+            office("store", Some("central"), OfficeType::Wired, 2),
+            office("kiosk", Some("store"), OfficeType::Wired, 2),
+        ];
+        let scenario = Scenario::quiet(1, offices).with_package("package", 16 << 20, 64 << 10);
+        let mut world = World::new(&scenario);
+        assert!(world.run_until_complete(scenario.deadline));
+        let digest = scenario.catalog.all().next().unwrap().digest;
+        let killed = OfficeName::new("kiosk").unwrap();
+        world.operate(Operation::KillRendezvousPoint(killed, Duration::from_secs(1)));
+        world.run_for(SETTLE);
+        let mut faults_after_more_bytes = |office: &str| {
+            let node = world.clients.values().find(|site| site.me.office.as_str() == office).unwrap().me.clone();
+            let before = link_faults(&world, &scenario).len();
+            world.measures.wan(&node.office, &node.name, digest, KILL_COST_BYTES);
+            link_faults(&world, &scenario).len() - before
+        };
+        assert_eq!(faults_after_more_bytes("kiosk"), 0);
+        assert_eq!(faults_after_more_bytes("store"), 1);
+    }
 }

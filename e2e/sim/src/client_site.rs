@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use peerdist_core::chunk_set::ChunkIndex;
-use peerdist_core::client::{BroadcastRequest, Client, ClientConfig, ControlSignal, Event, Output, PreparedPackage};
+use peerdist_core::client::{
+    BroadcastRequest, Client, ClientConfig, ControlSignal, DISK_FULL, Event, Output, PreparedPackage,
+};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, TransferId};
 use peerdist_core::names::NodeName;
@@ -348,5 +350,5 @@ impl World {
 
 /// What a store says that has no space.
 pub(crate) fn disk_full() -> (String, String) {
-    ("DiskFull".to_owned(), "the disk is full: make room".to_owned())
+    (DISK_FULL.to_owned(), "the disk is full: make room".to_owned())
 }

@@ -3,13 +3,14 @@
 //!
 //! In reading order: [`scenario`] says what a run is about, [`world`] is its loop, `client_site` and `server_site` do
 //! what the drivers of the node agent do, `stream` and [`network`] carry content and messages, [`store`] is a node's
-//! disk, `operator` kills and edits, [`hostile`] nodes lie, [`stalls`] make them slow, [`measure`] counts, [`check`] says what did not hold,
+//! disk, `operator` kills and edits, [`hostile`] nodes lie, [`stalls`] make them slow, [`measure`] counts, [`deaths`] are counted too, [`check`] says what did not hold,
 //! [`pace`] how long it took. It proves decisions and leaves out what only real processes show: sockets, disks, QUIC,
 //! memory.
 
 pub mod check;
 pub mod client_site;
 pub mod content;
+pub mod deaths;
 pub mod hostile;
 pub mod measure;
 pub mod network;

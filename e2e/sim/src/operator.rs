@@ -30,19 +30,23 @@ impl World {
         match operation {
             Operation::KillRendezvousPoint(office, pause) => {
                 if let Some(node) = self.rendezvous_point(&office) {
+                    self.count_death(&node);
                     self.kill_and_restart(&node, pause);
                 }
             }
             Operation::KillNode(number, pause) => {
                 if let Some(node) = self.clients.keys().nth(number).cloned() {
+                    self.count_death(&node);
                     self.kill_and_restart(&node, pause);
                 }
             }
             Operation::KillServer(pause) => {
+                self.deaths.server();
                 self.kill_server();
                 self.after(pause, Action::StartServer);
             }
             Operation::KillAll(pause) => {
+                self.deaths.everything();
                 let nodes: Vec<NodeName> = self.clients.keys().cloned().collect();
                 for node in nodes {
                     self.kill_and_restart(&node, pause);
@@ -65,12 +69,14 @@ impl World {
                 let mut members = self.clients.values_mut().rev().filter(|site| site.me.office == office);
                 if let Some(site) = members.find(|site| Some(&site.me.name) != leads.as_ref()) {
                     site.lie = Some(lie);
+                    self.deaths.node(&site.me);
                 }
             }
             Operation::RendezvousPointLies(office, lie) => {
                 let leads = self.rendezvous_point(&office);
                 if let Some(site) = leads.and_then(|node| self.clients.get_mut(&node)) {
                     site.lie = Some(lie);
+                    self.deaths.node(&site.me);
                 }
             }
             Operation::FreeDisk(node) => {
@@ -115,6 +121,12 @@ impl World {
         of_office.filter_map(|site| Some(site.machine()?.term())).max()
     }
 
+    fn count_death(&mut self, node: &NodeName) {
+        if let Some(site) = self.clients.get(node) {
+            self.deaths.node(&site.me);
+        }
+    }
+
     fn kill_and_restart(&mut self, node: &NodeName, pause: Duration) {
         self.kill_client(node);
         let life = self.clients.get(node).map_or(0, |site| site.life);
@@ -122,6 +134,7 @@ impl World {
     }
 
     fn fill_disk(&mut self, node: NodeName, pause: Option<Duration>) {
+        self.count_death(&node);
         if let Some(site) = self.clients.get_mut(&node) {
             site.store.set_full(true);
         }

@@ -57,13 +57,6 @@ pub enum Operation {
     AddOffice(SimulatedOffice),
 }
 
-impl Operation {
-    /// Whether a process dies, or does not go on as before because its disk is full or because it lies.
-    pub fn is_kill(&self) -> bool {
-        !matches!(self, Self::Edit(_) | Self::Remove(_) | Self::AddOffice(_) | Self::FreeDisk(_))
-    }
-}
-
 /// A run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -134,16 +127,6 @@ impl Scenario {
         edited.version = content.key.version.clone();
         self.catalog.add(content);
         self.then(at, Operation::Edit(edited))
-    }
-
-    /// How many processes die or give up in the run, all together.
-    pub fn kills(&self) -> u64 {
-        let nodes: usize = self.offices.iter().map(|office| office.nodes).sum();
-        let of = |operation: &Operation| match operation {
-            Operation::KillAll(_) => nodes as u64 + 1,
-            operation => u64::from(operation.is_kill()),
-        };
-        self.operations.iter().map(|(_, operation)| of(operation)).sum()
     }
 }
 

@@ -66,6 +66,7 @@ impl Store {
         let stored = |(&digest, package): (&Digest, &OnDisk)| StoredPackage {
             distribution: package.key.distribution.clone(),
             digest,
+            published: package.published,
         };
         self.packages.iter().map(stored).collect()
     }

@@ -20,6 +20,7 @@ use rand::rngs::StdRng;
 
 use crate::client_site::ClientSite;
 use crate::content::Catalog;
+use crate::deaths::Deaths;
 use crate::measure::Measures;
 use crate::network::Network;
 use crate::scenario::{Operation, Scenario, SimulatedOffice};
@@ -95,6 +96,7 @@ pub struct World {
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     pub(crate) next_stream: StreamId,
     pub(crate) measures: Measures,
+    pub(crate) deaths: Deaths,
     pub(crate) operations_left: usize,
     done: bool,
     last_publication: Option<Duration>,
@@ -123,6 +125,7 @@ impl World {
             streams: BTreeMap::new(),
             next_stream: 0,
             measures: Measures::default(),
+            deaths: Deaths::default(),
             operations_left: scenario.operations.len(),
             done: false,
             last_publication: None,
@@ -157,6 +160,11 @@ impl World {
     /// What was counted.
     pub fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    /// Who died.
+    pub fn deaths(&self) -> &Deaths {
+        &self.deaths
     }
 
     /// Runs until every target is complete and nothing more is going to be done to the fleet. False when that is not

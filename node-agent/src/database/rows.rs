@@ -17,27 +17,8 @@ pub struct NodeRow {
     pub office: OfficeName,
     /// Its address.
     pub address: IpAddr,
-    /// Its latest boot id.
-    pub boot_id: u64,
-    /// Serial number of its certificate in hex.
-    pub certificate_serial: String,
-    /// When the certificate was issued.
+    /// When its certificate was issued.
     pub enrolled_at: Timestamp,
-    /// When it was last heard.
-    pub last_seen: Timestamp,
-}
-
-/// An office.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OfficeRow {
-    /// Its name.
-    pub name: OfficeName,
-    /// Its index in embedded runs.
-    pub embedded_index: Option<u8>,
-    /// Highest election term heard of.
-    pub term: u64,
-    /// The rendezvous point of that term.
-    pub rendezvous_point: Option<NodeName>,
 }
 
 /// Where a package stands at the server.

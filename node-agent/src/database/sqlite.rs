@@ -10,13 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-use super::{AuditRow, DatabaseError, MetadataStore, NodeRow, OfficeRow, PackageNodeRow, PackageRow};
+use super::{AuditRow, DatabaseError, MetadataStore, NodeRow, PackageNodeRow, PackageRow};
 
 /// Connections: readers beside one writer.
 const CONNECTIONS_MAX: u32 = 4;
@@ -80,14 +79,6 @@ impl MetadataStore for SqliteStore {
         nodes::put(&self.pool, node).await
     }
 
-    async fn touch_node(&self, name: &NodeName, boot_id: u64, last_seen: Timestamp) -> Result<bool, DatabaseError> {
-        nodes::touch(&self.pool, name, boot_id, last_seen).await
-    }
-
-    async fn node(&self, name: &NodeName) -> Result<Option<NodeRow>, DatabaseError> {
-        nodes::one(&self.pool, name).await
-    }
-
     async fn nodes(&self) -> Result<Vec<NodeRow>, DatabaseError> {
         nodes::all(&self.pool).await
     }
@@ -101,19 +92,6 @@ impl MetadataStore for SqliteStore {
         offices: &BTreeSet<OfficeName>,
     ) -> Result<BTreeMap<OfficeName, u8>, DatabaseError> {
         nodes::embedded_indices(self.begin("give offices their indices").await?, offices).await
-    }
-
-    async fn record_rendezvous_point(
-        &self,
-        office: &OfficeName,
-        term: u64,
-        node: &NodeName,
-    ) -> Result<bool, DatabaseError> {
-        nodes::record_rendezvous_point(&self.pool, office, term, node).await
-    }
-
-    async fn offices(&self) -> Result<Vec<OfficeRow>, DatabaseError> {
-        nodes::offices(&self.pool).await
     }
 
     async fn next_sequence(&self, distribution: &DistributionKey) -> Result<u64, DatabaseError> {

@@ -13,13 +13,11 @@ use crate::metrics::PackageState;
 /// Every check, each on a store of its own. What `make` returns beside the store is kept until the check is over.
 pub(crate) async fn run<S: MetadataStore, Guard>(make: impl AsyncFn() -> (S, Guard)) {
     let (store, _guard) = make().await;
-    nodes_are_replaced_touched_and_forgotten(store).await;
+    nodes_are_replaced_and_forgotten(store).await;
     let (store, _guard) = make().await;
     offices_keep_their_embedded_index(store).await;
     let (store, _guard) = make().await;
     embedded_indices_end(store).await;
-    let (store, _guard) = make().await;
-    rendezvous_point_follows_the_highest_term(store).await;
     let (store, _guard) = make().await;
     sequence_numbers_only_rise(store).await;
     let (store, _guard) = make().await;
@@ -32,32 +30,21 @@ pub(crate) async fn run<S: MetadataStore, Guard>(make: impl AsyncFn() -> (S, Gua
     audit_shows_the_newest_first(store).await;
 }
 
-async fn nodes_are_replaced_touched_and_forgotten(store: impl MetadataStore) {
+async fn nodes_are_replaced_and_forgotten(store: impl MetadataStore) {
     let mut node = node_row("store-1-1");
-    assert!(!store.touch_node(&node.name, 1, time(1)).await.unwrap());
     store.put_node(&node).await.unwrap();
     node.address = "fd00::1".parse().unwrap();
     store.put_node(&node).await.unwrap();
-    assert!(store.touch_node(&node.name, u64::MAX - 1, time(9)).await.unwrap());
-    (node.boot_id, node.last_seen) = (u64::MAX - 1, time(9));
-    assert_eq!(store.node(&node.name).await.unwrap(), Some(node.clone()));
     store.put_node(&node_row("central-1")).await.unwrap();
     assert_eq!(store.nodes().await.unwrap(), [node_row("central-1"), node.clone()]);
     store.remove_node(&node.name).await.unwrap();
-    assert_eq!(store.node(&node.name).await.unwrap(), None);
+    assert_eq!(store.nodes().await.unwrap(), [node_row("central-1")]);
 }
 
 async fn offices_keep_their_embedded_index(store: impl MetadataStore) {
-    store.record_rendezvous_point(&office("m"), 3, &node_name("m-1")).await.unwrap();
     assert_eq!(indices(&store, &["m", "b"]).await, [("b", 1), ("m", 2)]);
     assert_eq!(indices(&store, &["a", "m"]).await, [("a", 3), ("m", 2)]);
     assert_eq!(indices(&store, &["c", "b"]).await, [("b", 1), ("c", 4)]);
-    let known = store.offices().await.unwrap();
-    assert_eq!(
-        known.iter().map(|office| office.embedded_index).collect::<Vec<_>>(),
-        [Some(3), Some(1), Some(4), Some(2)]
-    );
-    assert_eq!(known[3].term, 3);
 }
 
 async fn embedded_indices_end(store: impl MetadataStore) {
@@ -68,16 +55,6 @@ async fn embedded_indices_end(store: impl MetadataStore) {
     let error = store.embedded_indices(&one_more).await.unwrap_err();
     assert!(matches!(error, DatabaseError::TooManyOffices { .. }), "{error}");
     assert_eq!(store.embedded_indices(&offices).await.unwrap(), given);
-}
-
-async fn rendezvous_point_follows_the_highest_term(store: impl MetadataStore) {
-    let name = office("store-1");
-    for (term, node, expected) in [(2, "a", true), (1, "b", false), (2, "b", false), (2, "a", true), (3, "b", true)] {
-        let recorded = store.record_rendezvous_point(&name, term, &node_name(node)).await.unwrap();
-        assert_eq!(recorded, expected, "term {term} node {node}");
-    }
-    let row = OfficeRow { name, embedded_index: None, term: 3, rendezvous_point: Some(node_name("b")) };
-    assert_eq!(store.offices().await.unwrap(), [row]);
 }
 
 async fn sequence_numbers_only_rise(store: impl MetadataStore) {
@@ -174,10 +151,7 @@ fn node_row(name: &str) -> NodeRow {
         name: node_name(name),
         office: office("store-1"),
         address: "10.42.0.7".parse().unwrap(),
-        boot_id: 1,
-        certificate_serial: "0a1b".into(),
         enrolled_at: time(1),
-        last_seen: time(2),
     }
 }
 

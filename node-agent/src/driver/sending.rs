@@ -84,8 +84,10 @@ pub(super) async fn send_chunks(
         for (index, read) in batch.read {
             match read {
                 Ok(bytes) => whole.push((index, bytes)),
-                Err(ReadError::Missing { .. }) => {}
-                Err(ReadError::Corrupt { .. }) => damaged.push(ChunkRun { first: index, count: 1 }),
+                // Whoever ordered this believes that it is here.
+                Err(ReadError::Missing { .. } | ReadError::Corrupt { .. }) => {
+                    damaged.push(ChunkRun { first: index, count: 1 });
+                }
                 Err(ReadError::Store(error)) => {
                     tracing::warn!(%error, index, digest = %sending.digest, "chunk cannot be read");
                 }

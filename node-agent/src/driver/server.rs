@@ -12,6 +12,7 @@ mod keys;
 mod library;
 mod node;
 mod overview;
+mod places;
 mod recording;
 mod reviews;
 mod revisions;
@@ -174,7 +175,7 @@ impl BoundServer {
                 token
             }
         };
-        let last_revision = revisions::reserve(&settings.root)?;
+        let last_revision = revisions::reserve(&settings.root, SystemTime::now())?;
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot::empty()));
         Ok(Self {
             settings,

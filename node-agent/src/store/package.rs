@@ -55,6 +55,8 @@ pub(super) struct PackageState {
     pub(super) held: ChunkSet,
     /// Written or verified in this run.
     pub(super) available: ChunkSet,
+    /// Lost with a file that had to be made anew, which whoever repairs the tree has not been told.
+    pub(super) lost_with_file: Vec<ChunkIndex>,
     pub(super) unflushed: Unflushed,
     /// Top directory of the tree, opened once.
     pub(super) tree: Option<Arc<OwnedFd>>,
@@ -118,6 +120,7 @@ impl Package {
             superseded_at_seconds: record.superseded_at_seconds,
             sparse: record.sparse,
             available: held.clone(),
+            lost_with_file: Vec::new(),
             held,
             unflushed: Unflushed::default(),
             tree: None,

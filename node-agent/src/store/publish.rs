@@ -56,6 +56,8 @@ impl NodeStore {
     }
 
     fn activate(&self, package: &Package) -> Result<Publication, StoreError> {
+        // A published tree may have lost chunks since.
+        self.check_complete(package)?;
         let key = package.root.package();
         let target = self.current_target(&key.distribution)?;
         if package.state().current && target.as_deref() == Some(key.version.as_str().as_bytes()) {

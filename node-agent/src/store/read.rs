@@ -128,7 +128,12 @@ impl NodeStore {
         let state = package.state();
         let affected: Vec<ChunkIndex> = chunks.filter(|&index| state.available.contains(index)).collect();
         drop(state);
-        if affected.is_empty() { Ok(()) } else { self.lose(package, affected) }
+        if affected.is_empty() {
+            return Ok(());
+        }
+        self.lose(package, affected.iter().copied())?;
+        package.state().lost_with_file.extend(affected);
+        Ok(())
     }
 
     /// Whether the tree of a package can be read at all.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use peerdist_core::chunk_set::ChunkIndex;
+use peerdist_core::chunk_set::{ChunkIndex, ChunkRun, runs_of};
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::ChunkTable;
 
@@ -20,12 +20,14 @@ use super::segments::{Segment, segments_of};
 pub(super) const FLUSH_DUE_BYTES: u64 = 8 << 20;
 
 /// What became of a written chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkOutcome {
     /// It was not here before.
     pub new: bool,
     /// Enough is unflushed: call [`NodeStore::flush`] now.
     pub needs_flush: bool,
+    /// Chunks that were here and are not any more: their file had to be made anew for this one.
+    pub lost: Vec<ChunkRun>,
 }
 
 impl NodeStore {
@@ -55,7 +57,7 @@ impl NodeStore {
         bytes: &[u8],
     ) -> Result<ChunkOutcome, StoreError> {
         if package.state().available.contains(index) {
-            return Ok(self.outcome(false));
+            return Ok(self.outcome(false, Vec::new()));
         }
         let (first, length) = table.offset(index).zip(table.length(index)).unwrap_or_default();
         let (mut rest, mut touched) = (bytes, Unflushed::default());
@@ -119,11 +121,14 @@ impl NodeStore {
             state.unflushed.bytes += u64::from(length);
             self.unflushed_bytes.fetch_add(length.into(), Ordering::Relaxed);
         }
-        Ok(self.outcome(new))
+        let lost = std::mem::take(&mut state.lost_with_file);
+        let lost = runs_of(lost.into_iter().filter(|&index| !state.available.contains(index)));
+        Ok(self.outcome(new, lost))
     }
 
-    fn outcome(&self, new: bool) -> ChunkOutcome {
-        ChunkOutcome { new, needs_flush: self.unflushed_bytes.load(Ordering::Relaxed) >= FLUSH_DUE_BYTES }
+    fn outcome(&self, new: bool, lost: Vec<ChunkRun>) -> ChunkOutcome {
+        let needs_flush = self.unflushed_bytes.load(Ordering::Relaxed) >= FLUSH_DUE_BYTES;
+        ChunkOutcome { new, needs_flush, lost }
     }
 }
 

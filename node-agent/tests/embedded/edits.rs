@@ -1,6 +1,8 @@
 //! Edits of the objects while `peerdist up` runs: a bad one is printed and changes nothing, good ones take effect, and
 //! bytes that are there are kept.
 
+use std::net::UdpSocket;
+
 use crate::objects::{content, office, package, two_offices};
 use crate::place::{DONE, Place};
 
@@ -73,4 +75,43 @@ fn edits_take_effect_and_keep_the_bytes_that_are_there() {
     assert!(fetched > 0 && fetched < (BYTES / 8) as u64, "{fetched} bytes of the second version were fetched");
     let whole = ended.received("app", "kiosk");
     assert!(whole >= BYTES as u64 && whole < (BYTES + BYTES / 8) as u64, "{whole} bytes to the new office");
+}
+
+#[test]
+fn node_that_could_not_be_started_is_tried_again() {
+    let place = Place::new(121);
+    place.write("app-1/data", &content("app", 100_000));
+    let app = package("app", "1", &place.uri("app-1"), "");
+    place.objects(&(two_offices() + &app));
+    let mut run = place.start();
+    run.until("the package is everywhere", || place.current("store-2", "app").join("data").exists());
+
+    let holder = UdpSocket::bind("127.121.3.1:34750").unwrap();
+    place.objects(&[two_offices(), office("kiosk", Some("store"), 1, "type: Wired"), app].concat());
+    run.until_said("UDP port 34750 on 127.121.3.1 is in use by");
+    assert!(!place.current("kiosk-1", "app").exists());
+    drop(holder);
+    run.until_said("demo/app 1: kiosk 100 %, 1/1 nodes");
+
+    let ended = run.interrupt();
+    assert_eq!(ended.code, Some(DONE), "{}", ended.said);
+    ended.assert_complete("app", "kiosk", 1);
+    assert_eq!(ended.said.matches("is in use by").count(), 1, "once is enough: {}", ended.said);
+}
+
+#[test]
+fn package_that_was_removed_and_is_named_again_arrives_again() {
+    let place = Place::new(122);
+    place.write("app/data", &content("app", 100_000));
+    let app = package("app", "1", &place.uri("app"), "");
+    let other = package("other", "1", &place.uri("app"), "");
+    place.objects(&[two_offices(), app.clone(), other.clone()].concat());
+    let mut run = place.start();
+    let arrived = || place.current("store-2", "app").join("data").exists();
+    run.until("the package is everywhere", arrived);
+    place.objects(&[two_offices(), other.clone()].concat());
+    run.until("the library has given it up", || !place.server().join("packages/demo/app/1").exists());
+    place.objects(&[two_offices(), app, other].concat());
+    run.until("it is everywhere again", arrived);
+    assert_eq!(run.interrupt().code, Some(DONE));
 }

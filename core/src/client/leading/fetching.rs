@@ -111,7 +111,8 @@ impl Client {
         Ok(())
     }
 
-    /// This node does not lead any more: what it has not asked a holder for is its successor's to fetch.
+    /// This node does not lead any more, or below another office: what it has not asked a holder for comes to others, or
+    /// from others.
     pub(in crate::client) fn give_back_grants(&mut self) {
         let given_back: Vec<Unserved> = self
             .packages

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::chunk_set::{ChunkRun, ChunkSet, indices_of};
+use crate::chunk_set::{CHUNKS_MAX, ChunkRun, ChunkSet, indices_of};
 use crate::client::event::{BUSY, INVENTORY_NEEDED, NOT_RENDEZVOUS_POINT, Refusal};
 use crate::client::{Client, Package};
 use crate::digest::Digest;
-use crate::message::{HoldersFound, Inventory, MemberReport, Message, PackageDelta, PackageInventory};
+use crate::message::{HoldersFound, Inventory, MemberReport, Message, PackageDelta, PackageInventory, RUNS_MAX};
 use crate::peer::{MessageClass, NodeRef, Peer};
 
 /// The plan goes to the same member at most this often.
@@ -62,8 +62,11 @@ impl Client {
         leading.view.inventory_came(&from.name);
         for PackageInventory { digest, available, coming, state } in inventory.packages {
             // Reports may overtake an inventory, so it only adds; what is lost is reported as lost.
-            let capacity = self.capacity_of(digest).unwrap_or((available.len() * 8) as u32);
-            let available = ChunkSet::from_bytes(capacity, &available).runs();
+            let capacity = self.capacity_of(digest);
+            // Before the manifest is here no more is kept than a message takes; one run more tells that there are more.
+            let runs_max = if capacity.is_some() { CHUNKS_MAX as usize } else { RUNS_MAX + 1 };
+            let available = ChunkSet::from_bytes(capacity.unwrap_or((available.len() * 8) as u32), &available);
+            let available = available.iter_runs().take(runs_max).collect();
             self.learn(now, from, PackageDelta { digest, available, lost: Vec::new(), coming, state });
         }
         self.hurry(now);

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::chunk_set::ChunkRun;
+use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
 use crate::client::fixture::{CHUNKS, client, drain, node, pass, plan, planned, prepare, take_plan};
 use crate::client::{Event, Output};
 use crate::distribution::Priority;
-use crate::message::MemberReport;
+use crate::message::{MemberReport, PlanChanged};
 use crate::office::OfficeType;
 use std::time::Duration;
 
@@ -80,4 +81,32 @@ fn inventory_is_repeated_less_and_less_often_until_a_report_is_accepted() {
     assert!((3..=8).contains(&sent), "{sent} inventories in a minute");
     client.handle(now, Event::Delivered { to: leader });
     assert_eq!(client.inventories_unanswered, 0);
+}
+
+#[test]
+fn rendezvous_point_that_refuses_reports_for_whatever_reason_is_lost() {
+    let refused_with = |reason: &str| {
+        let (mut client, mut now) = client(OfficeType::WiFi);
+        take_plan(&mut client, now, &mut plan(OfficeType::WiFi, Vec::new()));
+        let leader = node("store", "store-2");
+        let changed = PlanChanged { plan_revision: 1, term: 4, rendezvous_point: Some(leader.clone()) };
+        client.message(now, Peer::Server, Message::PlanChanged(changed)).unwrap();
+        let mut lost = false;
+        for _ in 0..5 {
+            now = pass(&mut client, now, Duration::from_secs(1));
+            for output in drain(&mut client) {
+                let Output::Send { message, .. } = output else { continue };
+                lost |= message == Message::RendezvousLost { term: 4 };
+                if matches!(message, Message::MemberReport(_)) {
+                    let to = Peer::Node(leader.clone());
+                    client.handle(now, Event::Undelivered { to, message, refused: Some(reason.to_owned()) });
+                }
+            }
+        }
+        lost
+    };
+    assert!(refused_with(NOT_RENDEZVOUS_POINT));
+    assert!(refused_with(Refusal::unexpected().reason), "it is in another office now");
+    assert!(!refused_with(INVENTORY_NEEDED));
+    assert!(!refused_with(BUSY));
 }

@@ -121,3 +121,15 @@ fn parent_that_answers_that_it_lacks_the_chunks_is_not_called_silent() {
         "promises alone bring nothing"
     );
 }
+
+#[test]
+fn another_parent_office_is_asked_at_once() {
+    let (mut client, mut now, _) = fetching();
+    claim(&mut client, now, "central-9", 5);
+    assert_eq!(asked_within(&mut client, &mut now, Duration::from_secs(1)), ["central-9"]);
+    let mut edited = client.plan().unwrap().clone();
+    edited.parent = Some(node("hub", "hub-1").office);
+    edited.parent_nodes = vec![node("hub", "hub-1")];
+    take_plan(&mut client, now, &mut edited);
+    assert_eq!(asked_within(&mut client, &mut now, Duration::from_secs(1)), ["hub-1"]);
+}

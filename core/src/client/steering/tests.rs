@@ -75,7 +75,7 @@ fn ceiling_is_divided_among_the_transfers_that_run() {
     assert_eq!(asked, [(one, limited(CEILING)), (two, limited(CEILING / 2))], "the first byte keeps to its share");
     assert_eq!(steered_first, [(one, rate(CEILING / 2))]);
     client.handle(now, Event::TransferEnded { transfer: one, failure: None });
-    assert_eq!(steered(&mut client), [(two, rate(CEILING))]);
+    assert_eq!(steered(&mut client), [(one, ControlSignal::Cancel), (two, rate(CEILING))]);
 }
 
 #[test]
@@ -164,5 +164,6 @@ fn transit_copy_is_made_way_for_only_while_something_of_it_is_on_its_way() {
     let urgent_transfer = start(&mut client, now, node("store", "store-3"), ContentClass::Foreground, urgent);
     assert_eq!(steered(&mut client), makes_way(transfer));
     client.handle(now, Event::TransferEnded { transfer: urgent_transfer, failure: None });
-    assert_eq!(steered(&mut client), goes_on(transfer));
+    let ended = vec![(urgent_transfer, ControlSignal::Cancel)];
+    assert_eq!(steered(&mut client), [ended, goes_on(transfer)].concat());
 }

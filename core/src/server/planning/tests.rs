@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::{HOUSEKEEPING_INTERVAL, ServerConfig, ServerEvent};
 use super::*;
+use crate::message::Message;
 use crate::office::{Office, OfficeTree};
 
 fn name(text: &str) -> OfficeName {
@@ -51,6 +52,11 @@ impl Fleet {
             };
             self.server.handle(self.now, Timestamp::UNIX_EPOCH, ServerEvent::Enrolled { node });
         }
+        self.pass();
+    }
+
+    /// The server has its regular look.
+    fn pass(&mut self) {
         self.now += HOUSEKEEPING_INTERVAL;
         self.server.handle_timeout(self.now, Timestamp::UNIX_EPOCH);
     }
@@ -125,4 +131,35 @@ fn every_office_gets_its_plan_anew_when_another_key_signs() {
     for (office, plan) in before {
         assert!(after[&office].revision > plan.revision, "{office}");
     }
+}
+
+#[test]
+fn plan_of_the_parent_goes_out_once_however_many_children_have_another_rendezvous_point() {
+    const STORES: u32 = 20;
+    let mut fleet = Fleet::new();
+    let stores = (1..=STORES).map(|number| office(&format!("store-{number}"), Some("central"), OfficeType::Wired));
+    let tree = OfficeTree::new(std::iter::once(office("central", None, OfficeType::Wired)).chain(stores)).unwrap();
+    let desired = ServerEvent::Desired { tree, distributions: BTreeMap::new() };
+    fleet.server.handle(fleet.now, Timestamp::UNIX_EPOCH, desired);
+    let node = |text: &str| NodeRef {
+        name: NodeName::new(&format!("{text}-1")).unwrap(),
+        office: name(text),
+        address: "127.0.0.1".parse().unwrap(),
+    };
+    let claim = Message::RendezvousClaim { term: 1, plan_revision: 0 };
+    fleet.server.message(fleet.now, &node("central"), claim.clone()).unwrap();
+    fleet.pass();
+    let sent = |fleet: &mut Fleet| {
+        let outputs = std::iter::from_fn(|| fleet.server.poll());
+        outputs.filter(|output| matches!(output, ServerOutput::SendPlan { plan, .. } if plan.central)).count()
+    };
+    sent(&mut fleet);
+    for number in 1..=STORES {
+        fleet.server.message(fleet.now, &node(&format!("store-{number}")), claim.clone()).unwrap();
+    }
+    assert_eq!(sent(&mut fleet), 0);
+    fleet.pass();
+    assert_eq!(sent(&mut fleet), 1);
+    let children = &fleet.server.plans[&name("central")].children;
+    assert!(children.iter().all(|child| child.nodes == [node(child.name.as_str())]));
 }

@@ -122,3 +122,26 @@ fn word_of_what_comes_counts_for_a_while_after_a_takeover_however_often_a_member
         assert_eq!(awaited, now < start + COMING_MAX);
     }
 }
+
+#[test]
+fn of_what_is_reported_early_no_more_is_kept_than_a_message_takes() {
+    let now = Instant::now();
+    let mut view = view(now);
+    view.inventory_came(&name("n1"));
+    let scattered = (0..64 * RUNS_MAX as u32).map(|n| ChunkRun { first: 2 * n, count: 1 });
+    let delta = PackageDelta {
+        digest: Digest::of(b"early"),
+        available: scattered.collect(),
+        lost: Vec::new(),
+        coming: Vec::new(),
+        state: NodeState::default(),
+    };
+    for _ in 0..2 {
+        view.learn(now, &name("n1"), delta.clone(), None);
+        let member = view.member(&name("n1")).unwrap();
+        assert!(member.early[&delta.digest].available.capacity() <= 2 * RUNS_MAX);
+        assert!(member.inventory_wanted, "what was left out has to be said again");
+    }
+    view.take_early(now, delta.digest, 64);
+    assert_eq!(view.known_package(&name("n1"), delta.digest).unwrap().available.len(), 32);
+}

@@ -55,15 +55,6 @@ impl<'r> TableRow<'r> {
         self.value::<i64>(column)?.try_into().map_err(|error| self.corrupt(column, &error))
     }
 
-    /// A number that is never negative, or nothing.
-    pub(super) fn number_option<T: TryFrom<i64, Error: Display>>(
-        &self,
-        column: &'static str,
-    ) -> Result<Option<T>, DatabaseError> {
-        let number: Option<i64> = self.value(column)?;
-        number.map(T::try_from).transpose().map_err(|error| self.corrupt(column, &error))
-    }
-
     /// A time.
     pub(super) fn time(&self, column: &'static str) -> Result<Timestamp, DatabaseError> {
         Timestamp::from_millisecond(self.value(column)?).map_err(|error| self.corrupt(column, &error))

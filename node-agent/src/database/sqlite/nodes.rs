@@ -2,60 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use peerdist_core::names::{NodeName, OfficeName};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-use super::decode::{TableRow, bigint};
+use super::decode::TableRow;
 use super::query_error;
-use crate::database::{AuditRow, DatabaseError, EMBEDDED_OFFICES_MAX, NodeRow, OfficeRow};
+use crate::database::{AuditRow, DatabaseError, EMBEDDED_OFFICES_MAX, NodeRow};
 
 pub(super) async fn put(pool: &SqlitePool, node: &NodeRow) -> Result<(), DatabaseError> {
-    let NodeRow { name, office, address, boot_id, certificate_serial, enrolled_at, last_seen } = node;
+    let NodeRow { name, office, address, enrolled_at } = node;
     sqlx::query(
-        "INSERT INTO nodes (name, office, address, boot_id, certificate_serial, enrolled_at, last_seen)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO nodes (name, office, address, enrolled_at) VALUES ($1, $2, $3, $4)
          ON CONFLICT (name) DO UPDATE SET office = excluded.office, address = excluded.address,
-             boot_id = excluded.boot_id, certificate_serial = excluded.certificate_serial,
-             enrolled_at = excluded.enrolled_at, last_seen = excluded.last_seen",
+             enrolled_at = excluded.enrolled_at",
     )
     .bind(name.as_str())
     .bind(office.as_str())
     .bind(address.to_string())
-    .bind(boot_id.cast_signed())
-    .bind(certificate_serial)
     .bind(enrolled_at.as_millisecond())
-    .bind(last_seen.as_millisecond())
     .execute(pool)
     .await
     .map_err(query_error("record a node"))?;
     Ok(())
-}
-
-pub(super) async fn touch(
-    pool: &SqlitePool,
-    name: &NodeName,
-    boot_id: u64,
-    last_seen: Timestamp,
-) -> Result<bool, DatabaseError> {
-    let result = sqlx::query("UPDATE nodes SET boot_id = $2, last_seen = $3 WHERE name = $1")
-        .bind(name.as_str())
-        .bind(boot_id.cast_signed())
-        .bind(last_seen.as_millisecond())
-        .execute(pool)
-        .await
-        .map_err(query_error("note that a node was heard"))?;
-    Ok(result.rows_affected() > 0)
-}
-
-pub(super) async fn one(pool: &SqlitePool, name: &NodeName) -> Result<Option<NodeRow>, DatabaseError> {
-    let row = sqlx::query("SELECT * FROM nodes WHERE name = $1")
-        .bind(name.as_str())
-        .fetch_optional(pool)
-        .await
-        .map_err(query_error("read a node"))?;
-    row.as_ref().map(node_row).transpose()
 }
 
 pub(super) async fn all(pool: &SqlitePool) -> Result<Vec<NodeRow>, DatabaseError> {
@@ -80,10 +49,11 @@ pub(super) async fn embedded_indices(
     wanted: &BTreeSet<OfficeName>,
 ) -> Result<BTreeMap<OfficeName, u8>, DatabaseError> {
     let failed = query_error("give offices their indices");
-    let rows = sqlx::query("SELECT * FROM offices").fetch_all(&mut *transaction).await.map_err(failed)?;
-    let known: Vec<OfficeRow> = rows.iter().map(office_row).collect::<Result<_, _>>()?;
-    let mut given: BTreeMap<OfficeName, u8> =
-        known.into_iter().filter_map(|office| Some((office.name, office.embedded_index?))).collect();
+    let rows = sqlx::query("SELECT * FROM offices WHERE embedded_index IS NOT NULL")
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    let mut given: BTreeMap<OfficeName, u8> = rows.iter().map(office_and_index).collect::<Result<_, _>>()?;
     for office in wanted {
         if given.contains_key(office) {
             continue;
@@ -92,7 +62,7 @@ pub(super) async fn embedded_indices(
             .find(|index| given.values().all(|taken| taken != index))
             .ok_or_else(|| DatabaseError::TooManyOffices { office: office.clone() })?;
         sqlx::query(
-            "INSERT INTO offices (name, embedded_index, term) VALUES ($1, $2, 0)
+            "INSERT INTO offices (name, embedded_index) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET embedded_index = excluded.embedded_index",
         )
         .bind(office.as_str())
@@ -105,35 +75,6 @@ pub(super) async fn embedded_indices(
     transaction.commit().await.map_err(failed)?;
     given.retain(|office, _| wanted.contains(office));
     Ok(given)
-}
-
-pub(super) async fn record_rendezvous_point(
-    pool: &SqlitePool,
-    office: &OfficeName,
-    term: u64,
-    node: &NodeName,
-) -> Result<bool, DatabaseError> {
-    let result = sqlx::query(
-        "INSERT INTO offices (name, term, rendezvous_point) VALUES ($1, $2, $3)
-         ON CONFLICT (name) DO UPDATE SET term = excluded.term, rendezvous_point = excluded.rendezvous_point
-         WHERE excluded.term > offices.term OR (excluded.term = offices.term
-             AND (offices.rendezvous_point IS NULL OR offices.rendezvous_point = excluded.rendezvous_point))",
-    )
-    .bind(office.as_str())
-    .bind(bigint(term))
-    .bind(node.as_str())
-    .execute(pool)
-    .await
-    .map_err(query_error("record a rendezvous point"))?;
-    Ok(result.rows_affected() > 0)
-}
-
-pub(super) async fn offices(pool: &SqlitePool) -> Result<Vec<OfficeRow>, DatabaseError> {
-    let rows = sqlx::query("SELECT * FROM offices ORDER BY name")
-        .fetch_all(pool)
-        .await
-        .map_err(query_error("read the offices"))?;
-    rows.iter().map(office_row).collect()
 }
 
 pub(super) async fn record_audit(pool: &SqlitePool, row: &AuditRow) -> Result<(), DatabaseError> {
@@ -167,19 +108,11 @@ fn node_row(row: &SqliteRow) -> Result<NodeRow, DatabaseError> {
         name: row.parsed("name")?,
         office: row.parsed("office")?,
         address: row.parsed("address")?,
-        boot_id: row.value::<i64>("boot_id")?.cast_unsigned(),
-        certificate_serial: row.value("certificate_serial")?,
         enrolled_at: row.time("enrolled_at")?,
-        last_seen: row.time("last_seen")?,
     })
 }
 
-fn office_row(row: &SqliteRow) -> Result<OfficeRow, DatabaseError> {
+fn office_and_index(row: &SqliteRow) -> Result<(OfficeName, u8), DatabaseError> {
     let row = TableRow { table: "offices", row };
-    Ok(OfficeRow {
-        name: row.parsed("name")?,
-        embedded_index: row.number_option("embedded_index")?,
-        term: row.number("term")?,
-        rendezvous_point: row.parsed_option("rendezvous_point")?,
-    })
+    Ok((row.parsed("name")?, row.number("embedded_index")?))
 }

@@ -128,6 +128,9 @@ impl Arriving<'_> {
         };
         self.context.metrics.content_bytes(source).inc_by(bytes);
         self.context.tell(Event::ChunkStored { transfer: self.transfer, index }).await;
+        if !outcome.lost.is_empty() {
+            self.context.tell(Event::ChunksLost { digest: self.digest, runs: outcome.lost }).await;
+        }
     }
 
     async fn refused(&self, error: StoreError, bytes: u64) -> Over {

@@ -48,7 +48,12 @@ impl PrepareError {
 
     /// Whether the same try would fail again at once.
     fn is_final(&self) -> bool {
-        !matches!(self, Self::Page(_) | Self::Interrupted)
+        match self {
+            Self::Page(_) | Self::Interrupted => false,
+            // Retention may remove what is wanted again: then it is to be brought anew.
+            Self::Store(StoreError::BeingRemoved(_) | StoreError::UnknownPackage(_)) => false,
+            Self::Manifest(_) | Self::OtherManifest | Self::Store(_) => true,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
+use super::in_turn::InTurn;
 use super::kept_plan::KeptPlan;
 use super::receiving::Expected;
 use super::{CHECK_PLAN, ClientSettings, manifests, receiving, storing};
@@ -100,6 +101,7 @@ pub(super) struct Node {
     machine: Client,
     expected: Expected,
     received: mpsc::Receiver<Event>,
+    in_turn: InTurn,
     readiness: Readiness,
     /// When somebody's plan bore an unknown key for the last time that counted.
     keys_asked_for: Option<Instant>,
@@ -127,7 +129,11 @@ impl Node {
         let stored = store
             .inventory()
             .into_iter()
-            .map(|package| StoredPackage { distribution: package.key.distribution, digest: package.digest })
+            .map(|package| StoredPackage {
+                distribution: package.key.distribution,
+                digest: package.digest,
+                published: package.published,
+            })
             .collect();
         let machine = Client::new(Instant::now(), config, stored);
         let context = Context {
@@ -147,6 +153,7 @@ impl Node {
             machine,
             expected: Expected::default(),
             received,
+            in_turn: InTurn::default(),
             readiness,
             keys_asked_for: None,
         };
@@ -199,6 +206,8 @@ impl Node {
             }
         }
         self.show();
+        // Nobody takes events any more: who has one to tell must not wait for a place.
+        self.received.close();
         drop(receiver.await);
         drop(flusher.await);
         ended
@@ -275,7 +284,9 @@ impl Node {
             Output::Send { to, class, message } => self.send(to, class, message),
             Output::Broadcast(request) => self.broadcast(request),
             Output::Prepare { planned, from } => {
-                tokio::spawn(manifests::prepare(self.context.clone(), planned, from).in_current_span());
+                let digest = planned.digest;
+                let preparing = manifests::prepare(self.context.clone(), planned, from).in_current_span();
+                self.in_turn.spawn(digest, preparing);
             }
             Output::Expect { transfer, from, class, digest, runs } => {
                 self.expected.expect(transfer, from, class, digest, &runs);
@@ -298,10 +309,10 @@ impl Node {
             }
             Output::Flush => self.context.flush.notify_one(),
             Output::Publish { digest } => {
-                tokio::spawn(storing::publish(self.context.clone(), digest));
+                self.in_turn.spawn(digest, storing::publish(self.context.clone(), digest));
             }
             Output::Delete { digest } => {
-                tokio::spawn(storing::delete(self.context.clone(), digest));
+                self.in_turn.spawn(digest, storing::delete(self.context.clone(), digest));
             }
             Output::Prune { distribution, versions, retention_seconds } => {
                 let store = self.context.store.clone();

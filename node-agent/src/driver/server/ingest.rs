@@ -7,7 +7,7 @@ use std::time::Instant;
 use peerdist_core::distribution::Distribution;
 use peerdist_core::names::{DistributionKey, PackageKey};
 use peerdist_core::server::{IngestedPackage, ServerEvent};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
@@ -18,9 +18,7 @@ use crate::store::NodeStore;
 
 use super::library::described;
 use super::overview::{IngestFailure, IngestOverview};
-
-/// Most packages that are brought in at the same time; each takes a processor, memory for its chunks and a connection.
-const INGESTS_MAX: usize = 4;
+use super::places::Places;
 
 /// Why one try failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +73,7 @@ struct Tools {
     ingest: Ingest,
     overview: IngestOverview,
     events: mpsc::Sender<ServerEvent>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Ingests {
@@ -88,8 +86,7 @@ impl Ingests {
         overview: IngestOverview,
         events: mpsc::Sender<ServerEvent>,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(INGESTS_MAX));
-        let tools = Tools { store, database, metrics, policy, ingest, overview, events, places };
+        let tools = Tools { store, database, metrics, policy, ingest, overview, events, places: Arc::default() };
         Self { tools, running: BTreeMap::new(), checked: BTreeSet::new(), stopped: CancellationToken::new() }
     }
 
@@ -181,8 +178,7 @@ impl Tools {
         progress: Arc<Progress>,
         cancelled: CancellationToken,
     ) -> Result<IngestedPackage, IngestError> {
-        // Nobody closes it: without a place nothing would go wrong but the bound.
-        let _place = self.places.acquire().await.ok();
+        let _place = self.places.take(&distribution.key.namespace).await;
         let key = distribution.package();
         let request = IngestRequest::from(distribution);
         let Ingested { root, is_new } = match self.ingest.find(&request, &cancelled).await? {

@@ -45,35 +45,47 @@ pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteSto
     read.await.unwrap_or_default()
 }
 
-/// Deletes from the library what no object names and what retention gives up.
+/// Deletes from the library what no object names and what retention gives up. Returns what went.
 pub(super) async fn prune_library(
     store: Arc<NodeStore>,
     database: SqliteStore,
     desired: Arc<DesiredState>,
     retention_seconds: u64,
-) {
+) -> Vec<(PackageKey, Digest)> {
     let pruned = tokio::task::spawn_blocking(move || {
         let before = store.inventory();
         for package in &before {
-            if !desired.distributions.contains_key(&package.key.distribution)
-                && let Err(error) = store.delete(package.digest)
-            {
+            // Of an object that is being deleted, what was in the library tells which nodes to wait for.
+            let distribution = &package.key.distribution;
+            let is_named =
+                desired.distributions.contains_key(distribution) || desired.objects.packages.contains_key(distribution);
+            if !is_named && let Err(error) = store.delete(package.digest) {
                 tracing::warn!(package = %package.key, %error, "package cannot be deleted from the library");
             }
         }
         for (key, distribution) in &desired.distributions {
+            // An object that went back to an older version: that one counts as the current one.
+            let wanted = before.iter().find(|package| package.published && package.key == distribution.package());
+            if let Some(Err(error)) =
+                wanted.filter(|package| !package.current).map(|package| store.publish(package.digest))
+            {
+                tracing::warn!(package = %distribution.package(), %error, "version cannot be made the library's current one");
+                continue;
+            }
             storing::prune(&store, key, distribution.retention_versions, retention_seconds);
         }
         let after = store.inventory();
         before
             .into_iter()
             .filter(|package| !after.iter().any(|kept| kept.digest == package.digest))
-            .map(|package| package.key)
-            .collect::<Vec<PackageKey>>()
+            .map(|package| (package.key, package.digest))
+            .collect::<Vec<_>>()
     });
-    for key in pruned.await.unwrap_or_default() {
-        if let Err(error) = database.remove_package(&key).await {
+    let pruned = pruned.await.unwrap_or_default();
+    for (key, _) in &pruned {
+        if let Err(error) = database.remove_package(key).await {
             tracing::warn!(package = %key, %error, "package cannot be removed from the database");
         }
     }
+    pruned
 }

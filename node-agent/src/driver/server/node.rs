@@ -164,6 +164,9 @@ impl Node {
             // The library keeps the signature of its time.
             package.root = keys::signed_by(&package.root, &self.parts.authority.manifest_key());
         }
+        if let ServerEvent::Removed(packages) = &event {
+            packages.iter().for_each(|(key, _)| self.recorder.removed(key));
+        }
         self.machine.handle(Instant::now(), Timestamp::now(), event);
     }
 
@@ -175,7 +178,7 @@ impl Node {
         match self.parts.database.nodes().await {
             Ok(rows) => {
                 for row in rows {
-                    if Timestamp::now().duration_since(row.last_seen) > CERTIFICATE_LIFETIME {
+                    if Timestamp::now().duration_since(row.enrolled_at) > CERTIFICATE_LIFETIME {
                         self.recorder.forgotten(row.name);
                         continue;
                     }
@@ -381,7 +384,13 @@ impl Node {
         if let Some(desired) = self.desired.as_ref().filter(|_| self.parts.overview.object_errors().is_empty()) {
             let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
             let desired = desired.clone();
-            tokio::spawn(library::prune_library(store, database, desired, RETENTION_SECONDS));
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                let removed = library::prune_library(store, database, desired, RETENTION_SECONDS).await;
+                if !removed.is_empty() {
+                    drop(events.send(ServerEvent::Removed(removed)).await);
+                }
+            });
         }
     }
 }

@@ -60,15 +60,11 @@ impl Recorder {
     }
 
     pub(super) fn enrolled(&mut self, enrolled: &Enrolled) {
-        let now = Timestamp::now();
         let row = NodeRow {
             name: enrolled.node.name.clone(),
             office: enrolled.node.office.clone(),
             address: enrolled.node.address,
-            boot_id: 0,
-            certificate_serial: String::new(),
-            enrolled_at: now,
-            last_seen: now,
+            enrolled_at: Timestamp::now(),
         };
         self.put_node(row.name.clone(), Record::Enrolled(Box::new(row)));
     }
@@ -107,6 +103,12 @@ impl Recorder {
             self.holders.insert(place, report.available);
             self.put(Record::Holders(package.key.clone(), office.clone(), chunks));
         }
+    }
+
+    /// The package and its rows are gone.
+    pub(super) fn removed(&mut self, key: &PackageKey) {
+        self.written.retain(|(package, _), _| package != key);
+        self.holders.retain(|(package, _), _| package != key);
     }
 
     fn put_node(&mut self, name: NodeName, record: Record) {

@@ -24,6 +24,9 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(600);
 /// Rates are measured over at least this span.
 const RATE_SPAN: Duration = Duration::from_secs(2);
 
+/// A node and package that were not looked at for so long are gone.
+const RATE_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
 /// Nothing known yet.
 pub(super) fn empty() -> StatusSnapshot {
     StatusSnapshot { time: Timestamp::now(), packages: Vec::new(), links: Vec::new() }
@@ -58,6 +61,7 @@ impl Maker {
             .values()
             .map(|distribution| self.package(machine, overview, distribution, &mut links))
             .collect();
+        self.rates.retain(|_, measured| measured.at.elapsed() < RATE_FORGOTTEN_AFTER);
         StatusSnapshot { time: Timestamp::now(), packages, links: links.into_links() }
     }
 

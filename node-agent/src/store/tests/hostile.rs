@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use peerdist_core::chunk_set::ChunkRun;
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::{ManifestRoot, SigningDomain, sign};
 use peerdist_core::wire::proto;
@@ -182,6 +183,28 @@ fn damage(root: &Root, change: impl FnOnce(&std::path::Path)) {
     store.publish(package.digest()).unwrap();
     package.assert_published_in(&store);
     assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn repair_tells_what_else_a_file_lost_that_had_to_be_made_anew() {
+    let (root, package) = (Root::new(), TestPackage::new("1.0", vec![file("a", content(1, 1_000_000))]));
+    let store = root.open();
+    package.deliver(&store);
+    let place = store.published_path(&key("1.0")).join("a");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&place, fs::read(&place).unwrap().split_at(999_999).0).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o444)).unwrap();
+    let last = package.count() - 1;
+    assert!(last > 1 && store.read_chunk(package.digest(), last).is_err());
+    store.prepare(package.digest()).unwrap();
+    let outcome = store.write_chunk(package.digest(), last, &package.chunks[last as usize]).unwrap();
+    assert_eq!(outcome.lost, [ChunkRun { first: 0, count: last }]);
+    store.flush().unwrap();
+    assert!(matches!(store.publish(package.digest()), Err(StoreError::NotComplete { .. })), "zeros are not content");
+    package.write(&store, 0..last);
+    store.flush().unwrap();
+    store.publish(package.digest()).unwrap();
+    package.assert_published_in(&store);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::client::fixture::{
 use crate::distribution::Priority;
 use crate::message::{Assignment, MemberReport, NodeState, PackageDelta};
 use crate::office::OfficeType;
+use crate::plan::ANSWERERS_MAX;
 use std::time::Duration;
 
 const ALL: ChunkRun = ChunkRun { first: 0, count: CHUNKS };
@@ -92,4 +93,44 @@ fn grant_that_comes_after_the_role_is_gone_is_given_back() {
     drain(&mut client);
     grant_all(&mut client, now, digest);
     assert_eq!(given_back(&mut client), [ALL]);
+}
+
+/// Whether the parent is asked for anything soon after `store-1` became the rendezvous point and these nodes reported.
+fn asks_early(known_to_the_server: &[&str], reporting: &[&str]) -> bool {
+    let (mut client, mut now) = client(OfficeType::Wired);
+    let packages = vec![planned("package", Priority::Normal)];
+    let digest = packages[0].digest;
+    let mut plan = plan(OfficeType::Wired, packages);
+    plan.answerers = known_to_the_server.iter().map(|name| node("store", name).name).collect();
+    take_plan(&mut client, now, &mut plan);
+    prepare_chunks(&mut client, now, digest, &[1_000; CHUNKS as usize], 0);
+    while !client.is_rendezvous_point() {
+        now = pass(&mut client, now, Duration::from_millis(50));
+    }
+    drain(&mut client);
+    let asked = |client: &mut Client| {
+        drain(client).iter().any(|output| matches!(output, Output::Send { message: Message::Fetch(_), .. }))
+    };
+    pass(&mut client, now, Duration::from_millis(100));
+    assert!(!asked(&mut client), "nobody has reported");
+    for member in reporting {
+        report(&mut client, now, member, &[(digest, NodeState::default())]);
+    }
+    pass(&mut client, now, Duration::from_millis(200));
+    asked(&mut client)
+}
+
+#[test]
+fn nobody_is_waited_for_when_all_nodes_of_the_office_have_reported() {
+    assert!(asks_early(&["store-1", "store-2"], &["store-2"]));
+}
+
+#[test]
+fn node_that_has_not_reported_is_waited_for() {
+    assert!(!asks_early(&["store-1", "store-2", "store-3"], &["store-2"]));
+    assert!(!asks_early(&[], &["store-2"]), "who is in the office is not known");
+    let names: Vec<String> = (1..=ANSWERERS_MAX).map(|number| format!("store-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert!(!asks_early(&names, &names[1..]), "there may be more than are named");
+    assert!(asks_early(&names[1..], &names[1..]));
 }
