@@ -2,6 +2,7 @@
 //! killed and started again at will. Only the process id that we started is ever signalled.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -121,12 +122,15 @@ impl Agent {
         }
     }
 
-    /// All it has logged.
+    /// All it has logged; nothing before its first start.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub fn log_text(&self) -> Result<String> {
-        fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
+        match fs::read_to_string(&self.log) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            read => read.with_context(|| format!("cannot read {}", self.log.display())),
+        }
     }
 
     /// The last lines of its log.

@@ -236,9 +236,20 @@ impl Fleet {
         Ok(())
     }
 
-    /// The scenario passed: its logs need not stay.
-    pub fn passed(mut self) {
+    /// The scenario passed: its logs need not stay. A task that panicked takes no process down with it, so the logs are
+    /// searched for that.
+    ///
+    /// # Errors
+    /// When a process panicked, or a log cannot be read.
+    pub fn passed(mut self) -> Result<()> {
+        for agent in &self.agents {
+            let log = agent.log_text()?;
+            if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
+                bail!("{} panicked: {line}", agent.name());
+            }
+        }
         self.scratch.discard_logs();
+        Ok(())
     }
 
     fn package_names(&self) -> Vec<&str> {

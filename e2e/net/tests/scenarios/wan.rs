@@ -45,10 +45,10 @@ fn each_chunk_crosses_the_wan_once(nodes: u8) -> Result<()> {
     let payload = wan_payload(&fleet, &store)?;
     let wire = fleet.bytes_received(&store, CLIENT_BACKGROUND_CONTENT)?;
     println!("{nodes} nodes: {payload} bytes of payload, {wire} on the wire, for {} bytes", package.bytes);
+    ensure!(payload >= package.bytes, "{payload} bytes of payload and everything has arrived: the counter is wrong");
     expect_at_most("payload over the WAN", payload, WAN_PAYLOAD_PERMILLE, &package)?;
     expect_at_most("bytes on the WAN", wire, WAN_WIRE_PERMILLE, &package)?;
-    fleet.passed();
-    Ok(())
+    fleet.passed()
 }
 
 #[test]
@@ -63,8 +63,7 @@ fn server_sends_each_chunk_once_to_8_nodes_of_the_central_office() -> Result<()>
     println!("the server sent {sent} bytes of content for {} bytes", package.bytes);
     ensure!(sent >= package.bytes, "the server sent {sent} bytes and everything has arrived: the counter is wrong");
     expect_at_most("content from the server", sent, SERVER_CONTENT_PERMILLE, &package)?;
-    fleet.passed();
-    Ok(())
+    fleet.passed()
 }
 
 #[test]
@@ -92,12 +91,12 @@ fn killed_rendezvous_point_costs_what_was_in_flight() -> Result<()> {
     fleet.wait_until_complete(&package)?;
     let payload = payload + fleet.metrics(&killed)?.wan_bytes_received();
     println!("{payload} bytes of payload over the WAN for {} bytes", package.bytes);
+    // What arrived between the last look at the killed one and its end is in no sum.
+    ensure!(payload >= package.bytes * 9 / 10, "{payload} bytes of payload for all that arrived: a counter is wrong");
     expect_at_most("payload over the WAN", payload, WAN_PAYLOAD_WITH_KILL_PERMILLE, &package)?;
     let wire = fleet.bytes_received(&store, CLIENT_BACKGROUND_CONTENT)?;
-    let wire_permille = WAN_WIRE_PERMILLE + WAN_PAYLOAD_WITH_KILL_PERMILLE - 1000;
-    expect_at_most("bytes on the WAN", wire, wire_permille, &package)?;
-    fleet.passed();
-    Ok(())
+    expect_at_most("bytes on the WAN", wire, WAN_WIRE_PERMILLE, &package)?;
+    fleet.passed()
 }
 
 /// Library, source and a tree a node, and a quarter more.
