@@ -44,6 +44,9 @@ pub struct Plan {
     pub children: Vec<ChildOffice>,
     /// Packages, the most urgent first.
     pub packages: Vec<PlannedPackage>,
+    /// What is meant for the office and not in the library, because it is not brought in yet or the library was lost:
+    /// nodes keep what they have of these distributions.
+    pub awaited: Vec<PackageKey>,
     /// Addresses of the server.
     pub server_addresses: Vec<IpAddr>,
     /// Most bytes a node may store; 0 is no limit.
@@ -136,6 +139,7 @@ impl Plan {
                 })
                 .collect(),
             packages: self.packages.iter().map(encode_planned).collect(),
+            awaited: self.awaited.iter().map(encode_package).collect(),
             server_addresses: self.server_addresses.iter().map(ToString::to_string).collect(),
             storage_limit_bytes: self.storage_limit_bytes,
             retention_seconds: self.retention_seconds,
@@ -160,6 +164,7 @@ impl Plan {
                 })
             })?,
             packages: message::list("packages", plan.packages, PACKAGES_MAX, decode_planned)?,
+            awaited: message::list("awaited", plan.awaited, PACKAGES_MAX, |package| decode_package(&package))?,
             server_addresses: message::list("server_addresses", plan.server_addresses, 16, |text: String| {
                 text.parse().map_err(|_| DecodeError::OutOfRange("server_addresses"))
             })?,

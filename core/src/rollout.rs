@@ -32,8 +32,12 @@ pub struct RolloutInput<'input> {
 pub struct Rollout {
     /// Packages the server should bring in now, the most urgent first. Those it has are not listed.
     pub ingest: Vec<PackageKey>,
-    /// For each office of the tree what it should hold, the most urgent first. What is not listed is evicted.
+    /// For each office of the tree what it should hold, the most urgent first. What is listed neither here nor as awaited
+    /// is evicted.
     pub offices: BTreeMap<OfficeName, Vec<OfficePackage>>,
+    /// What is meant for an office while the server has no version of it: it was not brought in yet, or the library was
+    /// lost. Nodes keep what they hold of such a distribution.
+    pub awaited: BTreeMap<OfficeName, Vec<PackageKey>>,
     /// When the same input gives another answer because time has passed.
     pub look_again_at: Option<Timestamp>,
     /// Why, for each distribution.
@@ -114,7 +118,10 @@ pub fn decide_rollout(input: RolloutInput<'_>) -> Rollout {
             RolloutDecision::WaitsForIngest => rollout.ingest.push(distribution.package()),
             _ => {}
         }
-        add_to_offices(&mut rollout.offices, distribution, &report, input.tree);
+        match &report.distributed {
+            Some(version) => add_to_offices(&mut rollout.offices, distribution, version, &report, input.tree),
+            None => await_in_offices(&mut rollout.awaited, distribution, &report),
+        }
         rollout.report.insert(distribution.key.clone(), report);
     }
     rollout
@@ -157,10 +164,10 @@ fn version_before(wanted: &Version, ingested: &[Version]) -> Option<Version> {
 fn add_to_offices(
     offices: &mut BTreeMap<OfficeName, Vec<OfficePackage>>,
     distribution: &Distribution,
+    version: &Version,
     report: &DistributionReport,
     tree: &OfficeTree,
 ) {
-    let Some(version) = &report.distributed else { return };
     let package = PackageKey { distribution: distribution.key.clone(), version: version.clone() };
     let involved = |office: &OfficeName| report.targets.contains(office) || report.transit.contains(office);
     let holdings = [(Holding::Target, &report.targets), (Holding::Transit, &report.transit)];
@@ -174,6 +181,16 @@ fn add_to_offices(
             retention_versions: distribution.retention_versions,
             granted_children: tree.children_of(office).filter(|child| involved(child)).cloned().collect(),
         });
+    }
+}
+
+fn await_in_offices(
+    offices: &mut BTreeMap<OfficeName, Vec<PackageKey>>,
+    distribution: &Distribution,
+    report: &DistributionReport,
+) {
+    for office in report.targets.iter().chain(&report.transit) {
+        offices.entry(office.clone()).or_default().push(distribution.package());
     }
 }
 

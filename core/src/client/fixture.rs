@@ -74,6 +74,7 @@ pub(super) fn plan(office_type: OfficeType, packages: Vec<PlannedPackage>) -> Pl
         storage_limit_bytes: 0,
         retention_seconds: 0,
         background_bits_per_second_max: 0,
+        awaited: Vec::new(),
         answerers: Vec::new(),
     }
 }

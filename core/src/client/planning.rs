@@ -23,8 +23,8 @@ impl Client {
         }
         self.become_of_office(now, plan.office_type, plan.central);
         let planned: BTreeSet<Digest> = plan.packages.iter().map(|package| package.digest).collect();
-        let distributions: BTreeSet<DistributionKey> =
-            plan.packages.iter().map(|package| package.key.distribution.clone()).collect();
+        let meant = plan.packages.iter().map(|package| &package.key).chain(&plan.awaited);
+        let distributions: BTreeSet<DistributionKey> = meant.map(|key| key.distribution.clone()).collect();
         for package in &plan.packages {
             self.take_planned(now, package);
         }
@@ -34,7 +34,7 @@ impl Client {
         }
         let (unclaimed, older) = (std::mem::take(&mut self.unclaimed), std::mem::take(&mut self.older));
         for (digest, stored) in unclaimed.into_iter().chain(older) {
-            // Older versions of a planned distribution stay: their bytes are of use. Retention deletes published ones.
+            // Other versions of a distribution that is meant for the office stay: their bytes are of use. Retention deletes published ones.
             if planned.contains(&digest) {
                 continue;
             } else if distributions.contains(&stored.distribution) {
@@ -260,6 +260,27 @@ mod tests {
         assert_eq!(orders(&mut client).0, [second.digest]);
         take_plan(&mut client, now, &mut Plan { revision: 2, ..plan(OfficeType::Vpn, Vec::new()) });
         assert_eq!(orders(&mut client).0, [third.digest, first.digest]);
+    }
+
+    #[test]
+    fn library_that_lost_a_package_takes_it_from_no_node() {
+        let [package, of_earlier_run] = ["1", "2"].map(version);
+        let (mut client, now) = client_with(OfficeType::Vpn, vec![stored(&of_earlier_run, true)]);
+        let mut plan = plan_with(package.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, package.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: package.digest });
+        orders(&mut client);
+        (plan.awaited, plan.packages) = (vec![package.key.clone()], Vec::new());
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(orders(&mut client), (vec![], vec![]));
+        plan.awaited = Vec::new();
+        take_plan(&mut client, now, &mut plan);
+        let mut deleted = orders(&mut client).0;
+        deleted.sort();
+        let mut expected = vec![package.digest, of_earlier_run.digest];
+        expected.sort();
+        assert_eq!(deleted, expected, "nobody means it for the office any more");
     }
 
     #[test]

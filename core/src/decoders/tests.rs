@@ -124,6 +124,7 @@ fn a_plan() -> Plan {
         storage_limit_bytes: 1 << 30,
         retention_seconds: 3600,
         background_bits_per_second_max: 50_000_000,
+        awaited: vec![package()],
         answerers: vec![node().name],
     }
 }

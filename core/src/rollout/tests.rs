@@ -233,6 +233,14 @@ proptest! {
                 prop_assert!(ingested.contains(&package.package.version.as_str()));
             }
         }
+        // An office holds or awaits whatever selects it: nothing that is meant for it is evicted.
+        for (key, report) in &rollout.report {
+            for office in report.targets.iter().chain(&report.transit) {
+                let holds = rollout.offices[office].iter().any(|package| package.package.distribution == *key);
+                let awaits = rollout.awaited.get(office).into_iter().flatten().any(|package| package.distribution == *key);
+                prop_assert!(holds != awaits, "{office} holds {holds}, awaits {awaits}: {key}");
+            }
+        }
         prop_assert!(rollout.look_again_at.is_none_or(|moment| moment > at(now)));
         for wanted in [&first, &second] {
             let early = wanted.not_before.is_some_and(|moment| at(now) < moment);

@@ -140,6 +140,7 @@ impl Server {
                 })
                 .collect(),
             packages: packages.iter().filter_map(|package| self.planned(package)).collect(),
+            awaited: self.rollout.awaited.get(name).cloned().unwrap_or_default(),
             server_addresses: self.config.addresses.clone(),
             storage_limit_bytes: office.storage_limit_bytes.unwrap_or(0),
             retention_seconds: self.config.retention_seconds,

@@ -135,3 +135,17 @@ fn plans_carry_roots_that_were_signed_anew() {
     let plan = &server.plans[&OfficeName::new("central").unwrap()];
     assert_eq!(plan.packages.iter().map(|package| &package.root).collect::<Vec<_>>(), [&root]);
 }
+
+#[test]
+fn plans_name_what_is_not_in_the_library_so_that_no_node_drops_it() {
+    let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+    let mut server = Server::new(Instant::now(), config);
+    let app = distribution("app", "/app");
+    let office = OfficeName::new("central").unwrap();
+    orders(&mut server, desired(&[&app]));
+    assert_eq!(server.plans[&office].awaited, [app.package()]);
+    orders(&mut server, ingested(&app));
+    assert_eq!((server.plans[&office].awaited.as_slice(), server.plans[&office].packages.len()), (&[][..], 1));
+    orders(&mut server, desired(&[]));
+    assert!(server.plans[&office].awaited.is_empty());
+}

@@ -13,6 +13,7 @@ const FILES: u64 = 8;
 /// What a process that ends may have received and not journalled, for each of the three nodes.
 const IN_FLIGHT_BYTES: u64 = 3 * (8 << 20);
 const STORE: u8 = 2;
+const NODES: [&str; 3] = ["central-1", "store-1", "store-2"];
 
 #[test]
 fn interrupted_run_resumes_and_a_run_after_the_last_moves_and_writes_nothing() {
@@ -79,7 +80,7 @@ fn object_that_is_broken_before_a_start_stays_what_it_was() {
     place.objects(&(two_offices() + &app.replace("file://", "fille://")));
     let broken = place.once();
     assert_eq!(broken.code, Some(PACKAGE_FAILED), "{}", broken.said);
-    for node in ["central-1", "store-1", "store-2"] {
+    for node in NODES {
         place.assert_file(node, "app", "data", &content("data", 1 << 20));
     }
     place.objects(&two_offices());
@@ -88,15 +89,47 @@ fn object_that_is_broken_before_a_start_stays_what_it_was() {
     run.interrupt();
 }
 
+#[test]
+fn server_that_lost_its_library_takes_nothing_from_the_nodes() {
+    let (place, _) = distributed(116);
+    let before = stamps_of_nodes(&place);
+    for entry in fs::read_dir(place.server()).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() && !entry.ends_with("identity") {
+            fs::remove_dir_all(entry).unwrap();
+        } else if entry.is_file() {
+            fs::remove_file(entry).unwrap();
+        }
+    }
+    fs::remove_file(place.server().join("identity/revisions")).unwrap();
+    let source = place.path("app");
+    fs::rename(&source, place.path("elsewhere")).unwrap();
+    let without_source = place.once();
+    assert_eq!(without_source.code, Some(PACKAGE_FAILED), "{}", without_source.said);
+    assert_eq!(stamps_of_nodes(&place), before, "nodes lost what nobody can bring again");
+
+    fs::rename(place.path("elsewhere"), &source).unwrap();
+    let again = place.once();
+    assert_eq!(again.code, Some(DONE), "{}", again.said);
+    again.assert_complete("app", "store", 2);
+    assert_eq!(again.content_bytes(), 0);
+}
+
+type Stamps = BTreeMap<PathBuf, (u64, i64, i64, i64, i64)>;
+
 /// What changes when anything is written below the published trees of the library and every node: inode and times.
-fn stamps(place: &Place) -> BTreeMap<PathBuf, (u64, i64, i64, i64, i64)> {
-    let mut found = BTreeMap::new();
-    let roots = ["central-1", "store-1", "store-2"].map(|node| place.node(node)).into_iter().chain([place.server()]);
-    roots.for_each(|root| collect(&root.join("packages"), &mut found));
+fn stamps(place: &Place) -> Stamps {
+    let mut found = stamps_of_nodes(place);
+    collect(&place.server().join("packages"), &mut found);
     found
 }
 
-fn collect(path: &Path, found: &mut BTreeMap<PathBuf, (u64, i64, i64, i64, i64)>) {
+fn stamps_of_nodes(place: &Place) -> Stamps {
+    let mut found = Stamps::new();
+    NODES.iter().for_each(|node| collect(&place.node(node).join("packages"), &mut found));
+    found
+}
+
+fn collect(path: &Path, found: &mut Stamps) {
     let metadata = fs::symlink_metadata(path).unwrap();
     let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
     found.insert(path.to_owned(), (metadata.ino(), times.0, times.1, times.2, times.3));
