@@ -15,7 +15,7 @@ mod windows;
 use peerdist_core::ports::{PortRow, ROWS, Reach, Role};
 
 pub use iptables::render_iptables;
-pub use nftables::{DropScope, NftablesOptions, render_nftables};
+pub use nftables::render_nftables;
 pub use table::{render_json, render_table};
 pub use windows::render_windows;
 

@@ -41,12 +41,12 @@ pub(crate) mod decoders;
 pub mod enrolment;
 mod framing;
 pub mod identity;
-mod interface;
+pub(crate) mod interface;
 pub mod join_token;
 pub mod messages;
 mod private_key;
 mod settings;
-mod socket;
+pub(crate) mod socket;
 mod streams;
 mod tls;
 

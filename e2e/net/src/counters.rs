@@ -33,12 +33,20 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Reads the counters in a network namespace.
+    /// Reads the counters of the harness in a network namespace.
+    ///
+    /// # Errors
+    /// As [`Self::of_table`].
+    pub fn read(namespace: &str) -> Result<Self> {
+        Self::of_table(namespace, TABLE)
+    }
+
+    /// Reads the counters of a table in a network namespace.
     ///
     /// # Errors
     /// When nft fails or prints something else than its documented JSON.
-    pub fn read(namespace: &str) -> Result<Self> {
-        let arguments = ["netns", "exec", namespace, "nft", "-j", "list", "counters", "table", "inet", TABLE];
+    pub fn of_table(namespace: &str, table: &str) -> Result<Self> {
+        let arguments = ["netns", "exec", namespace, "nft", "-j", "list", "counters", "table", "inet", table];
         Self::parse(&shell::run("ip", &arguments)?)
     }
 

@@ -17,8 +17,8 @@ use peerdist_core::ports::{PortRow, ROWS, Reach, Role, TransferClass};
 
 use crate::topology::{Host, OfficeKind, Topology, Towards};
 
-/// Name of the table with all rules.
-pub const TABLE: &str = "peerdist";
+/// Name of the table with all rules; the one that `peerdist ports` prints has the program's name.
+pub const TABLE: &str = "peerdist_e2e";
 /// Counter of received datagrams without a row.
 pub const DROPPED_IN: &str = "dropped_in";
 /// Counter of sent datagrams without a row.

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use peerdist_core::ports::Role;
 
 use super::ExitStatus;
-use crate::firewall::{self, NftablesOptions};
+use crate::firewall;
 
 /// Which rows, and how.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ fn render(options: &PortsOptions) -> Result<String, serde_json::Error> {
     let role = options.role.map(Role::from);
     Ok(match options.format {
         PortsFormat::Table => firewall::render_table(role),
-        PortsFormat::Nftables => firewall::render_nftables(&NftablesOptions { role, ..Default::default() }),
+        PortsFormat::Nftables => firewall::render_nftables(role),
         PortsFormat::Iptables => firewall::render_iptables(role),
         PortsFormat::Windows => firewall::render_windows(role),
         PortsFormat::Json => firewall::render_json(role)?,

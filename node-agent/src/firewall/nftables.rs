@@ -1,62 +1,38 @@
 //! nftables: one table `inet peerdist`, loadable by `nft -f`, with a set a group of addresses and a named counter a
 //! row and direction.
 //!
-//! Loading the file again replaces the table, so rendering is all the state there is. The same function makes the
-//! administrator's rules and, with [`DropScope::EverythingElse`], a host that can do nothing but the catalogue.
+//! Loading the file again replaces the table, so rendering is all the state there is.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use ipnet::Ipv4Net;
 use peerdist_core::ports::{CLIENT_BROADCAST, Role, listening_ports};
 
 use super::{AddressSet, FirewallRule, RuleDirection, role_name, rules, sets_of};
 
-/// What the rules do with datagrams that no row covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DropScope {
-    /// Drop what goes to or comes from the role's ports, leave everything else to other tables.
-    #[default]
-    CataloguePorts,
-    /// Drop everything that is not loopback: for hosts whose only business is the catalogue, and for proofs.
-    EverythingElse,
-}
-
-/// What to render.
-#[derive(Debug, Clone, Default)]
-pub struct NftablesOptions {
-    /// The host's role; `None` for a host that may play every role.
-    pub role: Option<Role>,
-    /// Members of the sets. A set without members is rendered empty and matches nothing until it is filled.
-    pub addresses: BTreeMap<AddressSet, Vec<Ipv4Net>>,
-    /// What is dropped. The counters are `dropped_in` and `dropped_out`.
-    pub drop: DropScope,
-}
-
-/// Renders the table.
+/// Renders the table of a host with this role; `None`: of one that may play every role. The sets are empty and match
+/// nothing until they are filled; what goes to or comes from the role's ports and no rule names is dropped, everything
+/// else is left to other tables.
 ///
 /// Beside one counter a row and direction ([`FirewallRule::counter`]) there are `dropped_in` and `dropped_out`, and two
 /// that explain datagrams which are no violation: `broadcast_own_copy` (the kernel hands a node its own broadcast) and
 /// `broadcast_no_receiver` (a host without the client role, such as the server's, hears its neighbours' broadcasts).
-pub fn render_nftables(options: &NftablesOptions) -> String {
-    let rules = rules(options.role);
-    let mut text = header(options);
-    for set in sets_of(&rules) {
-        text += &set_definition(set, options.addresses.get(&set).map_or(&[], Vec::as_slice));
-    }
+pub fn render_nftables(role: Option<Role>) -> String {
+    let rules = rules(role);
+    let mut text = header(role);
+    text.extend(sets_of(&rules).into_iter().map(set_definition));
     for rule in &rules {
         let _ = writeln!(text, "\tcounter {} {{ comment \"{}\" }}", rule.counter(), rule.comment());
     }
     for counter in ["broadcast_own_copy", "broadcast_no_receiver", "dropped_in", "dropped_out"] {
         let _ = writeln!(text, "\tcounter {counter} {{ }}");
     }
-    text += &chain(&rules, options, RuleDirection::Input);
-    text += &chain(&rules, options, RuleDirection::Output);
+    text += &chain(&rules, role, RuleDirection::Input);
+    text += &chain(&rules, role, RuleDirection::Output);
     text + "}\n"
 }
 
-fn header(options: &NftablesOptions) -> String {
-    let role = options.role.map_or("server, client and vesc", role_name);
+fn header(role: Option<Role>) -> String {
+    let role = role.map_or("server, client and vesc", role_name);
     format!(
         "#!/usr/sbin/nft -f\n\
          # peerdist ports of a host with the role {role}. Stateless: replies are rows of their own.\n\
@@ -68,20 +44,14 @@ fn header(options: &NftablesOptions) -> String {
     )
 }
 
-fn set_definition(set: AddressSet, members: &[Ipv4Net]) -> String {
-    let mut text = format!(
-        "\tset {} {{\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\tauto-merge\n\t\tcomment \"{}\"\n",
-        set.name(),
-        set.meaning()
-    );
-    if !members.is_empty() {
-        let members: Vec<String> = members.iter().map(Ipv4Net::to_string).collect();
-        let _ = writeln!(text, "\t\telements = {{ {} }}", members.join(", "));
-    }
-    text + "\t}\n"
+fn set_definition(set: AddressSet) -> String {
+    let (name, meaning) = (set.name(), set.meaning());
+    format!(
+        "\tset {name} {{\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\tauto-merge\n\t\tcomment \"{meaning}\"\n\t}}\n"
+    )
 }
 
-fn chain(rules: &[FirewallRule], options: &NftablesOptions, direction: RuleDirection) -> String {
+fn chain(rules: &[FirewallRule], role: Option<Role>, direction: RuleDirection) -> String {
     let (name, interface, counter) = match direction {
         RuleDirection::Input => ("input", "iifname", "dropped_in"),
         RuleDirection::Output => ("output", "oifname", "dropped_out"),
@@ -89,12 +59,12 @@ fn chain(rules: &[FirewallRule], options: &NftablesOptions, direction: RuleDirec
     let mut text = format!("\n\tchain {name} {{\n\t\ttype filter hook {name} priority filter; policy accept;\n");
     let _ = writeln!(text, "\t\t{interface} \"lo\" accept");
     if direction == RuleDirection::Input {
-        text += &stray_broadcasts(options.role);
+        text += &stray_broadcasts(role);
     }
     for rule in rules.iter().filter(|rule| rule.direction == direction) {
         text += &accept(rule);
     }
-    let _ = writeln!(text, "\t\t{}counter name {counter} drop", dropped(options, direction));
+    let _ = writeln!(text, "\t\t{}counter name {counter} drop", dropped(role, direction));
     text + "\t}\n"
 }
 
@@ -126,11 +96,8 @@ fn accept(rule: &FirewallRule) -> String {
     rule.peers.iter().map(line).collect()
 }
 
-fn dropped(options: &NftablesOptions, direction: RuleDirection) -> String {
-    if options.drop == DropScope::EverythingElse {
-        return String::new();
-    }
-    let roles = options.role.map_or(vec![Role::Server, Role::Client, Role::Vesc], |role| vec![role]);
+fn dropped(role: Option<Role>, direction: RuleDirection) -> String {
+    let roles = role.map_or(vec![Role::Server, Role::Client, Role::Vesc], |role| vec![role]);
     let mut ports: Vec<u16> = roles.into_iter().flat_map(listening_ports).collect();
     ports.sort_unstable();
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();

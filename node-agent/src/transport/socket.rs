@@ -76,7 +76,7 @@ fn describe(holder: Option<&PortHolder>) -> String {
 }
 
 /// Binds a UDP socket; `shared` lets several nodes of one host hear the same broadcast address.
-pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<Socket, BindError> {
+pub(crate) fn bind(address: SocketAddr, shared: bool) -> Result<Socket, BindError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => {
             BindError::InUse { address, holder: port_holder::port_holder(port_holder::Protocol::Udp, address) }

@@ -1,31 +1,34 @@
-//! Does a broadcast leave the host and come back? Without broadcasts an office still works, by its rendezvous point.
+//! Does a broadcast to the subnet, on the port of broadcasts, leave the host and come back? Without broadcasts an office
+//! still works, by its rendezvous point.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use peerdist_core::ports::CLIENT_BROADCAST;
 
 use super::Finding;
+use crate::transport::interface::Interface;
+use crate::transport::socket;
 
 const CHECK: &str = "broadcast";
 /// A host hears its own broadcast within microseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-const LOOPBACK_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+/// Datagrams of others that may arrive before the own one.
+const HEARD_MAX: u32 = 16;
 const PROBE: &[u8] = b"peerdist doctor";
 
 pub(super) fn check(address: IpAddr) -> Finding {
-    let (source, target) = match address {
-        IpAddr::V4(address) if address.is_unspecified() || address.is_loopback() => {
-            (Ipv4Addr::LOCALHOST, LOOPBACK_BROADCAST)
-        }
-        IpAddr::V4(address) => (address, Ipv4Addr::BROADCAST),
-        IpAddr::V6(_) => {
-            let advice = "holders are learned from the rendezvous point; give the office the type WiFi";
-            return Finding::warn(CHECK, "IPv6 has no broadcasts", advice);
-        }
+    let source = if address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address };
+    if source.is_ipv6() {
+        let advice = "holders are learned from the rendezvous point; give the office the type WiFi";
+        return Finding::warn(CHECK, "IPv6 has no broadcasts", advice);
+    }
+    let Some(target) = Interface::of(source).broadcast else {
+        let advice = "give an address of this host in a subnet with --address, or give the office the type WiFi";
+        return Finding::warn(CHECK, format!("no interface with a subnet holds {source}"), advice);
     };
-    match send_and_hear(source, target) {
+    match send_and_hear(source, SocketAddr::new(target.into(), CLIENT_BROADCAST)) {
         Ok(()) => Finding::ok(CHECK, format!("{target} from {source} is heard")),
         Err(error) => Finding::warn(
             CHECK,
@@ -35,18 +38,22 @@ pub(super) fn check(address: IpAddr) -> Finding {
     }
 }
 
-fn send_and_hear(source: Ipv4Addr, target: Ipv4Addr) -> io::Result<()> {
-    let listen_on = if target == LOOPBACK_BROADCAST { target } else { Ipv4Addr::UNSPECIFIED };
-    let receiver = UdpSocket::bind(SocketAddrV4::new(listen_on, 0))?;
+/// Hears as an agent does, also beside one; others of the subnet may broadcast meanwhile.
+fn send_and_hear(source: IpAddr, target: SocketAddr) -> io::Result<()> {
+    let receiver: UdpSocket = socket::bind(target, true).map_err(io::Error::other)?.into();
+    receiver.set_nonblocking(false)?;
     receiver.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let sender = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    let sender = UdpSocket::bind(SocketAddr::new(source, 0))?;
     sender.set_broadcast(true)?;
-    sender.bind(&SocketAddrV4::new(source, 0).into())?;
-    sender.send_to(PROBE, &SocketAddrV4::new(target, receiver.local_addr()?.port()).into())?;
+    sender.send_to(PROBE, target)?;
     let mut buffer = [0; 64];
-    let (length, _) = receiver.recv_from(&mut buffer)?;
-    let heard = buffer.get(..length) == Some(PROBE);
-    heard.then_some(()).ok_or_else(|| io::Error::other("something else arrived first"))
+    for _ in 0..HEARD_MAX {
+        let (length, _) = receiver.recv_from(&mut buffer)?;
+        if buffer.get(..length) == Some(PROBE) {
+            return Ok(());
+        }
+    }
+    Err(io::Error::other("only others were heard"))
 }
 
 #[cfg(test)]
