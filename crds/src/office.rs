@@ -101,7 +101,9 @@ impl From<OfficeType> for core_office::OfficeType {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Directory on the node, absolute. Embedded mode uses its state directory instead.
+    /// Directory on the node, absolute. Embedded mode uses its state directory instead. After a change every node fetches
+    /// all of its packages anew, and what it keeps in the old directory stays there until somebody removes it on the node
+    /// (rm -r, as root, once nothing mounts packages from it any more).
     #[serde(default = "default_storage_path")]
     #[schemars(length(min = 2, max = 4096), regex(pattern = r"^/.+"))]
     pub path: String,

@@ -3,6 +3,7 @@
 //! finalizers; has the nodes' storage removed by the sets themselves ([`sets`](self)); and deletes objects and labels. A
 //! node that is away does not hold it: the time is bounded, and what is left on such a node is named.
 
+mod pages;
 mod remove;
 mod sets;
 
@@ -27,6 +28,8 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(45);
 
 /// Pause between two looks whether it was given back.
 const RELEASE_LOOK: Duration = Duration::from_millis(100);
+/// Nodes that are named of those that are left.
+const NAMED_MAX: usize = 20;
 
 /// What to clean up, and how patiently.
 #[derive(Debug, Clone, Args)]
@@ -40,7 +43,7 @@ pub struct CleanupOptions {
     /// How long nodes may take to remove what they store
     #[arg(long, value_name = "SECONDS", env = "PEERDIST_PATIENCE_SECONDS", default_value_t = 180)]
     pub patience_seconds: u64,
-    /// Keep the server's volume
+    /// Keep the server's volume with all that is on it
     #[arg(long, env = "PEERDIST_KEEP_CLAIM")]
     pub keep_claim: bool,
     /// The election.
@@ -125,11 +128,13 @@ pub async fn cleanup(client: Client, options: &CleanupOptions) -> Result<(), Cle
 async fn take_away(client: &Client, options: &CleanupOptions) -> Result<(), CleanupError> {
     let deadline = Instant::now() + Duration::from_secs(options.patience_seconds);
     remove::finalizers(client).await?;
-    let left = sets::empty_storage(client, &options.namespace, deadline).await?;
+    let left = sets::empty_storage(client, &options.namespace, options.keep_claim, deadline).await?;
     if left.is_empty() {
         println!("every node removed what it stored");
     } else {
-        println!("these nodes did not say in time that they removed what they stored: {}", left.join(", "));
+        let named: Vec<&str> = left.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let (count, named) = (left.len(), named.join(", "));
+        println!("{count} nodes did not say in time that they removed what they stored, among them {named}");
     }
     remove::objects(client, &options.namespace, options.keep_claim).await?;
     let there = sets::nodes_that_are_there(client).await?;

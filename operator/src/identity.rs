@@ -27,6 +27,9 @@ use crate::names::{FIELD_MANAGER, SERVER_COMPONENT, SERVER_IDENTITY, TRUST, TRUS
 
 /// How often is looked whether something is old enough to be made anew.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often while something is wrong that time alone may mend, such as a clock that is seconds behind that of whoever
+/// made the root.
+pub const LOOK_INTERVAL_FAILED: Duration = Duration::from_secs(30);
 
 /// An identity that cannot be made or kept up before somebody corrects something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -22,10 +22,10 @@ use crate::apply::{ApplyError, differs};
 use crate::conditions::{READY, holds};
 use crate::context::{Context, ReconcileError};
 use crate::fleet::{Fleet, ValidOffice, Verdict};
-use crate::identity::LOOK_INTERVAL;
+use crate::identity::{LOOK_INTERVAL, LOOK_INTERVAL_FAILED};
 use crate::names::client_objects;
 use crate::preflight::failure_of_office;
-use crate::server;
+use crate::server::{self, ServerState};
 
 /// What the cluster has of an office.
 struct Live {
@@ -49,7 +49,9 @@ pub async fn reconcile(object: Arc<Office>, context: Arc<Context>) -> Result<Act
         return Ok(Action::await_change());
     };
     let (situation, failure) = match verdict {
-        Verdict::Refused(refusal) => (Situation::Refused(refusal.clone()), None),
+        Verdict::Refused(refusal) => {
+            (Situation::Refused(refusal.clone()), server::keep_up(&object, &context).await.err())
+        }
         Verdict::Accepted(office) => bring_about(office, &fleet, &live, &context).await,
     };
     let told = Told { labels: told_labels(&object, verdict), situation };
@@ -57,9 +59,17 @@ pub async fn reconcile(object: Arc<Office>, context: Arc<Context>) -> Result<Act
         return failed(&object, error, &told, &live, &context).await;
     }
     let wait = write_status(&object, &told, &live, &context).await?;
-    // Keys and certificates become old without anything being told.
-    let look = matches!(&told.situation, Situation::Applied { server: Some(_), .. }).then_some(LOOK_INTERVAL);
-    Ok(wait.or(look).map_or_else(Action::await_change, Action::requeue))
+    Ok(wait.or(look_again(&told.situation)).map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Keys and certificates become old without anything being told, also those of a Central Office that is refused. What is
+/// wrong with them may end by itself, such as a root that is not valid yet.
+fn look_again(situation: &Situation) -> Option<Duration> {
+    match situation {
+        Situation::Applied { server: Some(ServerState::IdentityFailed(_)), .. } => Some(LOOK_INTERVAL_FAILED),
+        Situation::Applied { server: Some(_), .. } | Situation::Refused(_) => Some(LOOK_INTERVAL),
+        Situation::Applied { server: None, .. } | Situation::NotApplied { .. } => None,
+    }
 }
 
 /// What the status says besides counts.
@@ -148,4 +158,26 @@ async fn apply(desired: &ClientObjects, live: &Live, context: &Context) -> Resul
     let ClientObjects { service_account, daemon_set } = desired;
     context.apply(service_account, live.service_account.as_deref()).await?;
     context.apply(daemon_set, live.daemon_set.as_deref()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Refusal;
+    use crate::identity::IdentityFailure;
+
+    #[test]
+    fn an_identity_that_failed_is_looked_at_soon_and_one_that_holds_every_hour() {
+        let with = |server| Situation::Applied { current: true, awaits_labels: false, preflight: None, server };
+        let failure = IdentityFailure::RootMissing("root".to_owned());
+        let refusal = Refusal { field: "f".to_owned(), reason: "R", message: "m".to_owned(), stalled: true };
+        for (situation, expected) in [
+            (with(Some(ServerState::IdentityFailed(failure))), Some(LOOK_INTERVAL_FAILED)),
+            (with(Some(ServerState::Ready)), Some(LOOK_INTERVAL)),
+            (Situation::Refused(refusal), Some(LOOK_INTERVAL)),
+            (with(None), None),
+        ] {
+            assert_eq!(look_again(&situation), expected, "{situation:?}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::fleet::{Fleet, Verdict};
 use crate::names::label_value;
 use crate::storage::StoragePrefixes;
-use crate::watches::{Caches, Touch, grounds, node_views};
+use crate::watches::{Caches, Touch, grounds, node_views, server_office};
 
 /// How long changes are gathered after the first one.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -129,7 +129,9 @@ async fn tell(
         pending.offices.extend(names.into_iter().filter(|name| pending.preflight.contains(&label_value(name))));
     }
     if pending.central {
-        pending.offices.extend(fleet.borrow().central().map(str::to_owned));
+        // A Central Office that is refused keeps its server.
+        let central = fleet.borrow().central().map(str::to_owned);
+        pending.offices.extend(central.or_else(|| server_office(caches).map(|office| office.name)));
     }
     for office in &pending.offices {
         queues.offices.send(ObjectRef::new(office)).await.ok()?;
@@ -254,6 +256,22 @@ mod tests {
         tell(change(), &caches, &queues, &fleet, &prefixes).await.unwrap();
         assert!(drained(&mut listeners.offices).is_empty() && drained(&mut listeners.packages).is_empty());
         assert!(drained(&mut listeners.nodes).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_changes_at_the_server_leads_to_the_office_that_has_it_although_it_is_refused() {
+        let mut caches = caches(&mut Writer::default());
+        let (stateful_sets, mut writer) = store();
+        caches.stateful_sets = stateful_sets;
+        let owner = serde_json::json!({"apiVersion": "a", "kind": "Office", "name": "hub", "uid": "u"});
+        let metadata = serde_json::json!({"name": "peerdist-server", "ownerReferences": [owner]});
+        let set = serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap();
+        writer.apply_watcher_event(&Event::Apply(set));
+        let (queues, mut listeners) = queues();
+        let fleet = watch::Sender::new(Arc::new(Fleet::default()));
+        let change = Pending { central: true, ..Pending::default() };
+        tell(change, &caches, &queues, &fleet, &StoragePrefixes::default()).await.unwrap();
+        assert_eq!(drained(&mut listeners.offices), ["hub"]);
     }
 
     #[test]

@@ -98,7 +98,9 @@ fn reserve_container(image: &str, pod: &PodSettings) -> Value {
         "args": ["reserve-ports"],
         "resources": resources(pod),
         "securityContext": {
-            "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "privileged": true, "readOnlyRootFilesystem": true,
+            "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "readOnlyRootFilesystem": true,
+            // Whoever is privileged may also gain rights: what looks at pods refuses one without the other.
+            "privileged": true, "allowPrivilegeEscalation": true,
         },
     })
 }

@@ -4,15 +4,20 @@
 
 mod build;
 mod networks;
+mod storage;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use peerdist_crds::Office;
 
-pub use self::build::{ServerObjects, build};
+pub use self::build::{ServerMaps, ServerObjects, build, build_maps};
 pub use self::networks::forbidden_networks;
 use crate::apply::{ApplyError, differs};
 use crate::context::Context;
@@ -20,6 +25,8 @@ use crate::fleet::ValidOffice;
 use crate::identity::{self, IdentityFailure};
 use crate::names::{NETWORKS, SERVER, SERVER_ADDRESS_KEY};
 use crate::preflight::{PreflightFailure, failure_of};
+use crate::settings::{ServerSettings, ServerStorage, Settings};
+use crate::watches::server_office;
 
 /// How the server stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +41,8 @@ pub enum ServerState {
     PreflightFailed(PreflightFailure),
     /// It has no identity, or one that cannot be kept up.
     IdentityFailed(IdentityFailure),
+    /// It runs, on another storage than is asked for; the text says what to do.
+    StorageKept(String),
 }
 
 /// What the cluster has of the server.
@@ -53,11 +62,11 @@ pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<Serve
     let identity = identity::reconcile(context, Timestamp::now()).await?;
     let live = dereference(context);
     let address = address(&live.pods, live.config_map.as_deref());
-    let networks = forbidden_networks(
-        context.caches.nodes.state().iter().map(|node| &**node),
-        context.caches.service_networks.state().iter().map(|network| &**network),
-    );
-    let desired = build(central, address, &networks, &context.settings, &context.namespace);
+    let asked = &context.settings.server.storage;
+    let kept = storage::kept(asked, live.stateful_set.as_deref());
+    let told = kept.as_ref().map(|kept| storage::message(asked, kept, &context.namespace));
+    let settings = with_storage(&context.settings, kept);
+    let desired = build(central, address, &networks_of_cluster(context), &settings, &context.namespace);
     let ServerObjects { config_map, networks, service_account, stateful_set } = &desired;
     context.apply(networks, live.networks.as_deref()).await?;
     if let Some(config_map) = config_map {
@@ -72,8 +81,45 @@ pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<Serve
     Ok(match (identity, state, failure) {
         (Err(failure), ..) => ServerState::IdentityFailed(failure),
         (Ok(()), ServerState::NotReady(_), Some(failure)) => ServerState::PreflightFailed(failure),
+        (Ok(()), ServerState::Ready, _) => told.map_or(ServerState::Ready, ServerState::StorageKept),
         (Ok(()), state, _) => state,
     })
+}
+
+fn with_storage(settings: &Settings, kept: Option<ServerStorage>) -> Cow<'_, Settings> {
+    let Some(storage) = kept else { return Cow::Borrowed(settings) };
+    let server = ServerSettings { storage, ..settings.server.clone() };
+    Cow::Owned(Settings { server, ..settings.clone() })
+}
+
+/// Keeps up what a server needs that runs, while its Office is refused: its identity, its address, the networks of the
+/// cluster. Its pod stays as it is. Nothing is done for another Office.
+///
+/// # Errors
+/// [`ApplyError`] when something could not be written.
+pub async fn keep_up(office: &Office, context: &Context) -> Result<(), ApplyError> {
+    let owner = server_office(&context.caches).map(|owner| owner.uid);
+    let Some(uid) = owner.filter(|uid| office.uid().as_ref() == Some(uid)) else { return Ok(()) };
+    if let Err(failure) = identity::reconcile(context, Timestamp::now()).await? {
+        tracing::warn!(%failure, "the identity of the server cannot be kept up");
+    }
+    let live = dereference(context);
+    let address = address(&live.pods, live.config_map.as_deref());
+    let networks = networks_of_cluster(context);
+    let desired = build_maps(&office.name_any(), &uid, address, &networks, &context.namespace);
+    let ServerMaps { config_map, networks } = &desired;
+    context.apply(networks, live.networks.as_deref()).await?;
+    match config_map {
+        Some(config_map) => context.apply(config_map, live.config_map.as_deref()).await,
+        None => Ok(()),
+    }
+}
+
+fn networks_of_cluster(context: &Context) -> Vec<IpNet> {
+    forbidden_networks(
+        context.caches.nodes.state().iter().map(|node| &**node),
+        context.caches.service_networks.state().iter().map(|network| &**network),
+    )
 }
 
 fn dereference(context: &Context) -> Live {

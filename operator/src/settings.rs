@@ -1,6 +1,7 @@
 //! What the operator gives all clients and the server: images, resources, where the server keeps its library. Read from
 //! one YAML file, which a chart renders; what differs between offices stands in the Office.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -197,6 +198,19 @@ impl Settings {
                 wrong("server.storage.claim.size", size.to_string(), "whole mebibytes such as 100Gi")
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// For people, close to how it is written.
+impl fmt::Display for ServerStorage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostPath(path) => write!(formatter, "hostPath {path}"),
+            Self::Claim { size, storage_class_name: None } => write!(formatter, "claim {{size: {size}}}"),
+            Self::Claim { size, storage_class_name: Some(class) } => {
+                write!(formatter, "claim {{size: {size}, storageClassName: {class}}}")
+            }
         }
     }
 }

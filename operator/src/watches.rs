@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::Api;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
@@ -242,13 +243,18 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static> Keep
 
 /// What a judgement rests on, as far as the cluster tells it.
 pub fn grounds(caches: &Caches, storage_prefixes: &StoragePrefixes) -> Grounds {
-    let server = caches.stateful_sets.find(|set| set.name_any() == SERVER);
     let standing = |set: &DaemonSet| Some((office_of(set)?.name.clone(), selected_labels(set)?.clone()));
     Grounds {
         storage_prefixes: storage_prefixes.clone(),
-        server_owner: server.as_deref().and_then(office_of).map(|office| office.uid.clone()),
+        server_owner: server_office(caches).map(|office| office.uid),
         standing: caches.daemon_sets.state().iter().filter_map(|set| standing(set)).collect(),
     }
+}
+
+/// The Office that the server in the cluster belongs to.
+pub fn server_office(caches: &Caches) -> Option<OwnerReference> {
+    let server = caches.stateful_sets.find(|set| set.name_any() == SERVER)?;
+    office_of(&*server).cloned()
 }
 
 /// Nodes as the fleet sees them, by name.

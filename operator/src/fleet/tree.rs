@@ -113,16 +113,16 @@ impl Judgement {
     }
 
     fn cycle_through(&self, office: &OfficeName) -> Option<Vec<OfficeName>> {
-        let mut cycle = vec![office.clone()];
+        let (mut cycle, mut seen) = (vec![office], BTreeSet::from([office]));
         let mut next = self.places.get(office)?.parent.as_ref()?;
         while next != office {
-            if cycle.contains(next) {
+            if !seen.insert(next) {
                 return None;
             }
-            cycle.push(next.clone());
+            cycle.push(next);
             next = self.places.get(next)?.parent.as_ref()?;
         }
-        Some(cycle)
+        Some(cycle.into_iter().cloned().collect())
     }
 
     fn is_vpn(&self, office: &OfficeName) -> bool {

@@ -41,8 +41,9 @@ pub enum ElectionError {
     /// It belongs to an installation in another namespace.
     #[error(
         "the lease {namespace}/{name} belongs to an installation of peerdist in the namespace {found}, and this operator \
-         makes everything in {expected}: expected one installation in a cluster; uninstall one of them, and \
-         if its lease is left then kubectl delete lease --namespace {namespace} {name}"
+         makes everything in {expected}: expected one installation in a cluster; uninstall one of them, and if the lease \
+         still names a namespace without one: kubectl annotate lease --overwrite --namespace {namespace} {name} \
+         {INSTALLATION_ANNOTATION}={expected}"
     )]
     AnotherInstallation {
         /// Namespace of the Lease.
@@ -119,7 +120,9 @@ impl Desk {
         let change = match action {
             Action::Read => {
                 let answer = timeout(REQUEST_TIMEOUT, self.api.get_opt(&self.options.name)).await;
-                let Ok(Ok(lease)) = answer else { return Ok(self.failed(answer.map(|answer| answer.map(drop)))) };
+                let Ok(Ok(lease)) = answer else {
+                    return Ok(self.failed(answer.map(|answer| answer.map(drop)), false));
+                };
                 self.seen = lease;
                 self.check_installation()?;
                 return Ok(Event::Read(self.seen.as_ref().map(record)));
@@ -134,7 +137,7 @@ impl Desk {
         let is_new = change.version.is_none();
         let lease = next(self.seen.take(), &self.options, change, Timestamp::now());
         let answer = timeout(REQUEST_TIMEOUT, self.write(is_new, &lease)).await;
-        let Ok(Ok(written)) = answer else { return Ok(self.failed(answer.map(|answer| answer.map(drop)))) };
+        let Ok(Ok(written)) = answer else { return Ok(self.failed(answer.map(|answer| answer.map(drop)), is_new)) };
         let version = written.resource_version().unwrap_or_default();
         self.seen = Some(written);
         Ok(Event::Written(version))
@@ -148,11 +151,11 @@ impl Desk {
         }
     }
 
-    fn failed(&self, answer: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>) -> Event {
+    fn failed(&self, answer: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>, is_new: bool) -> Event {
         let lease = &self.options.name;
         match answer {
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => return Event::Conflict,
-            Ok(Err(error)) => tracing::warn!(%error, lease, "the lease could not be read or written"),
+            Ok(Err(error)) => tracing::warn!(%error, lease, "{}", problem(&error, is_new)),
             Ok(Ok(())) | Err(_) => tracing::warn!(lease, "the API server did not answer in time about the lease"),
         }
         Event::Failed
@@ -171,6 +174,16 @@ impl Desk {
                 expected: installation.clone(),
             }),
         }
+    }
+}
+
+/// The Lease comes with the installation: the operator has no right to make one.
+fn problem(error: &kube::Error, is_new: bool) -> &'static str {
+    match error {
+        kube::Error::Api(status) if is_new && status.code == 403 => {
+            "the lease is missing: helm upgrade, or apply deploy/manifests again"
+        }
+        _ => "the lease could not be read or written",
     }
 }
 
@@ -251,12 +264,26 @@ mod tests {
             seen,
         };
         let error = desk("ours", Some(seen.clone())).check_installation().unwrap_err().to_string();
-        for part in ["theirs", "ours", "kubectl delete lease --namespace kube-system peerdist-operator"] {
+        let command = "kubectl annotate lease --overwrite --namespace kube-system peerdist-operator \
+                       peerdist.io/installation=ours";
+        for part in ["theirs", "ours", command] {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(desk("theirs", Some(seen)).check_installation(), Ok(()));
         assert_eq!(desk("ours", Some(Lease::default())).check_installation(), Ok(()));
         assert_eq!(desk("ours", None).check_installation(), Ok(()));
         assert_eq!(record(&Lease::default()).holder, "", "one that nobody held yet is free");
+    }
+
+    #[test]
+    fn a_lease_that_is_missing_and_may_not_be_made_is_told_as_that() {
+        let answered = |code: u16| {
+            let status = kube::core::Status { code, message: "no".to_owned(), ..Default::default() };
+            kube::Error::Api(Box::new(status))
+        };
+        assert!(problem(&answered(403), true).contains("helm upgrade"));
+        for (error, is_new) in [(answered(403), false), (answered(500), true)] {
+            assert_eq!(problem(&error, is_new), "the lease could not be read or written");
+        }
     }
 }

@@ -236,7 +236,11 @@ mod tests {
             containers.as_array().unwrap().iter().map(name).collect()
         };
         assert_eq!(names(&settings()), ["storage", "preflight"]);
-        assert_eq!(names(&Settings { reserve_ports: true, ..settings() }), ["storage", "reserve-ports", "preflight"]);
+        let reserving = Settings { reserve_ports: true, ..settings() };
+        assert_eq!(names(&reserving), ["storage", "reserve-ports", "preflight"]);
+        let objects = built(site("store", Some("hub")), &reserving);
+        let context = &objects.daemon_set.body["spec"]["template"]["spec"]["initContainers"][1]["securityContext"];
+        assert_eq!((&context["privileged"], &context["allowPrivilegeEscalation"]), (&json!(true), &json!(true)));
     }
 
     #[test]

@@ -112,6 +112,7 @@ fn server(state: Option<&ServerState>, was_ready: bool) -> Option<Finding> {
         }
         ServerState::NotReady(message) => Some(Finding::no(READY, "ServerNotReady", *message)),
         ServerState::IdentityFailed(failure) => Some(Finding::no(READY, failure.reason(), failure.to_string())),
+        ServerState::StorageKept(message) => Some(Finding::no(READY, "ServerStorageKept", message)),
         ServerState::PreflightFailed(failure) => {
             Some(Finding::no(READY, &failure.reason, format!("the server, {}", failure.message)))
         }
@@ -188,6 +189,7 @@ mod tests {
         assert_eq!(with(ServerState::NotCounted), pair("False", "ServerNotReady"));
         assert_eq!(with(ServerState::NotReady("no")), pair("False", "ServerNotReady"));
         assert_eq!(with(ServerState::Ready), pair("True", "NodesReady"));
+        assert_eq!(with(ServerState::StorageKept("no".to_owned())), pair("False", "ServerStorageKept"));
         let failure = || ServerState::IdentityFailed(IdentityFailure::RootMissing("root".to_owned()));
         assert_eq!(with(failure()), pair("False", "RootSecretMissing"));
         let starting = daemon_set(1, 1, 1, 1, 0);

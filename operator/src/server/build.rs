@@ -42,6 +42,28 @@ pub struct ServerObjects {
     pub stateful_set: Desired,
 }
 
+/// What is told about a server that runs already: where it is, and which networks are the cluster's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerMaps {
+    /// Where it is; absent until that is known for the first time.
+    pub config_map: Option<Desired>,
+    /// Networks that sources must not lead to.
+    pub networks: Desired,
+}
+
+/// Builds what is told about the server of the Office with this name and identity.
+pub fn build_maps(office: &str, uid: &str, address: Option<IpAddr>, networks: &[IpNet], namespace: &str) -> ServerMaps {
+    let metadata = metadata(office, uid);
+    let config_map = address.map(|address| {
+        let data = json!({SERVER_ADDRESS_KEY: address.to_string()});
+        Desired::new::<ConfigMap>(namespace, SERVER, json!({"metadata": metadata, "data": data}))
+    });
+    let lines: String = networks.iter().map(|network| format!("{network}\n")).collect();
+    let data = json!({NETWORKS_KEY: lines});
+    let networks = Desired::new::<ConfigMap>(namespace, NETWORKS, json!({"metadata": metadata, "data": data}));
+    ServerMaps { config_map, networks }
+}
+
 /// Builds all objects of the server.
 pub fn build(
     central: &ValidOffice,
@@ -50,22 +72,16 @@ pub fn build(
     settings: &Settings,
     namespace: &str,
 ) -> ServerObjects {
-    let metadata = json!({
-        "labels": labels(SERVER_COMPONENT),
-        "ownerReferences": owner(central.office.name.as_str(), &central.uid),
-    });
-    let config_map = address.map(|address| {
-        let data = json!({SERVER_ADDRESS_KEY: address.to_string()});
-        Desired::new::<ConfigMap>(namespace, SERVER, json!({"metadata": metadata, "data": data}))
-    });
-    let lines: String = networks.iter().map(|network| format!("{network}\n")).collect();
-    let data = json!({NETWORKS_KEY: lines});
-    let networks = Desired::new::<ConfigMap>(namespace, NETWORKS, json!({"metadata": metadata, "data": data}));
+    let office = central.office.name.as_str();
+    let ServerMaps { config_map, networks } = build_maps(office, &central.uid, address, networks, namespace);
+    let metadata = metadata(office, &central.uid);
     let service_account = Desired::new::<ServiceAccount>(namespace, SERVER, json!({"metadata": metadata}));
     let mut stateful_set = json!({
         "metadata": metadata,
         "spec": {
             "replicas": 1,
+            // Otherwise a pod that never becomes ready is never replaced by a better one.
+            "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": pod_labels()},
             "updateStrategy": {"type": "RollingUpdate"},
             "template": template(settings),
@@ -83,6 +99,10 @@ pub fn build(
     }
     let stateful_set = Desired::new::<StatefulSet>(namespace, SERVER, stateful_set);
     ServerObjects { config_map, networks, service_account, stateful_set }
+}
+
+fn metadata(office: &str, uid: &str) -> Value {
+    json!({"labels": labels(SERVER_COMPONENT), "ownerReferences": owner(office, uid)})
 }
 
 fn pod_labels() -> Value {
@@ -188,11 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_never_became_ready_is_replaced_all_the_same() {
+        assert_eq!(built(None, &settings()).stateful_set.body["spec"]["podManagementPolicy"], "Parallel");
+    }
+
+    #[test]
     fn a_server_that_moves_changes_nothing_but_its_address() {
         let (here, there) = (built(Some("10.0.0.7"), &settings()), built(Some("10.0.0.8"), &settings()));
         assert_eq!(here.stateful_set, there.stateful_set);
         assert_ne!(here.config_map, there.config_map);
         assert_eq!(built(None, &settings()).config_map, None);
+    }
+
+    #[test]
+    fn what_is_told_about_a_server_is_the_same_while_its_office_is_refused() {
+        let objects = built(Some("10.0.0.7"), &settings());
+        let networks = ["10.1.0.1/32", "10.96.0.0/12"].map(|network| network.parse().unwrap());
+        let maps = build_maps("hub", "uid-hub", "10.0.0.7".parse().ok(), &networks, "peerdist");
+        assert_eq!((maps.config_map, maps.networks), (objects.config_map, objects.networks));
     }
 
     #[test]
