@@ -2,28 +2,62 @@
 //! once with one set of features; only clippy needs a second, metadata-only pass over them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::beside::Beside;
 use crate::step::{self, Outcome, Steps};
 use crate::{debian, deny, deploy, e2e, tidy};
 
 /// Runs every step, prints their times and fails when one of them failed.
 pub(crate) fn run_all(root: &Path) -> Result<()> {
-    let mut steps = Steps::default();
+    let mut steps = Steps::begin();
     steps.run("format", || cargo(root, &["fmt", "--all", "--check"]));
     steps.run("tidy", || tidy::check(root).map(|()| Outcome::Passed));
     steps.run("chart and deploy", || deploy::check(root).map(|()| Outcome::Passed));
     steps.run("programs that tests call", programs);
+    steps.run("build", || build(root));
+    let beside = start_beside(root);
     steps.run("tests", || cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]));
     steps.run("network scenarios", || as_root(|| network_scenarios(root)));
+    let [kubernetes, deny] = beside;
+    join(kubernetes, &mut steps);
     steps.run("control plane", || as_root(|| e2e::on_control_plane(root, &e2e::ClusterOptions::default())));
     steps.run("cluster with nodes", || as_root(|| e2e::on_nodes(root, &e2e::ClusterOptions::default())));
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     steps.run("clippy", || cargo(root, &clippy));
+    join(deny, &mut steps);
     steps.run("licences, bans, sources", || deny::check_offline(root).map(|()| Outcome::Passed));
     steps.run("advisories", || deny::check_advisories(root));
     steps.finish()
+}
+
+/// Everything that tests are made of, so that no later call compiles.
+fn build(root: &Path) -> Result<Outcome> {
+    cargo(root, &["build", "--locked", "--workspace", "--bins"])?;
+    let scenarios = ["--test", "scenarios", "--test", "operator", "--test", "delivery", "--test", "cluster"];
+    cargo(root, &[&["test", "--locked", "--workspace", "--no-run"][..], &scenarios].concat())?;
+    cargo(root, &["test", "--locked", "--workspace", "--no-run"])
+}
+
+/// What takes minutes and nothing waits for at once: Kubernetes from Go modules, and cargo-deny. `None`: it is there, or
+/// nobody will ask for it.
+fn start_beside(root: &Path) -> [Option<Result<Beside>>; 2] {
+    let kubernetes = step::target_folder(root).join("debug/peerdist-e2e-kubernetes").to_string_lossy().into_owned();
+    let is_root = debian::is_root().unwrap_or_default();
+    [
+        is_root.then(|| Beside::start(root, "Kubernetes", vec![kubernetes])),
+        deny::installation(root).map(|call| Beside::start(root, "cargo-deny", call)),
+    ]
+}
+
+fn join(beside: Option<Result<Beside>>, steps: &mut Steps) {
+    match beside {
+        Some(Ok(beside)) => beside.join(steps),
+        Some(Err(error)) => steps.add("what runs beside", Duration::ZERO, Err(error)),
+        None => {}
+    }
 }
 
 /// Root gets what is missing; everybody else goes without the tests that need it, which then say so.

@@ -47,23 +47,28 @@ fn run(root: &Path, checks: &[&str]) -> Result<()> {
 
 /// cargo-deny from `PATH`, or our own build of it.
 fn tool(root: &Path) -> Result<PathBuf> {
-    let installed = Command::new("cargo-deny").arg("--version").stdin(Stdio::null()).output();
-    if installed.is_ok_and(|output| output.status.success()) {
-        return Ok(PathBuf::from("cargo-deny"));
+    if let Some(call) = installation(root) {
+        step::run(root, &call[0], &call[1..].iter().map(String::as_str).collect::<Vec<_>>())?;
     }
-    let folder = root.join("target/tools");
-    let tool = folder.join("bin/cargo-deny");
-    if !tool.is_file() {
-        install(root, &folder)?;
-    }
-    Ok(tool)
+    Ok(if is_on_path() { PathBuf::from("cargo-deny") } else { own(root).join("bin/cargo-deny") })
 }
 
-/// Without optimisation: the tool runs for a second and is built far longer.
-fn install(root: &Path, folder: &Path) -> Result<()> {
-    let folder = folder.to_string_lossy();
-    let arguments = ["install", "cargo-deny", "--locked", "--version", VERSION, "--debug", "--root", &folder];
-    step::run(root, &step::cargo(), &arguments)
+/// What builds the tool; `None`: it is there. Without optimisation: it runs for a second and is built far longer.
+pub(crate) fn installation(root: &Path) -> Option<Vec<String>> {
+    let folder = own(root);
+    let is_needed = !is_on_path() && !folder.join("bin/cargo-deny").is_file();
+    let (cargo, folder) = (step::cargo(), folder.to_string_lossy());
+    let words = [&cargo, "install", "cargo-deny", "--locked", "--version", VERSION, "--debug", "--root", &folder];
+    is_needed.then(|| words.map(str::to_owned).to_vec())
+}
+
+fn is_on_path() -> bool {
+    let installed = Command::new("cargo-deny").arg("--version").stdin(Stdio::null()).output();
+    installed.is_ok_and(|output| output.status.success())
+}
+
+fn own(root: &Path) -> PathBuf {
+    root.join("target/tools")
 }
 
 fn fetch_database(root: &Path) -> Result<()> {

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 const OF_OUR_PACKAGE: [&str; 4] = ["CARGO_MANIFEST", "CARGO_PKG_", "CARGO_BIN_", "CARGO_PRIMARY_PACKAGE"];
 
 /// Steps that were run, for the summary.
-#[derive(Default)]
 pub(crate) struct Steps {
+    start: Instant,
     done: Vec<(&'static str, Duration, Result<Outcome>)>,
 }
 
@@ -26,24 +26,34 @@ pub(crate) enum Outcome {
 }
 
 impl Steps {
+    /// None yet.
+    pub(crate) fn begin() -> Self {
+        Self { start: Instant::now(), done: Vec::new() }
+    }
+
     /// Runs a step and remembers how it went. The following steps run even when this one failed, so that one run
     /// tells everything that is wrong.
     pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Outcome>) {
         println!("\n==> {name}");
         let start = Instant::now();
         let outcome = step();
+        self.add(name, start.elapsed(), outcome);
+    }
+
+    /// Remembers how a step went that ran elsewhere.
+    pub(crate) fn add(&mut self, name: &'static str, time: Duration, outcome: Result<Outcome>) {
         match &outcome {
             Ok(Outcome::Passed) => {}
             Ok(Outcome::NotRun(why)) => println!("NOT RUN: {why}"),
             Err(error) => eprintln!("error: {name}: {error:#}"),
         }
-        self.done.push((name, start.elapsed(), outcome));
+        self.done.push((name, time, outcome));
     }
 
     /// Prints one line a step and a closing line; an error when a step failed.
     pub(crate) fn finish(self) -> Result<()> {
         println!("\n==> summary");
-        let total: Duration = self.done.iter().map(|(_, time, _)| *time).sum();
+        let seconds = self.start.elapsed().as_secs_f64();
         let mut failed = Vec::new();
         for (name, time, outcome) in &self.done {
             let (word, detail) = match outcome {
@@ -56,7 +66,6 @@ impl Steps {
             };
             println!("{word:>8} {:>8.1} s  {name}{detail}", time.as_secs_f64());
         }
-        let seconds = total.as_secs_f64();
         if failed.is_empty() {
             println!("xtask test: all steps that ran passed, {seconds:.0} s in total");
             return Ok(());
@@ -68,7 +77,7 @@ impl Steps {
 
 /// A program that does not see what cargo told this one of its own package: build scripts that look at such variables
 /// would run again, and much of the workspace be built again, whenever a step comes after a cargo call of one's own.
-fn command(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

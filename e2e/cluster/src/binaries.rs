@@ -21,7 +21,7 @@ const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 /// Links all programs into a folder, after building them if this machine has not yet.
 ///
 /// # Errors
-/// When there is no Go, or the build fails.
+/// As [`built`].
 pub fn link_into(folder: &Path) -> Result<()> {
     let built = built()?;
     for component in COMPONENTS {
@@ -31,7 +31,11 @@ pub fn link_into(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn built() -> Result<PathBuf> {
+/// The one binary behind all names, built now if this machine has none yet.
+///
+/// # Errors
+/// When there is no Go, or the build fails.
+pub fn built() -> Result<PathBuf> {
     let folder = cache()?.join("peerdist/kubernetes").join(format!("{VERSION}-{}", digest()?));
     let binary = folder.join("kubernetes");
     if !binary.is_file() {
