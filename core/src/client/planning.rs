@@ -77,9 +77,9 @@ impl Client {
         }
         let Some(package) = self.packages.get_mut(&planned.digest) else {
             let mut package = Package::new(planned.clone(), self.config.boot_id);
-            let stored = self.unclaimed.get(&planned.digest);
+            let stored = self.unclaimed.get(&planned.digest).or(self.older.get(&planned.digest));
             package.on_disk = stored.is_some();
-            package.published = stored.or(self.older.get(&planned.digest)).is_some_and(|stored| stored.published);
+            package.published = stored.is_some_and(|stored| stored.published);
             self.packages.insert(planned.digest, package);
             return;
         };
@@ -281,6 +281,34 @@ mod tests {
         let mut expected = vec![package.digest, of_earlier_run.digest];
         expected.sort();
         assert_eq!(deleted, expected, "nobody means it for the office any more");
+    }
+
+    #[test]
+    fn what_the_library_lost_while_it_was_prepared_stays() {
+        let package = version("1");
+        let (mut client, now) = client_with(OfficeType::Vpn, vec![stored(&package, false)]);
+        let mut plan = plan_with(package.clone());
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(orders(&mut client), (vec![], vec![package.digest]));
+        (plan.awaited, plan.packages) = (vec![package.key.clone()], Vec::new());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, package.digest, CHUNKS / 2);
+        has_no_space(&mut client, now, package.digest);
+        assert_eq!(orders(&mut client), (vec![], vec![]));
+    }
+
+    #[test]
+    fn transit_copy_is_offered_again_when_the_library_has_the_package_again() {
+        let transit = PlannedPackage { target: false, ..version("1") };
+        let (mut client, now) = client_with(OfficeType::Wired, vec![stored(&transit, false)]);
+        let mut plan = Plan { awaited: vec![transit.key.clone()], ..plan(OfficeType::Wired, Vec::new()) };
+        take_plan(&mut client, now, &mut plan);
+        let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+        client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+        (plan.awaited, plan.packages) = (Vec::new(), vec![transit.clone()]);
+        take_plan(&mut client, now, &mut plan);
+        pass(&mut client, now, Duration::from_secs(1));
+        assert_eq!(orders(&mut client), (vec![], vec![transit.digest]));
     }
 
     #[test]

@@ -63,8 +63,11 @@ impl Client {
         };
         package.take_prepared(now, prepared);
         self.pace_due = true;
-        let distribution = package.planned.key.distribution.clone();
-        self.drop_replaced(&distribution);
+        // A version that another one is to replace, or that the library lost meanwhile, replaces none itself.
+        let replaces = (!package.superseded).then(|| package.planned.key.distribution.clone());
+        if let Some(distribution) = replaces {
+            self.drop_replaced(&distribution);
+        }
         self.show_own_package(now, digest);
         self.prune_at = now;
         self.publish_if_whole(digest);
@@ -79,11 +82,9 @@ impl Client {
         message: String,
         is_final: bool,
     ) {
-        let Some(distribution) = self.packages.get(&digest).map(|package| package.planned.key.distribution.clone())
-        else {
-            return;
-        };
-        let made_room = reason == DISK_FULL && self.drop_unfinished(|other| *other == distribution);
+        let Some(package) = self.packages.get(&digest) else { return };
+        let (distribution, superseded) = (package.planned.key.distribution.clone(), package.superseded);
+        let made_room = reason == DISK_FULL && !superseded && self.drop_unfinished(|other| *other == distribution);
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let growing = package.prepare_failed();
         if made_room {
