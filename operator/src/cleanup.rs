@@ -128,20 +128,24 @@ pub async fn cleanup(client: Client, options: &CleanupOptions) -> Result<(), Cle
 async fn take_away(client: &Client, options: &CleanupOptions) -> Result<(), CleanupError> {
     let deadline = Instant::now() + Duration::from_secs(options.patience_seconds);
     remove::finalizers(client).await?;
-    let left = sets::empty_storage(client, &options.namespace, options.keep_claim, deadline).await?;
-    if left.is_empty() {
-        println!("every node removed what it stored");
-    } else {
-        let named: Vec<&str> = left.iter().take(NAMED_MAX).map(String::as_str).collect();
-        let (count, named) = (left.len(), named.join(", "));
-        println!("{count} nodes did not say in time that they removed what they stored, among them {named}");
-    }
+    let progress = sets::empty_storage(client, &options.namespace, options.keep_claim, deadline).await?;
+    println!("{}", outcome(&progress));
     remove::objects(client, &options.namespace, options.keep_claim).await?;
     let there = sets::nodes_that_are_there(client).await?;
     remove::pods_elsewhere(client, &options.namespace, &there).await?;
     remove::labels(client).await?;
     println!("objects and labels are removed");
     Ok(())
+}
+
+fn outcome(progress: &sets::Progress) -> String {
+    let left = progress.left();
+    if left == 0 {
+        return "every node removed what it stored".to_owned();
+    }
+    let named: Vec<&str> = progress.unfinished.iter().take(NAMED_MAX).map(String::as_str).collect();
+    let among = if named.is_empty() { String::new() } else { format!(", among them {}", named.join(", ")) };
+    format!("{left} nodes did not say in time that they removed what they stored{among}")
 }
 
 /// Without pods of it nobody brings back what is taken away. A Deployment that is gone is fine.

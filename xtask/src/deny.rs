@@ -57,9 +57,12 @@ fn tool(root: &Path) -> Result<PathBuf> {
 pub(crate) fn installation(root: &Path) -> Option<Vec<String>> {
     let folder = own(root);
     let is_needed = !is_on_path() && !folder.join("bin/cargo-deny").is_file();
-    let (cargo, folder) = (step::cargo(), folder.to_string_lossy());
-    let words = [&cargo, "install", "cargo-deny", "--locked", "--version", VERSION, "--debug", "--root", &folder];
-    is_needed.then(|| words.map(str::to_owned).to_vec())
+    let (cargo, build) = (step::cargo(), folder.join("build"));
+    let (folder, build) = (folder.to_string_lossy(), build.to_string_lossy());
+    let words = [&cargo, "install", "cargo-deny", "--locked", "--version", VERSION, "--debug"];
+    // A build folder of its own: in a common one it would hold up the tests beside which it is built.
+    let folders = ["--root", &folder, "--target-dir", &build];
+    is_needed.then(|| words.iter().chain(&folders).map(|&word| word.to_owned()).collect())
 }
 
 fn is_on_path() -> bool {

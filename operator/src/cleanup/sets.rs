@@ -102,7 +102,7 @@ pub(super) async fn empty_storage(
     namespace: &str,
     keep_claim: bool,
     deadline: Instant,
-) -> Result<BTreeSet<String>, CleanupError> {
+) -> Result<Progress, CleanupError> {
     let sets = Sets {
         daemon_sets: Api::namespaced(client.clone(), namespace),
         stateful_sets: Api::namespaced(client.clone(), namespace),
@@ -116,7 +116,7 @@ pub(super) async fn empty_storage(
         let begun = Instant::now();
         let progress = sets.look().await?;
         if progress.is_done(&nodes_that_are_there(client).await?) || Instant::now() >= deadline {
-            return Ok(progress.unfinished);
+            return Ok(progress);
         }
         let left = progress.left();
         if told.replace(left) != Some(left) {
@@ -179,7 +179,12 @@ async fn turn<S: Set>(api: &Api<S>, keep_claim: bool) -> Result<(), CleanupError
     for_all(api, ours, "have the nodes remove what they stored", async |set: S| {
         let Some(form) = last_form(&set).filter(|_| is_emptied(&set, keep_claim)) else { return Ok(()) };
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(&set.name_any(), &parameters, &Patch::Apply(&form)).await.map(drop)
+        let applied = api.patch(&set.name_any(), &parameters, &Patch::Apply(&form)).await;
+        match applied {
+            // Its Office went just before: nobody waits for a set that is gone.
+            Err(_) if api.get_opt(&set.name_any()).await?.is_none() => Ok(()),
+            applied => applied.map(drop),
+        }
     })
     .await
 }
@@ -231,11 +236,11 @@ fn last_template(template: &PodTemplateSpec) -> Option<Value> {
 
 /// How far the nodes are.
 #[derive(Debug, Default)]
-struct Progress {
+pub(super) struct Progress {
     /// Pods that should be there and are not, or sets that nobody counted.
     missing: i32,
     /// Nodes with a pod that is not done.
-    unfinished: BTreeSet<String>,
+    pub(super) unfinished: BTreeSet<String>,
 }
 
 impl Progress {
@@ -244,7 +249,7 @@ impl Progress {
     }
 
     /// How many nodes are to come, those that are away among them.
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.unfinished.len().saturating_add(usize::try_from(self.missing).unwrap_or_default())
     }
 
