@@ -27,8 +27,9 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Licences, bans and sources.
+/// Licences, bans and sources, of the dependencies of every target: a build fetches those of this machine's only.
 pub(crate) fn check_offline(root: &Path) -> Result<()> {
+    step::run(root, &step::cargo(), &["fetch", "--locked"])?;
     run(root, &OFFLINE_CHECKS)
 }
 
