@@ -3,9 +3,9 @@
 //!
 //! In reading order: [`topology`] is the fleet on paper; [`ruleset`] renders the rules of one host from it and the port
 //! catalogue, and [`printed_rules`] are those that the program prints; [`network`] makes namespaces, bridges and rules of
-//! it, and [`counters`] reads them; [`agent`] is one
-//! process; [`fleet`] puts all together; [`content`] and [`objects`] are what is distributed; [`trees`] judges what
-//! arrived; [`metrics`] asks a process what it counted; [`scratch`] is the folder of a run; [`shell`] starts programs.
+//! it, and [`counters`] reads them; [`agent`] is one process; [`fleet`] puts all together; [`content`] and [`objects`] are
+//! what is distributed; [`trees`] judges what arrived; [`metrics`] asks a process what it counted; [`scratch`] is the
+//! folder of a run; [`shell`] starts programs.
 //! The scenarios themselves are in `tests/scenarios`. Delay and loss are left to the simulation: no link emulator here.
 
 pub mod agent;

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use peerdist_core::ports::{ROWS, Role};
+use peerdist_node_agent::firewall::{AddressSet, FirewallRule, RuleDirection, role_name, rules};
 
 use crate::counters::Counters;
 use crate::fleet::built_program;
@@ -40,17 +40,12 @@ pub fn counters(network: &Network) -> Result<Counters> {
 
 /// Name of the printed counter of a row: its position in the catalogue (from 0) and the direction.
 pub fn row_counter(position: usize, direction: Direction) -> String {
-    let (row, number) = (ROWS[position], position + 1);
-    let suffix = if direction == Direction::In { "in" } else { "out" };
-    format!("row_{number}_{}_{}_{}_{suffix}", role_name(row.from), role_name(row.to), row.port)
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Server => "server",
-        Role::Client => "client",
-        Role::Vesc => "vesc",
-    }
+    let direction = match direction {
+        Direction::In => RuleDirection::Input,
+        Direction::Out => RuleDirection::Output,
+    };
+    let is_asked_for = |rule: &&FirewallRule| rule.row_number == position + 1 && rule.direction == direction;
+    rules(None).iter().find(is_asked_for).map(FirewallRule::counter).unwrap_or_default()
 }
 
 fn load_on(network: &Network, program: &Path, host: &Host) -> Result<()> {
@@ -58,6 +53,7 @@ fn load_on(network: &Network, program: &Path, host: &Host) -> Result<()> {
         shell::run(&program.to_string_lossy(), &["ports", "--role", role_name(host.role), "--format", "nftables"])?;
     let mut rules = printed.clone();
     for (set, members) in members(network.topology(), host) {
+        let set = set.name();
         if printed.contains(&format!("set {set} {{")) && !members.is_empty() {
             rules += &format!("add element inet {TABLE} {set} {{ {} }}\n", members.join(", "));
         }
@@ -67,17 +63,17 @@ fn load_on(network: &Network, program: &Path, host: &Host) -> Result<()> {
 }
 
 /// What a network team would put into each set on this host.
-fn members(topology: &Topology, host: &Host) -> [(&'static str, Vec<String>); 7] {
+fn members(topology: &Topology, host: &Host) -> [(AddressSet, Vec<String>); 7] {
     let offices = || 0..topology.offices().len();
     let parent = topology.offices()[host.office].parent;
     let children = offices().filter(|office| topology.offices()[*office].parent == Some(host.office));
     [
-        ("peerdist_server", vec![topology.server().to_string()]),
-        ("peerdist_clients", offices().map(|office| topology.subnet(office)).collect()),
-        ("peerdist_central_office", vec![topology.subnet(0)]),
-        ("peerdist_own_office", vec![topology.subnet(host.office)]),
-        ("peerdist_parent_office", parent.map(|parent| topology.subnet(parent)).into_iter().collect()),
-        ("peerdist_child_offices", children.map(|office| topology.subnet(office)).collect()),
-        ("peerdist_broadcast", vec![topology.broadcast(host.office).to_string()]),
+        (AddressSet::Server, vec![topology.server().to_string()]),
+        (AddressSet::Clients, offices().map(|office| topology.subnet(office)).collect()),
+        (AddressSet::CentralOffice, vec![topology.subnet(0)]),
+        (AddressSet::OwnOffice, vec![topology.subnet(host.office)]),
+        (AddressSet::ParentOffice, parent.map(|parent| topology.subnet(parent)).into_iter().collect()),
+        (AddressSet::ChildOffices, children.map(|office| topology.subnet(office)).collect()),
+        (AddressSet::Broadcast, vec![topology.broadcast(host.office).to_string()]),
     ]
 }
