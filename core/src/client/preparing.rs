@@ -64,8 +64,8 @@ impl Client {
         package.take_prepared(now, prepared);
         self.pace_due = true;
         // A version that another one is to replace, or that the library lost meanwhile, replaces none itself.
-        let replaces = (!package.superseded).then(|| package.planned.key.distribution.clone());
-        if let Some(distribution) = replaces {
+        if !package.superseded {
+            let distribution = package.planned.key.distribution.clone();
             self.drop_replaced(&distribution);
         }
         self.show_own_package(now, digest);
