@@ -70,7 +70,6 @@ fn programs() -> Result<Outcome> {
 
 /// Processes in network namespaces behind a firewall that lets exactly the rows of the port tables pass.
 fn network_scenarios(root: &Path) -> Result<()> {
-    cargo(root, &["build", "--locked", "--workspace", "--bins"])?;
     let test = ["test", "--locked", "--workspace", "--test", "scenarios", "--no-fail-fast", "--"];
     cargo(root, &[&test[..], &["--test-threads=1", "--nocapture"]].concat()).map(drop)
 }
