@@ -1,5 +1,5 @@
-//! Programs that run beside the steps, at the lowest priority: tests wait for links and timers most of the time, and leave
-//! the processors to whatever is built or looked at meanwhile. What such a program prints is shown when it is asked for.
+//! Programs that run beside the steps: tests wait for links and timers most of the time, and leave the processors to
+//! whatever is built or tested meanwhile. What such a program prints is shown when it is asked for.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::step::{self, Outcome, Steps};
+
+/// Who waits when processors are short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// As everything else.
+    Normal,
+    /// Only what nobody else wants.
+    Lowest,
+}
 
 /// A program and what it is for.
 pub(crate) struct Beside {
@@ -23,7 +32,7 @@ impl Beside {
     ///
     /// # Errors
     /// When there is no place for what it prints.
-    pub(crate) fn start(root: &Path, name: &'static str, call: Vec<String>) -> Result<Self> {
+    pub(crate) fn start(root: &Path, name: &'static str, priority: Priority, call: Vec<String>) -> Result<Self> {
         let folder = step::target_folder(root).join("beside");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = folder.join(format!("{name}.log"));
@@ -32,31 +41,42 @@ impl Beside {
         let root = root.to_path_buf();
         let running = thread::spawn(move || {
             let start = Instant::now();
-            (run(&root, &call, output), start.elapsed())
+            (run(&root, priority, &call, output), start.elapsed())
         });
         Ok(Self { name, log, running })
     }
 
     /// Waits for the program's end, shows what it printed, and counts it among the steps.
     pub(crate) fn join(self, steps: &mut Steps) {
+        let name = self.name;
+        let (outcome, time) = self.wait();
+        steps.add(name, time, outcome.map(|()| Outcome::Passed));
+    }
+
+    /// Waits for the program's end, shows what it printed, and says how it went and how long it took.
+    pub(crate) fn wait(self) -> (Result<()>, Duration) {
         let panicked = |_| (Err(anyhow!("its thread panicked")), Duration::ZERO);
-        let (outcome, time) = self.running.join().unwrap_or_else(panicked);
+        let ended = self.running.join().unwrap_or_else(panicked);
         println!("\n==> {} (ran beside)\n{}", self.name, fs::read_to_string(&self.log).unwrap_or_default());
-        steps.add(self.name, time, outcome.map(|()| Outcome::Passed));
+        ended
     }
 }
 
-fn run(root: &Path, call: &[String], output: File) -> Result<()> {
+fn run(root: &Path, priority: Priority, call: &[String], output: File) -> Result<()> {
     let errors = output.try_clone().context("cannot share a log")?;
-    let status = step::command("nice")
-        .args(["-n", "19"])
+    let (program, niceness) = match priority {
+        Priority::Normal => ("env", &[][..]),
+        Priority::Lowest => ("nice", &["-n", "19"][..]),
+    };
+    let status = step::command(program)
+        .args(niceness)
         .args(call)
         .current_dir(root)
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
         .status()
-        .context("cannot start nice")?;
+        .with_context(|| format!("cannot start {program}"))?;
     if !status.success() {
         bail!("`{}` ended with {status}", call.join(" "));
     }

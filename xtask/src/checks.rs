@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::beside::Beside;
+use crate::beside::{Beside, Priority};
 use crate::step::{self, Outcome, Steps};
 use crate::{debian, deny, deploy, e2e, tidy};
 
@@ -47,8 +47,8 @@ fn start_beside(root: &Path) -> [Option<Result<Beside>>; 2] {
     let kubernetes = step::target_folder(root).join("debug/peerdist-e2e-kubernetes").to_string_lossy().into_owned();
     let is_root = debian::is_root().unwrap_or_default();
     [
-        is_root.then(|| Beside::start(root, "Kubernetes", vec![kubernetes])),
-        deny::installation(root).map(|call| Beside::start(root, "cargo-deny", call)),
+        is_root.then(|| Beside::start(root, "Kubernetes", Priority::Lowest, vec![kubernetes])),
+        deny::installation(root).map(|call| Beside::start(root, "cargo-deny", Priority::Lowest, call)),
     ]
 }
 

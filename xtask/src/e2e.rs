@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
+use crate::beside::{Beside, Priority};
 use crate::deploy::tools;
 use crate::{debian, images, step};
 
@@ -32,11 +33,14 @@ pub(crate) struct ClusterOptions {
 /// How often operators are killed and paused in a long run, and for how long the API server is away.
 const LONG: [&str; 2] = ["PEERDIST_E2E_ROUNDS=50", "PEERDIST_E2E_AWAY_SECONDS=300"];
 
-/// Runs it, one test after the other: each starts a control plane of its own.
+/// How many tests of the operator run at a time. Each has a control plane of its own and waits for leases most of the time.
+const OPERATOR_TESTS_AT_ONCE: usize = 3;
+
+/// Runs it: on control planes alone, then on nodes.
 pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     let Scenario::Cluster(options) = scenario;
     if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
-        return run_tests(root, options, &programs(root)?, &["cluster"]);
+        return run_test(root, &test(options, &programs(root)?, "cluster", 1));
     }
     on_control_plane(root, options)?;
     on_nodes(root, options)
@@ -46,7 +50,11 @@ pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
 pub(crate) fn on_control_plane(root: &Path, options: &ClusterOptions) -> Result<()> {
     // All of the workspace: a part of it would be built with other features, and everything twice.
     step::run(root, &step::cargo(), &["build", "--locked", "--workspace", "--bins"])?;
-    run_tests(root, options, &[], &["operator", "delivery"])
+    // Its processes have fixed addresses on loopback, so that its own tests run one after the other.
+    let delivery = Beside::start(root, "delivery", Priority::Normal, test(options, &[], "delivery", 1))?;
+    let operator = run_test(root, &test(options, &[], "operator", OPERATOR_TESTS_AT_ONCE));
+    let (delivery, _) = delivery.wait();
+    operator.and(delivery)
 }
 
 /// The images on nodes of our own with kubelets.
@@ -56,7 +64,7 @@ pub(crate) fn on_nodes(root: &Path, options: &ClusterOptions) -> Result<()> {
     }
     debian::install_missing_for_nodes()?;
     let images = setting("IMAGES", &images::for_tests(root, options.release_images)?);
-    run_tests(root, options, &[&programs(root)?[..], &[images]].concat(), &["cluster"])
+    run_test(root, &test(options, &[&programs(root)?[..], &[images]].concat(), "cluster", 1))
 }
 
 /// What a user types.
@@ -69,14 +77,17 @@ fn setting(name: &str, path: &Path) -> String {
     format!("PEERDIST_E2E_{name}={}", path.display())
 }
 
-fn run_tests(root: &Path, options: &ClusterOptions, settings: &[String], names: &[&str]) -> Result<()> {
+/// The call of one test program.
+fn test(options: &ClusterOptions, settings: &[String], name: &str, at_once: usize) -> Vec<String> {
+    let long = if options.long { &LONG[..] } else { &[] };
     let cargo = step::cargo();
-    let mut arguments: Vec<&str> = settings.iter().map(String::as_str).collect();
-    if options.long {
-        arguments.extend(LONG);
-    }
-    arguments.extend([&cargo, "test", "--locked", "--workspace", "--no-fail-fast"]);
-    arguments.extend(names.iter().flat_map(|name| ["--test", name]));
-    arguments.extend(["--", "--test-threads=1", "--nocapture"]);
-    step::run(root, "env", &arguments)
+    let cargo = [&cargo, "test", "--locked", "--workspace", "--no-fail-fast", "--test", name, "--", "--nocapture"];
+    let settings = settings.iter().map(String::as_str);
+    let words = std::iter::once("env").chain(settings).chain(long.iter().copied()).chain(cargo);
+    words.map(str::to_owned).chain([format!("--test-threads={at_once}")]).collect()
+}
+
+fn run_test(root: &Path, call: &[String]) -> Result<()> {
+    let words: Vec<&str> = call.iter().map(String::as_str).collect();
+    step::run(root, words[0], &words[1..])
 }

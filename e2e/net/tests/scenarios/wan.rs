@@ -1,5 +1,7 @@
 //! Content crosses each link once: bytes into an office, and bytes out of the server, against the package's size.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use peerdist_core::ports::CLIENT_BACKGROUND_CONTENT;
 use peerdist_e2e_net::fleet::{Fleet, Package};
@@ -80,9 +82,16 @@ fn killed_rendezvous_point_costs_what_was_in_flight() -> Result<()> {
     let killed = busiest(&fleet, &store)?;
     let before = fleet.metrics(&killed)?.wan_bytes_received();
     fleet.agent(&killed.name)?.kill()?;
+    let died = Instant::now();
     let wire_before = fleet.bytes_received(&store, CLIENT_BACKGROUND_CONTENT)?;
     println!("{} killed after {wire_before} bytes on the wire", killed.name);
     let others: Vec<Host> = store.iter().filter(|host| **host != killed).cloned().collect();
+    // More than the packets of a connection that is opened.
+    let resumed = fleet.bytes_received(&others, CLIENT_BACKGROUND_CONTENT)? + MEBIBYTE;
+    fleet.wait_until("another node fetches over the WAN", |fleet| {
+        Ok(fleet.bytes_received(&others, CLIENT_BACKGROUND_CONTENT)? >= resumed)
+    })?;
+    println!("another node has fetched 1 MiB over the WAN {:.1} s after the death", died.elapsed().as_secs_f64());
     fleet.wait_until("the others are complete", |fleet| {
         Ok(others.iter().all(|host| fleet.is_current(&host.name, &package)))
     })?;
