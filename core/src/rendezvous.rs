@@ -25,9 +25,18 @@ pub const LISTEN_AT_START: Duration = Duration::from_millis(600);
 /// Random spread of claims, so that seldom two nodes claim at once.
 pub const CLAIM_SPREAD: Duration = Duration::from_millis(600);
 
-/// Whether a term is a later one than another. Terms go round, so that no claim is the last; 0 is earlier than all.
+/// Whether a term is a later one than another. Terms go round, so that no claim is the last; 0 is earlier than all. Of
+/// two that lie half the range apart the larger number is the later one: were neither, two rendezvous points to whom
+/// somebody told such terms would lead side by side for good.
 pub fn is_later(term: Term, than: Term) -> bool {
-    term != 0 && (than == 0 || term.wrapping_sub(than).cast_signed() > 0)
+    const HALF: Term = 1 << (Term::BITS - 1);
+    if term == 0 || than == 0 {
+        return term > than;
+    }
+    match term.wrapping_sub(than) {
+        HALF => term > than,
+        ahead => ahead.cast_signed() > 0,
+    }
 }
 
 /// The term after this one.

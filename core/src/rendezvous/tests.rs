@@ -151,3 +151,32 @@ fn whoever_claims_the_last_term_is_replaced_like_anybody_else() {
     machines[leader].handle(start, claimed_anew, &mut rng);
     assert!(machines[leader].is_leading());
 }
+
+#[test]
+fn of_two_terms_one_is_the_later_however_far_apart_they_are() {
+    const HALF: Term = 1 << 63;
+    for term in [1, 2, 7, HALF - 1, HALF, HALF + 1, Term::MAX - 1, Term::MAX] {
+        for apart in [1, 2, HALF - 1, HALF, HALF + 1, Term::MAX - 1] {
+            let other = term.wrapping_add(apart);
+            assert_ne!(is_later(term, other), is_later(other, term), "{term} and {other}");
+        }
+    }
+    assert!(!is_later(3, 3));
+}
+
+#[test]
+fn rendezvous_points_that_were_told_terms_half_the_range_apart_become_one() {
+    for apart in [1 << 62, 1 << 63, 3 << 62] {
+        let (mut rng, start) = (StdRng::seed_from_u64(1), Instant::now());
+        let told =
+            |name, term| Rendezvous::new(start, node(name), OfficeType::Wired, term, &mut StdRng::seed_from_u64(1));
+        let mut machines = [told("store-1", 7), told("store-2", 7 + apart)];
+        for machine in &mut machines {
+            machine.handle_timeout(start + LISTEN_AT_START * 2);
+            assert!(machine.is_leading());
+        }
+        run(&mut machines, &[], start, start + Duration::from_secs(2), &mut rng);
+        let leading = machines.iter().filter(|machine| machine.is_leading()).count();
+        assert_eq!(leading, 1, "{apart:x} apart");
+    }
+}
