@@ -156,7 +156,7 @@ impl Client {
         let bytes = package.bytes_of(index);
         package.in_flight.remove(index);
         if let (ContentClass::Background, Holder::Node(holder)) = (class, &incoming.holder) {
-            package.upstream.delivered(now, &holder.name);
+            package.upstream.delivered(now, index, &holder.name);
         }
         if !package.available.contains(index) {
             match class {

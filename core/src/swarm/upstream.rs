@@ -69,13 +69,13 @@ impl Upstream {
         demand: Option<&ChunkSet>,
         lengths: &ChunkLengths,
     ) -> Vec<ChunkRun> {
-        self.asked.retain(|&index, asked| {
-            !present.contains(index)
-                && match asked {
-                    Asked::Request(since) => *since + ANSWER_TIMEOUT > now,
-                    Asked::Promised(since) => *since + PROMISE_TIMEOUT > now,
-                    Asked::Granted(_) | Asked::Wanted => true,
-                }
+        self.asked.retain(|&index, asked| match asked {
+            // It is on its way and counts for the window, whoever says that the office has it.
+            Asked::Wanted => true,
+            _ if present.contains(index) => false,
+            Asked::Request(since) => *since + ANSWER_TIMEOUT > now,
+            Asked::Promised(since) => *since + PROMISE_TIMEOUT > now,
+            Asked::Granted(_) => true,
         });
         let mut absent = present.complement();
         if let Some(demand) = demand {
@@ -204,7 +204,8 @@ impl Upstream {
     }
 
     /// A verified chunk came.
-    pub fn delivered(&mut self, now: Instant, holder: &NodeName) {
+    pub fn delivered(&mut self, now: Instant, index: ChunkIndex, holder: &NodeName) {
+        self.asked.remove(&index);
         (self.failures, self.waits_since) = (0, Some(now));
         self.avoided.delivered(holder);
         if self.delivered_by.len() < DELIVERED_BY_MAX {

@@ -51,6 +51,19 @@ fn unshared_chunks_use_up_the_window() {
 }
 
 #[test]
+fn chunks_on_their_way_use_up_the_window_although_somebody_says_that_the_office_has_them() {
+    let (mut upstream, now) = (granted(200), Instant::now());
+    let wanted = (LINK_WINDOW_BYTES / CHUNK_BYTES) as u32;
+    assert_eq!(chunks_of(&upstream.next_wants(0, &lengths(200))), u64::from(wanted));
+    let mut said = ChunkSet::new(200);
+    said.insert_runs(&[ChunkRun { first: 0, count: wanted }]);
+    upstream.next_request(now, &said, None, &lengths(200));
+    assert!(upstream.next_wants(0, &lengths(200)).is_empty());
+    (0..8).for_each(|index| upstream.delivered(now, index, &holder().name));
+    assert_eq!(chunks_of(&upstream.next_wants(0, &lengths(200))), 8);
+}
+
+#[test]
 fn chunk_larger_than_the_window_goes_alone() {
     let large: ChunkLengths = vec![6 << 20; 2].into();
     let mut upstream = Upstream::default();
@@ -102,7 +115,7 @@ fn less_and_less_is_asked_while_every_transfer_fails() {
         now += pause;
         pause = (pause * 2).min(RETRY_DELAY_MAX);
     }
-    upstream.delivered(now, &holder);
+    upstream.delivered(now, 0, &holder);
     let runs = upstream.next_request(now, &present, None, &lengths(2));
     upstream.not_served(now, &holder, &UnservedReason::Corrupt, &runs);
     assert!(!upstream.next_request(now + RETRY_DELAY, &present, None, &lengths(2)).is_empty());
