@@ -33,6 +33,8 @@ pub struct Member {
     pub node: NodeRef,
     /// Its process.
     pub boot_id: u64,
+    /// When this process of it was heard first.
+    pub heard_since: Instant,
     /// When it last reported.
     pub last_report: Instant,
     /// The plan it has.
@@ -80,6 +82,7 @@ impl OfficeView {
                 member.packages.clear();
                 member.early.clear();
                 member.inventory_wanted = true;
+                member.heard_since = now;
             }
             member.node = node.clone();
             member.boot_id = boot_id;
@@ -93,6 +96,7 @@ impl OfficeView {
         let member = Member {
             node: node.clone(),
             boot_id,
+            heard_since: now,
             last_report: now,
             plan_revision,
             packages: BTreeMap::new(),

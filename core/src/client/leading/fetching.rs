@@ -1,6 +1,6 @@
 //! What the office lacks is asked of the parent office, and wanted of the holders that the parent names.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{FAILURES_TO_BRING_IN, FAILURES_TO_BRING_IN_AGAIN, LOST_AFTER, Leading};
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
@@ -11,6 +11,10 @@ use crate::message::{Fetch, Grant, Holder, Inventory, Message, PackageInventory,
 use crate::names::NodeName;
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
 use crate::plan::PlannedPackage;
+
+/// A live member that has said nothing of a package for so long has nothing of it: it began anew with an empty disk
+/// while the package only passes through, or does not tell.
+const SAYS_NOTHING: Duration = Duration::from_secs(120);
 
 impl Client {
     /// Asks the parent office for what nobody here has.
@@ -186,7 +190,7 @@ impl Leading {
     }
 
     /// Whether a node that was given these chunks before is silent, does not pass them on, or neither has nor expects
-    /// them although it had its time.
+    /// them, or says nothing of them, although it had its time.
     fn has_lost(
         &self,
         now: Instant,
@@ -198,11 +202,14 @@ impl Leading {
         if self.since + LOST_AFTER > now {
             return false;
         }
-        let mut chunks = runs.iter().flat_map(|run| run.range());
-        let on_node = self.view.member(node).and_then(|member| member.packages.get(&planned.digest));
-        !self.view.is_live(now, node)
-            || self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(node)
-            || on_node.is_some_and(|package| chunks.any(|index| !self.view.has_or_expects(now, package, index)))
+        let Some(member) = self.view.member(node).filter(|_| self.view.is_live(now, node)) else { return true };
+        let lacks_any = match member.packages.get(&planned.digest) {
+            Some(package) => {
+                runs.iter().flat_map(|run| run.range()).any(|index| !self.view.has_or_expects(now, package, index))
+            }
+            None => member.heard_since + SAYS_NOTHING <= now,
+        };
+        lacks_any || self.doubted(now, me, planned, FAILURES_TO_BRING_IN_AGAIN).contains(node)
     }
 }
 

@@ -9,7 +9,6 @@ use crate::distribution::Priority;
 use crate::message::{Assignment, MemberReport, NodeState, PackageDelta};
 use crate::office::OfficeType;
 use crate::plan::ANSWERERS_MAX;
-use std::time::Duration;
 
 const ALL: ChunkRun = ChunkRun { first: 0, count: CHUNKS };
 /// So large that one fills the window of the link.
@@ -133,4 +132,28 @@ fn node_that_has_not_reported_is_waited_for() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     assert!(!asks_early(&names, &names[1..]), "there may be more than are named");
     assert!(asks_early(&names[1..], &names[1..]));
+}
+
+#[test]
+fn first_receiver_that_lives_and_never_speaks_of_the_package_is_lost_in_the_end() {
+    let (mut client, mut now, digest) = leading(1_000);
+    let (start, parent) = (now, node("central", "central-1"));
+    let first_receiver = node("store", "store-3").name;
+    let mut lost_since = None;
+    while lost_since.is_none() && now < start + 2 * SAYS_NOTHING {
+        report(&mut client, now, "store-2", &[(digest, NodeState::default())]);
+        report(&mut client, now, "store-3", &[]);
+        now = pass(&mut client, now, Duration::from_secs(2));
+        for output in drain(&mut client) {
+            let Output::Send { message: Message::Fetch(fetch), .. } = output else { continue };
+            if fetch.lost_holders.contains(&first_receiver) {
+                lost_since = Some(now - start);
+            }
+            let given_before = vec![(first_receiver.clone(), fetch.runs)];
+            let grant = Grant { digest, granted: Vec::new(), given_before, not_yet: Vec::new() };
+            client.message(now, Peer::Node(parent.clone()), Message::Grant(grant)).unwrap();
+        }
+    }
+    let lost_since = lost_since.expect("the chunks never come");
+    assert!(lost_since >= SAYS_NOTHING, "it may only need time to begin: {lost_since:?}");
 }
