@@ -13,6 +13,10 @@ use crate::message::{Assign, Holder, Message, RUNS_MAX, TransferId, UnservedReas
 use crate::names::NodeName;
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
 
+/// Most transfers that a node expects at once: a rendezvous point that names a holder for each chunk must not have it
+/// remember one transfer a chunk.
+const TRANSFERS_MAX: usize = 1024;
+
 /// A transfer that this node asked for.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -71,7 +75,7 @@ impl Client {
         lost_holders: Vec<NodeName>,
     ) -> ChunkSet {
         let Some(package) = self.packages.get_mut(&digest) else { return ChunkSet::default() };
-        if !package.is_prepared() || package.planned.paused {
+        if !package.is_prepared() || package.planned.paused || self.transfers.len() >= TRANSFERS_MAX {
             return ChunkSet::default();
         }
         let mut wanted: Vec<ChunkIndex> = Vec::new();
@@ -246,9 +250,37 @@ impl Client {
 mod tests {
     use super::*;
     use crate::client::Event;
-    use crate::client::fixture::{client, node, plan, planned, prepare, start, steered, take_plan};
+    use crate::client::fixture::{
+        client, drain, node, plan, planned, prepare, prepare_chunks, start, steered, take_plan,
+    };
     use crate::distribution::Priority;
+    use crate::message::{ASSIGNMENTS_MAX, Assignment};
     use crate::office::OfficeType;
+
+    #[test]
+    fn rendezvous_point_that_names_a_holder_for_each_chunk_makes_no_more_transfers_than_are_allowed() {
+        const CHUNKS: u32 = 2 * TRANSFERS_MAX as u32;
+        let (mut client, now) = client(OfficeType::Wired);
+        let packages = vec![planned("package", Priority::Normal)];
+        let digest = packages[0].digest;
+        take_plan(&mut client, now, &mut plan(OfficeType::Wired, packages));
+        prepare_chunks(&mut client, now, digest, &[1_000; CHUNKS as usize], 0);
+        let (leader, term) = (Peer::Node(node("store", "store-2")), 4);
+        client.message(now, leader.clone(), Message::RendezvousClaim { term, plan_revision: 2 }).unwrap();
+        drain(&mut client);
+        let order = |first| Assignment {
+            holder: Holder::Node(node("store", &format!("store-{}", first + 3))),
+            runs: vec![ChunkRun { first, count: 1 }],
+            lost_holders: Vec::new(),
+        };
+        let orders: Vec<Assignment> = (0..CHUNKS).map(order).collect();
+        for assignments in orders.chunks(ASSIGNMENTS_MAX) {
+            let assign = Assign { term, digest, assignments: assignments.to_vec() };
+            client.message(now, leader.clone(), Message::Assign(assign)).unwrap();
+        }
+        let expected = drain(&mut client).iter().filter(|output| matches!(output, Output::Expect { .. })).count();
+        assert_eq!(expected, TRANSFERS_MAX);
+    }
 
     #[test]
     fn transfer_that_ended_is_expected_no_more_although_more_was_wanted_of_it_meanwhile() {
