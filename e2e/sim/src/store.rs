@@ -64,9 +64,10 @@ impl Store {
     /// What a starting client is told.
     pub fn inventory(&self) -> Vec<StoredPackage> {
         let stored = |(&digest, package): (&Digest, &OnDisk)| StoredPackage {
-            distribution: package.key.distribution.clone(),
+            key: package.key.clone(),
             digest,
             published: package.published,
+            current: package.current,
         };
         self.packages.iter().map(stored).collect()
     }

@@ -130,9 +130,10 @@ impl Node {
             .inventory()
             .into_iter()
             .map(|package| StoredPackage {
-                distribution: package.key.distribution,
+                key: package.key,
                 digest: package.digest,
                 published: package.published,
+                current: package.current,
             })
             .collect();
         let machine = Client::new(Instant::now(), config, stored);
