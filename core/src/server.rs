@@ -88,6 +88,7 @@ pub struct Server {
     tree: Option<OfficeTree>,
     distributions: BTreeMap<DistributionKey, Distribution>,
     library: BTreeMap<PackageKey, IngestedPackage>,
+    /// Versions in the library, in the order in which they became current.
     ingested: BTreeMap<DistributionKey, Vec<Version>>,
     /// What was ordered and is not in the library: under way, or given up.
     ingesting: BTreeMap<PackageKey, (PackageSource, Unpack)>,

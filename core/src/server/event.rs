@@ -22,7 +22,8 @@ pub enum ServerEvent {
         /// The distributions.
         distributions: BTreeMap<DistributionKey, Distribution>,
     },
-    /// A package is in the library: just ingested, or found there at the start (in the order of their sequences).
+    /// A package is in the library: just ingested, or found there at the start (in the order in which they
+    /// became current).
     Ingested(IngestedPackage),
     /// These packages, by name and digest, are not in the library any more.
     Removed(Vec<(PackageKey, Digest)>),

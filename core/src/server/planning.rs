@@ -30,9 +30,18 @@ impl Server {
         let digests: BTreeSet<Digest> = self.library.values().map(|package| package.digest).collect();
         self.central_ledger.retain(|digest| digests.contains(digest));
         self.progress.retain(|(office, digest), _| tree.office(office).is_some() && digests.contains(digest));
+        self.note_what_became_current();
         self.look_again_at = self.rollout.look_again_at;
         self.order_ingests();
         self.plan_offices();
+    }
+
+    /// An object may have gone back to an older version: that is the one before the next.
+    fn note_what_became_current(&mut self) {
+        for (key, report) in &self.rollout.report {
+            let (Some(current), Some(versions)) = (&report.distributed, self.ingested.get_mut(key)) else { continue };
+            versions.sort_by_key(|version| version == current);
+        }
     }
 
     fn order_ingests(&mut self) {

@@ -149,3 +149,24 @@ fn plans_name_what_is_not_in_the_library_so_that_no_node_drops_it() {
     orders(&mut server, desired(&[]));
     assert!(server.plans[&office].awaited.is_empty());
 }
+
+#[test]
+fn version_that_was_gone_back_to_stays_in_force_until_the_next_is_brought_in() {
+    let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+    let mut server = Server::new(Instant::now(), config);
+    let app = |text: &str| Distribution { version: Version::new(text).unwrap(), ..distribution("app", "/app") };
+    let planned = |server: &Server| -> Vec<String> {
+        let plan = &server.plans[&OfficeName::new("central").unwrap()];
+        plan.packages.iter().map(|package| package.key.version.to_string()).collect()
+    };
+    for text in ["1", "2"] {
+        orders(&mut server, desired(&[&app(text)]));
+        orders(&mut server, ingested(&app(text)));
+    }
+    assert!(orders(&mut server, desired(&[&app("1")])).is_empty());
+    assert_eq!(planned(&server), ["1"]);
+    assert_eq!(orders(&mut server, desired(&[&app("3")])), ["app"]);
+    assert_eq!(planned(&server), ["1"]);
+    orders(&mut server, ingested(&app("3")));
+    assert_eq!(planned(&server), ["3"]);
+}

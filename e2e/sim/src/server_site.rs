@@ -86,6 +86,10 @@ impl World {
         let offices = self.offices.values().map(|simulated| simulated.office.clone());
         let tree = OfficeTree::new(offices).expect("scenarios have valid trees");
         let distributions = self.distributions.clone();
+        // The library knows which version became current last.
+        for content in distributions.values().filter_map(|wanted| self.catalog.find(&wanted.package())) {
+            self.server.library.sort_by_key(|digest| *digest == content.digest);
+        }
         let life = self.server.life;
         self.tell_server(life, ServerEvent::Desired { tree, distributions });
     }

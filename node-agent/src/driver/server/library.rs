@@ -37,10 +37,13 @@ pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteSto
     let read = tokio::task::spawn_blocking(move || {
         let held = store.inventory();
         let rows = known.into_iter().filter(|row| row.state == IngestState::Ready);
-        rows.filter_map(|row| row.digest)
-            .filter(|digest| held.iter().any(|package| package.digest == *digest && package.published))
-            .filter_map(|digest| described(&store, digest))
-            .collect()
+        let mut stored: Vec<_> = rows
+            .filter_map(|row| row.digest)
+            .filter_map(|digest| held.iter().find(|package| package.digest == digest && package.published))
+            .collect();
+        // An object may have gone back to an older version.
+        stored.sort_by_key(|package| (package.current, package.superseded_at_seconds));
+        stored.into_iter().filter_map(|package| described(&store, package.digest)).collect()
     });
     read.await.unwrap_or_default()
 }
