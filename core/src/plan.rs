@@ -22,6 +22,8 @@ use crate::wire::proto;
 pub const PARENT_NODES_MAX: usize = 16;
 /// Most nodes of an office that answer a broadcast question.
 pub const ANSWERERS_MAX: usize = 8;
+/// Most packages that a plan names as awaited. It has to name all: what it does not name, nodes delete.
+pub const AWAITED_MAX: usize = 16 * PACKAGES_MAX;
 /// Most child offices that a plan names.
 pub const CHILDREN_MAX: usize = 10_000;
 
@@ -165,7 +167,7 @@ impl Plan {
                 })
             })?,
             packages: message::list("packages", plan.packages, PACKAGES_MAX, decode_planned)?,
-            awaited: message::list("awaited", plan.awaited, PACKAGES_MAX, |package| decode_package(&package))?,
+            awaited: message::list("awaited", plan.awaited, AWAITED_MAX, |package| decode_package(&package))?,
             server_addresses: message::list("server_addresses", plan.server_addresses, 16, |text: String| {
                 text.parse().map_err(|_| DecodeError::OutOfRange("server_addresses"))
             })?,

@@ -3,6 +3,7 @@
 //! left to choose. Which chunks come from whom, and whether a disk has the space, is decided elsewhere.
 
 mod retention;
+mod room;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 pub use self::retention::{HeldVersion, Retention, decide_retention};
+pub use self::room::FullPlan;
 use crate::distribution::{Distribution, Priority};
 use crate::names::{DistributionKey, OfficeName, PackageKey, Version};
 use crate::office::OfficeTree;
@@ -42,9 +44,11 @@ pub struct Rollout {
     /// For each office of the tree what it should hold, the most urgent first. What is listed neither here nor as awaited
     /// is evicted.
     pub offices: BTreeMap<OfficeName, Vec<OfficePackage>>,
-    /// What is meant for an office while the server has no version of it: it was not brought in yet, or the library was
-    /// lost. Nodes keep what they hold of such a distribution.
+    /// What is meant for an office and not in the library: it was not brought in yet, or the library was lost or is an
+    /// older one; and what its plan has no room for. Nodes keep what they hold of such a distribution.
     pub awaited: BTreeMap<OfficeName, Vec<PackageKey>>,
+    /// What is in the library and meant for an office, and its plan has no room for.
+    left_out: BTreeMap<OfficeName, BTreeMap<PackageKey, FullPlan>>,
     /// When the same input gives another answer because time has passed.
     pub look_again_at: Option<Timestamp>,
     /// Why, for each distribution.
@@ -133,6 +137,7 @@ pub fn decide_rollout(input: RolloutInput<'_>) -> Rollout {
         }
         rollout.report.insert(distribution.key.clone(), report);
     }
+    rollout.keep_to_room(input.tree);
     rollout
 }
 

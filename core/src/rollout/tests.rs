@@ -7,7 +7,7 @@ use crate::distribution::{OfficeSelector, PackageSource, SourceUri, Unpack};
 use crate::names::{Namespace, PackageName};
 use crate::office::{Office, OfficeType};
 
-fn office_name(text: &str) -> OfficeName {
+pub(super) fn office_name(text: &str) -> OfficeName {
     OfficeName::new(text).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn distribution(name: &str, version_text: &str) -> Distribution {
+pub(super) fn distribution(name: &str, version_text: &str) -> Distribution {
     Distribution {
         key: key(name),
         version: version(version_text),
@@ -38,7 +38,7 @@ fn distribution(name: &str, version_text: &str) -> Distribution {
     }
 }
 
-fn for_region(region: &str, distribution: Distribution) -> Distribution {
+pub(super) fn for_region(region: &str, distribution: Distribution) -> Distribution {
     let match_labels = BTreeMap::from([("region".to_owned(), region.to_owned())]);
     Distribution { offices: OfficeSelector { match_labels }, ..distribution }
 }
@@ -65,7 +65,7 @@ fn tree() -> OfficeTree {
     .unwrap()
 }
 
-fn decide(distributions: Vec<Distribution>, ingested: &[(&str, &[&str])], now_second: i64) -> Rollout {
+pub(super) fn decide(distributions: Vec<Distribution>, ingested: &[(&str, &[&str])], now_second: i64) -> Rollout {
     let distributions = distributions.into_iter().map(|one| (one.key.clone(), one)).collect();
     let ingested = ingested
         .iter()

@@ -11,7 +11,7 @@ use crate::message::Revision;
 use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::NodeRef;
-use crate::plan::{ANSWERERS_MAX, ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
+use crate::plan::{ANSWERERS_MAX, AWAITED_MAX, ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
 use crate::rollout::{Holding, OfficePackage, RolloutInput, decide_rollout};
 
 /// The nodes of offices.
@@ -130,6 +130,11 @@ impl Server {
         let office = tree.office(name)?;
         let parent = tree.parent_of(name).cloned();
         let packages = self.rollout.offices.get(name).map(Vec::as_slice).unwrap_or_default();
+        let awaited = self.rollout.awaited.get(name).cloned().unwrap_or_default();
+        // Nodes would delete what it does not name: the plan before stays in force.
+        if awaited.len() > AWAITED_MAX {
+            return None;
+        }
         Some(Plan {
             revision: 0,
             office: name.clone(),
@@ -149,7 +154,7 @@ impl Server {
                 })
                 .collect(),
             packages: packages.iter().filter_map(|package| self.planned(package)).collect(),
-            awaited: self.rollout.awaited.get(name).cloned().unwrap_or_default(),
+            awaited,
             server_addresses: self.config.addresses.clone(),
             storage_limit_bytes: office.storage_limit_bytes.unwrap_or(0),
             retention_seconds: self.config.retention_seconds,

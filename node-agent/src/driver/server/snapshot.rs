@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use peerdist_core::distribution::Distribution;
-use peerdist_core::message::NodeState;
+use peerdist_core::message::{NodeState, PACKAGES_MAX};
 use peerdist_core::names::{NodeName, OfficeName, PackageKey};
-use peerdist_core::rollout::RolloutDecision;
+use peerdist_core::rollout::{FullPlan, RolloutDecision};
 use peerdist_core::server::{IngestedPackage, Server};
 
 use super::IngestOverview;
@@ -143,7 +143,9 @@ impl Maker {
         for node in names {
             let state = progress.and_then(|progress| progress.nodes.get(&node)).cloned().unwrap_or_default();
             links.add(name, &state);
-            let status = self.node(key, node.clone(), &state, package_bytes, transit);
+            let mut status = self.node(key, node.clone(), &state, package_bytes, transit);
+            let full = machine.rollout().left_out(name, key).filter(|_| !status.complete);
+            status.error = status.error.or(full.map(plan_full));
             nodes.insert(node.clone(), NodeStatus { unreachable: silent.contains(&node), ..status });
         }
         OfficeStatus { name: name.clone(), targeted: !transit, transit, nodes: nodes.into_values().collect() }
@@ -206,6 +208,16 @@ pub(super) fn count(metrics: &Metrics, snapshot: &StatusSnapshot) {
         let count = snapshot.packages.iter().filter(|package| package.state == state).count();
         metrics.packages(state).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// The office's plan, or the one of an office above, has no room for the package.
+fn plan_full(full: &FullPlan) -> StatusError {
+    let message = format!(
+        "Office {}: {} packages are meant for it, and a plan has room for {PACKAGES_MAX}: this one is left out; select \
+         the office in fewer PackageDistributions, or raise spec.priority of this one",
+        full.office, full.meant
+    );
+    StatusError { reason: "PlanFull".to_owned(), message }
 }
 
 /// What keeps a package from being distributed although nothing failed.
