@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use peerdist_core::digest::Digest;
-use peerdist_core::names::{DistributionKey, OfficeName};
+use peerdist_core::names::{DistributionKey, NodeName, OfficeName};
 use peerdist_core::office::OfficeType;
 
 use crate::content::Content;
@@ -76,8 +76,9 @@ fn link_faults(world: &World, scenario: &Scenario) -> Vec<String> {
     let mut faults = Vec::new();
     for content in world.catalog.all() {
         let times = times_in_force(scenario, content);
-        let mut look_at = |what: String, bytes: u64, most: u64| {
-            let most = most * times;
+        let lost_in = |office: &OfficeName| world.deaths().lost_in_office(office, content.digest);
+        let mut look_at = |what: String, bytes: u64, most: u64, lost: u64| {
+            let most = most * times + lost;
             if bytes > most {
                 let (key, all) = (&content.key, content.bytes());
                 faults.push(format!("{bytes} bytes of {key} ({all} bytes) {what}, expected at most {most}"));
@@ -89,20 +90,25 @@ fn link_faults(world: &World, scenario: &Scenario) -> Vec<String> {
                 for node in world.clients.values().map(|site| &site.me).filter(|me| me.office == *name) {
                     let deaths = world.deaths().of_node(node) + deaths_in_parent(world, simulated);
                     let bytes = world.measures().wan_bytes_of_node(name, &node.name, content.digest);
-                    look_at(format!("to {node}"), bytes, most_over_link(world, content, deaths, true));
+                    look_at(format!("to {node}"), bytes, most_over_link(world, content, deaths, true), 0);
                 }
                 continue;
             }
             let alone = honest_nodes(world, name) == 1 || !targeted(world, simulated, &content.key.distribution);
             let deaths = world.deaths().in_office(name) + deaths_in_parent(world, simulated);
             let bytes = world.measures().wan_bytes_of(name, content.digest);
-            look_at(format!("over the link into {name}"), bytes, most_over_link(world, content, deaths, alone));
+            let most = most_over_link(world, content, deaths, alone);
+            look_at(format!("over the link into {name}"), bytes, most, lost_in(name));
         }
-        look_at(
-            "from the server".to_owned(),
-            world.measures().server_bytes_of(content.digest),
-            most_of_server(world, content),
-        );
+        let is_honest = |node: &NodeName| world.clients.get(node).is_some_and(|site| site.lie.is_none());
+        let bytes = world.measures().server_bytes_of(content.digest, is_honest);
+        let lost = central(world).map_or(0, |central| lost_in(&central.office.name));
+        look_at("from the server".to_owned(), bytes, most_of_server(world, content), lost);
+        // A liar may take everything for itself: nobody can make it pass on what it got.
+        for liar in world.clients.keys().filter(|node| !is_honest(node)) {
+            let bytes = world.measures().server_bytes_of(content.digest, |node| node == liar);
+            look_at(format!("from the server to {liar}, which lies"), bytes, most_of_server(world, content), 0);
+        }
     }
     faults
 }
@@ -138,10 +144,13 @@ fn most_over_link(world: &World, content: &Content, deaths: u64, alone: bool) ->
 }
 
 fn most_of_server(world: &World, content: &Content) -> u64 {
-    let central = world.offices.values().find(|simulated| simulated.office.parent.is_none());
-    let in_central = central.map_or(0, |central| world.deaths().in_office(&central.office.name));
+    let in_central = central(world).map_or(0, |central| world.deaths().in_office(&central.office.name));
     let deaths = in_central + world.deaths().of_server() + world.deaths().of_everything();
     content.bytes() * SERVER_MILLI_MAX / 1000 + deaths * KILL_COST_ALONE_BYTES
+}
+
+fn central(world: &World) -> Option<&SimulatedOffice> {
+    world.offices.values().find(|simulated| simulated.office.parent.is_none())
 }
 
 fn honest_nodes(world: &World, office: &OfficeName) -> usize {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use peerdist_core::digest::Digest;
 use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::peer::NodeRef;
 
@@ -10,6 +11,7 @@ use peerdist_core::peer::NodeRef;
 #[derive(Debug, Default, Clone)]
 pub struct Deaths {
     nodes: BTreeMap<(OfficeName, NodeName), u64>,
+    lost: BTreeMap<(OfficeName, Digest), u64>,
     server: u64,
     of_everything: u64,
 }
@@ -25,6 +27,11 @@ impl Deaths {
         self.nodes.get(&(node.office.clone(), node.name.clone())).copied().unwrap_or(0)
     }
 
+    /// Bytes of a package passing through an office that were lost with the one node that had them.
+    pub fn lost_in_office(&self, office: &OfficeName, digest: Digest) -> u64 {
+        self.lost.get(&(office.clone(), digest)).copied().unwrap_or(0)
+    }
+
     /// Of the server alone.
     pub fn of_server(&self) -> u64 {
         self.server
@@ -37,6 +44,10 @@ impl Deaths {
 
     pub(crate) fn node(&mut self, node: &NodeRef) {
         *self.nodes.entry((node.office.clone(), node.name.clone())).or_default() += 1;
+    }
+
+    pub(crate) fn lost(&mut self, office: &OfficeName, digest: Digest, bytes: u64) {
+        *self.lost.entry((office.clone(), digest)).or_default() += bytes;
     }
 
     pub(crate) fn server(&mut self) {

@@ -3,8 +3,9 @@
 //!
 //! In reading order: [`scenario`] says what a run is about, [`world`] is its loop, `client_site` and `server_site` do
 //! what the drivers of the node agent do, `stream` and [`network`] carry content and messages, [`store`] is a node's
-//! disk, `operator` kills and edits, [`hostile`] nodes lie, [`stalls`] make them slow, [`measure`] counts, [`deaths`] are counted too, [`check`] says what did not hold,
-//! [`pace`] how long it took. It proves decisions and leaves out what only real processes show: sockets, disks, QUIC,
+//! disk, `operator` kills and edits, [`hostile`] nodes lie, [`stalls`] make them slow, [`measure`] counts, [`deaths`] are
+//! counted too, with what was `passing` only through the dead, [`check`] says what did not hold, [`pace`] how long it
+//! took. It proves decisions and leaves out what only real processes show: sockets, disks, QUIC,
 //! memory.
 
 pub mod check;
@@ -16,6 +17,7 @@ pub mod measure;
 pub mod network;
 mod operator;
 pub mod pace;
+mod passing;
 pub mod scenario;
 mod server_site;
 pub mod stalls;

@@ -13,7 +13,7 @@ const ACTIONS_AT_ONCE_MAX: u64 = 2_000_000;
 pub struct Measures {
     wan_bytes: BTreeMap<(OfficeName, NodeName, Digest), u64>,
     lan_bytes: u64,
-    server_bytes: BTreeMap<Digest, u64>,
+    server_bytes: BTreeMap<(NodeName, Digest), u64>,
     chunks_since_look: u64,
     actions_since_look: u64,
     idle_looks: u64,
@@ -37,9 +37,10 @@ impl Measures {
         self.wan_bytes.get(&(office.clone(), node.clone(), digest)).copied().unwrap_or(0)
     }
 
-    /// Payload that the server sent of a package.
-    pub fn server_bytes_of(&self, digest: Digest) -> u64 {
-        self.server_bytes.get(&digest).copied().unwrap_or(0)
+    /// Payload that the server sent of a package to some nodes.
+    pub fn server_bytes_of(&self, digest: Digest, to: impl Fn(&NodeName) -> bool) -> u64 {
+        let of = self.server_bytes.iter().filter(|((node, package), _)| *package == digest && to(node));
+        of.map(|(_, bytes)| bytes).sum()
     }
 
     /// All payload.
@@ -91,8 +92,8 @@ impl Measures {
         self.chunks_since_look += 1;
     }
 
-    pub(crate) fn server(&mut self, digest: Digest, bytes: u64) {
-        *self.server_bytes.entry(digest).or_default() += bytes;
+    pub(crate) fn server(&mut self, node: &NodeName, digest: Digest, bytes: u64) {
+        *self.server_bytes.entry((node.clone(), digest)).or_default() += bytes;
         self.chunks_since_look += 1;
     }
 

@@ -31,12 +31,14 @@ impl World {
             Operation::KillRendezvousPoint(office, pause) => {
                 if let Some(node) = self.rendezvous_point(&office) {
                     self.count_death(&node);
+                    self.count_loss(&node);
                     self.kill_and_restart(&node, pause);
                 }
             }
             Operation::KillNode(number, pause) => {
                 if let Some(node) = self.clients.keys().nth(number).cloned() {
                     self.count_death(&node);
+                    self.count_loss(&node);
                     self.kill_and_restart(&node, pause);
                 }
             }
@@ -131,6 +133,14 @@ impl World {
     fn count_death(&mut self, node: &NodeName) {
         if let Some(site) = self.clients.get(node) {
             self.deaths.node(&site.me);
+        }
+    }
+
+    /// Call it before the node dies.
+    fn count_loss(&mut self, node: &NodeName) {
+        let Some(me) = self.clients.get(node).map(|site| site.me.clone()) else { return };
+        for (digest, bytes) in self.passing_only_through(&me) {
+            self.deaths.lost(&me.office, digest, bytes);
         }
     }
 

@@ -339,7 +339,7 @@ impl World {
     ) {
         match class {
             ContentClass::Background => self.measures.wan(office, node, digest, bytes),
-            ContentClass::Foreground if from_server => self.measures.server(digest, bytes),
+            ContentClass::Foreground if from_server => self.measures.server(node, digest, bytes),
             ContentClass::Foreground => self.measures.lan(bytes),
         }
     }

@@ -25,7 +25,10 @@ const RANDOM_RUNS_WITH_TROUBLE: u64 = 80;
 /// What one node may waste of the network with rubbish.
 const RUBBISH_BYTES_MAX: u64 = 8 * MIB;
 /// Runs that failed once.
-const SEEDS_THAT_FAILED: [u64; 13] = [7, 8, 12, 13, 22, 43, 122, 179, 190, 224, 260, 312, 20_437];
+const SEEDS_THAT_FAILED: [u64; 16] =
+    [7, 8, 12, 13, 22, 43, 122, 179, 190, 224, 260, 312, 20_437, 40_125, 50_241, 70_078];
+/// Runs with members that lie that failed once.
+const LIARS_SEEDS_THAT_FAILED: [u64; 3] = [40_125, 50_045, 70_078];
 /// Runs with full disks that failed once.
 const FULL_DISK_SEEDS_THAT_FAILED: [u64; 5] = [10_073, 10_115, 10_228, 10_362, 10_432];
 
@@ -90,6 +93,9 @@ fn runs_that_failed_once_hold() {
     }
     for seed in FULL_DISK_SEEDS_THAT_FAILED {
         holds(&Scenario::random_with_full_disks(seed));
+    }
+    for seed in LIARS_SEEDS_THAT_FAILED {
+        holds(&Scenario::random_with_liars(seed));
     }
 }
 
