@@ -163,3 +163,31 @@ fn plan_of_the_parent_goes_out_once_however_many_children_have_another_rendezvou
     let children = &fleet.server.plans[&name("central")].children;
     assert!(children.iter().all(|child| child.nodes == [node(child.name.as_str())]));
 }
+
+#[test]
+fn another_rendezvous_point_changes_the_plans_beside_it_and_no_others() {
+    let mut fleet = Fleet::new();
+    let wired = |text: &str, parent| office(text, parent, OfficeType::Wired);
+    let offices = [("store", "central"), ("kiosk", "store"), ("depot", "central"), ("ramp", "depot")];
+    let offices = offices.map(|(text, parent)| wired(text, Some(parent)));
+    let tree = OfficeTree::new(std::iter::once(wired("central", None)).chain(offices)).unwrap();
+    let desired = ServerEvent::Desired { tree, distributions: BTreeMap::new() };
+    fleet.server.handle(fleet.now, Timestamp::UNIX_EPOCH, desired);
+    let point = NodeRef {
+        name: NodeName::new("store-1").unwrap(),
+        office: name("store"),
+        address: "127.0.0.1".parse().unwrap(),
+    };
+    let before = fleet.server.plans.clone();
+    let claim = Message::RendezvousClaim { term: 1, plan_revision: 0 };
+    fleet.server.message(fleet.now, &point, claim).unwrap();
+    assert_eq!(fleet.server.plans, before, "not before the next regular look");
+    fleet.pass();
+    let plans = &fleet.server.plans;
+    let changed: Vec<&str> =
+        plans.iter().filter(|(office, plan)| before[*office] != **plan).map(|(office, _)| office.as_str()).collect();
+    assert_eq!(changed, ["central", "kiosk"]);
+    assert_eq!(plans[&name("kiosk")].parent_nodes, [point.clone()]);
+    let below_central = &plans[&name("central")].children;
+    assert_eq!(below_central.iter().find(|child| child.name == point.office).unwrap().nodes, [point]);
+}
