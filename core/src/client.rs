@@ -36,7 +36,7 @@ use rand::rngs::StdRng;
 
 use crate::digest::Digest;
 use crate::message::{MemberReport, Message, SignedBytes, Term, TransferId};
-use crate::names::NodeName;
+use crate::names::{NodeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
 use crate::plan::Plan;
@@ -251,6 +251,11 @@ impl Client {
     /// The plan in force.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
+    }
+
+    /// The package of this digest, if it is planned or not yet gone.
+    pub fn key_of(&self, digest: Digest) -> Option<&PackageKey> {
+        self.packages.get(&digest).map(|package| &package.planned.key)
     }
 
     /// The node's own time.

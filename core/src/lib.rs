@@ -6,7 +6,8 @@
 //! each other; [`office`] is the tree of offices and [`distribution`] what should reach them; [`rollout`] decides what
 //! each office holds and when, [`plan`] is what an office is told, and [`signature`] why it is believed. [`message`]
 //! holds the validated messages between [`peer`]s. [`client`] and [`server`] are the machines, composed of
-//! [`rendezvous`] and [`swarm`]. [`decoders`] is for tests only.
+//! [`rendezvous`] and [`swarm`]. [`trace`] is by which everything that is done for a package is found together.
+//! [`decoders`] is for tests only.
 
 pub mod background;
 pub mod broadcast;
@@ -28,4 +29,5 @@ pub mod rollout;
 pub mod server;
 pub mod signature;
 pub mod swarm;
+pub mod trace;
 pub mod wire;

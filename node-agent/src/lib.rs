@@ -4,7 +4,7 @@
 //! In reading order: [`cli`] is what people type; [`embedded`] runs every role in one process; [`driver`] turns
 //! sockets, timers and commands into events for the core's machines; [`transport`] is QUIC on the ports of the
 //! catalogue; [`source`] brings packages in; [`store`] keeps content on disk; [`database`] keeps the server's
-//! metadata; [`desired`] reads the objects, [`cluster`] speaks to a Kubernetes API; [`metrics`], [`http`] and [`telemetry`] let people watch;
+//! metadata; [`desired`] reads the objects, [`cluster`] speaks to a Kubernetes API; [`metrics`] and [`http`] let people watch;
 //! [`status`] and [`report`] are what they see;
 //! [`firewall`] renders rules; [`port_holder`] says who has a port; `private_file` replaces small files whole;
 //! [`decoders`] is for tests only.
@@ -27,5 +27,4 @@ pub mod report;
 pub mod source;
 pub mod status;
 pub mod store;
-pub mod telemetry;
 pub mod transport;

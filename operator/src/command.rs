@@ -1,23 +1,30 @@
-//! The program: parses the arguments, sets up logs, TLS and threads, does what was asked, and says how it ended.
+//! The program: parses the arguments, sets up TLS, threads, logs and traces, does what was asked, and says how it ended.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use peerdist_telemetry::{TelemetryOptions, with_telemetry};
 
 use crate::options::{Command, CommandLine};
-use crate::{check, cleanup, run, telemetry};
+use crate::{check, cleanup, run};
+
+/// Of logs and traces.
+const TELEMETRY: TelemetryOptions =
+    TelemetryOptions { service: "peerdist-operator", default_filter: "info", prefer_text: false };
 
 /// The program.
 pub fn main() -> ExitCode {
     let CommandLine { command } = CommandLine::parse();
-    if let Err(error) = telemetry::install() {
-        eprintln!("peerdist-operator: {error}");
-        return ExitCode::FAILURE;
-    }
     // An error says that a provider is installed already, which is what was asked for.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(perform(command)),
+        Ok(runtime) => {
+            let performed = runtime.block_on(with_telemetry(TELEMETRY, std::io::stderr, perform(command)));
+            performed.unwrap_or_else(|error| {
+                eprintln!("peerdist-operator: {error}");
+                ExitCode::FAILURE
+            })
+        }
         Err(source) => {
             eprintln!("peerdist-operator: cannot start threads: {source}");
             ExitCode::FAILURE

@@ -7,7 +7,7 @@
 //! controllers, each reads as dereference, validate, build, apply, status; [`server`] is what the Central Office has
 //! besides, [`identity`] by which keys it is the server, [`preflight`] what keeps pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
 //! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches,
-//! [`metrics`], [`http`] and [`telemetry`] show how it goes.
+//! [`metrics`] and [`http`] show how it goes.
 //!
 //! Not here: what the server and the clients do, certificates of nodes, enrolment, and the chart.
 
@@ -35,7 +35,6 @@ pub mod server;
 pub mod settings;
 pub mod status;
 pub mod storage;
-pub mod telemetry;
 pub mod vesc;
 pub mod watches;
 

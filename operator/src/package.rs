@@ -3,6 +3,7 @@
 
 mod eviction;
 mod status;
+mod trace;
 mod validate;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use peerdist_core::names::OfficeName;
 use peerdist_crds::PackageDistribution;
+use tracing::Instrument;
 
 pub use self::status::{Expectation, derive};
 pub use self::validate::{ValidPackage, validate};
@@ -20,11 +22,16 @@ use crate::fleet::{Fleet, Verdict};
 use crate::names::client_objects;
 use crate::office::expected_nodes;
 
-/// Brings the conditions of a PackageDistribution up to date.
+/// Brings the conditions of a PackageDistribution up to date, as a part of the trace of its package.
 ///
 /// # Errors
 /// [`ReconcileError`] when they could not be written; it is tried again.
 pub async fn reconcile(object: Arc<PackageDistribution>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let span = trace::span_of(&object);
+    reconcile_in_trace(object, context).instrument(span).await
+}
+
+async fn reconcile_in_trace(object: Arc<PackageDistribution>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if object.metadata.deletion_timestamp.is_some() {
         return eviction::reconcile(object, &context).await;
     }

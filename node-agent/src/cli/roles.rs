@@ -1,5 +1,6 @@
 //! `peerdist up`, `server` and `client`: set up logs and signals, and start the roles.
 
+use peerdist_telemetry::{TelemetryOptions, with_telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +9,6 @@ use crate::driver::client::ClientError;
 use crate::driver::server::ServerError;
 use crate::driver::{run_client, run_server};
 use crate::embedded;
-use crate::telemetry::{Telemetry, TelemetryOptions};
 
 /// Runs `peerdist up`.
 pub(super) async fn up(options: UpOptions) -> ExitStatus {
@@ -18,7 +18,7 @@ pub(super) async fn up(options: UpOptions) -> ExitStatus {
         default_filter: "warn",
         prefer_text: options.output == OutputFormat::Text,
     };
-    with_telemetry(telemetry, &console, embedded::run(options, console.clone(), stop_on_signal())).await
+    logged(telemetry, &console, embedded::run(options, console.clone(), stop_on_signal())).await
 }
 
 /// Runs `peerdist server`.
@@ -26,7 +26,7 @@ pub(super) async fn server(options: ServerOptions) -> ExitStatus {
     let console = Console::standard_error();
     let telemetry = TelemetryOptions { service: "peerdist-server", default_filter: "info", prefer_text: false };
     let run = async { ended(run_server(options, stop_on_signal()).await, ServerError::is_port_in_use, &console) };
-    with_telemetry(telemetry, &console, run).await
+    logged(telemetry, &console, run).await
 }
 
 /// Runs `peerdist client`.
@@ -34,7 +34,7 @@ pub(super) async fn client(options: ClientOptions) -> ExitStatus {
     let console = Console::standard_error();
     let telemetry = TelemetryOptions { service: "peerdist-client", default_filter: "info", prefer_text: false };
     let run = async { ended(run_client(options, stop_on_signal()).await, ClientError::is_port_in_use, &console) };
-    with_telemetry(telemetry, &console, run).await
+    logged(telemetry, &console, run).await
 }
 
 /// As with `up`, a port that somebody else holds is a set-up that cannot be used.
@@ -48,22 +48,11 @@ fn ended<E: std::fmt::Display>(
     if is_port_in_use(&error) { ExitStatus::Unusable } else { ExitStatus::Failed }
 }
 
-async fn with_telemetry(
-    options: TelemetryOptions,
-    console: &Console,
-    run: impl Future<Output = ExitStatus>,
-) -> ExitStatus {
-    match Telemetry::install(options, console) {
-        Ok(telemetry) => {
-            let status = run.await;
-            telemetry.shutdown().await;
-            status
-        }
-        Err(error) => {
-            console.line(&format!("peerdist: {error}"));
-            ExitStatus::Failed
-        }
-    }
+async fn logged(options: TelemetryOptions, console: &Console, run: impl Future<Output = ExitStatus>) -> ExitStatus {
+    with_telemetry(options, console.clone(), run).await.unwrap_or_else(|error| {
+        console.line(&format!("peerdist: {error}"));
+        ExitStatus::Failed
+    })
 }
 
 /// Cancelled by the first interrupt or termination signal.

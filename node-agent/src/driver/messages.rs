@@ -1,14 +1,17 @@
 //! Messages of the machines over the transport: encoding, the reply, and what became of them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use peerdist_core::message::{DecodeError, Message, decode_envelope, encode_envelope};
+use peerdist_core::names::PackageKey;
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef, Peer};
 use peerdist_core::ports::Role;
 use peerdist_core::wire::proto;
-use tracing::{Instrument, Span};
+use peerdist_telemetry::{current_traceparent, join_package_trace, with_parent};
+use tracing::Span;
+use tracing::field::display;
 
-use crate::telemetry::{current_traceparent, with_parent};
 use crate::transport::{self, PeerIdentity, RequestError, Transport};
 
 /// Why a message did not do its work.
@@ -30,24 +33,24 @@ impl SendFailure {
     }
 }
 
-/// Sends a message and waits for its reply, as a part of the current trace. A plan and a want begin one when there is
-/// none: the way of a package is worth to be followed, the many reports are not.
-pub(super) async fn send(
-    transport: &Transport,
-    address: IpAddr,
-    role: Role,
-    class: MessageClass,
-    message: &Message,
-) -> Result<(), SendFailure> {
+/// The span in which a message is sent. What asks for a package or says that it is complete belongs to the trace of that
+/// package, and a plan, which speaks of many, begins one when there is none. The many reports are not worth it.
+pub(super) fn span_of_sending(message: &Message, to: &impl fmt::Display, package: Option<&PackageKey>) -> Span {
+    let name = package.map(display);
     let span = match message {
-        Message::Plan(_) => tracing::info_span!("plan", to = %address),
-        Message::Want(want) => tracing::info_span!("want", to = %address, digest = %want.digest),
-        _ => Span::current(),
+        Message::Want(_) => tracing::info_span!("want", %to, package = name),
+        Message::Complete { .. } => tracing::info_span!("complete", %to, package = name),
+        Message::Plan(_) => return tracing::info_span!("plan", %to),
+        _ => return Span::current(),
     };
-    send_in_trace(transport, address, role, class, message).instrument(span).await
+    if let Some(package) = package {
+        join_package_trace(&span, package);
+    }
+    span
 }
 
-async fn send_in_trace(
+/// Sends a message and waits for its reply, as a part of the current trace.
+pub(super) async fn send(
     transport: &Transport,
     address: IpAddr,
     role: Role,

@@ -14,6 +14,7 @@ use peerdist_core::digest::Digest;
 use peerdist_core::message::{TransferId, TransferPace};
 use peerdist_core::peer::ContentClass;
 use peerdist_core::wire::proto;
+use peerdist_telemetry::current_traceparent;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -22,7 +23,6 @@ use tokio_util::task::AbortOnDropHandle;
 use self::pace::{PAUSE_MAX, Pace};
 use super::messages::content_on_ports;
 use crate::store::{NodeStore, ReadError};
-use crate::telemetry::current_traceparent;
 use crate::transport::BulkSend;
 use crate::transport::bulk::{BulkError, BulkTransport, ControlReceiver};
 

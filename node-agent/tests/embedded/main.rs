@@ -23,4 +23,6 @@ mod place;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod unusable_sets;

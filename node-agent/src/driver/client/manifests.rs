@@ -13,12 +13,12 @@ use peerdist_core::ports::Role;
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::envelope::Message as Wire;
 use peerdist_core::wire::proto::reply::Reply;
+use peerdist_telemetry::current_traceparent;
 
 use super::node::Context;
 use crate::driver::messages::class_on_ports;
 use crate::metrics::ContentSource;
 use crate::store::{NodeStore, StoreError};
-use crate::telemetry::current_traceparent;
 use crate::transport::ReplyHandle;
 
 /// Why a package could not be prepared.

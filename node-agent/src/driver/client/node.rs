@@ -10,13 +10,14 @@ use ed25519_dalek::VerifyingKey;
 use peerdist_core::client::{BroadcastRequest, Client, ClientConfig, ControlSignal, Event, Output, StoredPackage};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, SignedBytes, decode_node, encode_node};
-use peerdist_core::names::NodeName;
+use peerdist_core::names::{NodeName, PackageKey};
 use peerdist_core::peer::{MessageClass, Peer};
 use peerdist_core::plan::{Plan, PlanError, decode_office_type};
 use peerdist_core::ports::Role;
 use peerdist_core::signature::SignatureError;
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::broadcast::Request;
+use peerdist_telemetry::join_package_trace;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -285,12 +286,15 @@ impl Node {
             Output::Send { to, class, message } => self.send(to, class, message),
             Output::Broadcast(request) => self.broadcast(request),
             Output::Prepare { planned, from } => {
-                let digest = planned.digest;
-                let preparing = manifests::prepare(self.context.clone(), planned, from).in_current_span();
+                let (digest, package) = (planned.digest, &planned.key);
+                let span = tracing::info_span!("prepare", node = %self.name(), %package);
+                join_package_trace(&span, package);
+                let preparing = manifests::prepare(self.context.clone(), planned, from).instrument(span);
                 self.in_turn.spawn(digest, preparing);
             }
             Output::Expect { transfer, from, class, digest, runs } => {
-                self.expected.expect(transfer, from, class, digest, &runs);
+                let package = self.machine.key_of(digest).cloned();
+                self.expected.expect(transfer, from, class, digest, package, &runs);
             }
             Output::Steer { transfer, signal } => self.steer(transfer, signal),
             Output::Serve { to, class, transfer, digest, runs, pace } => {
@@ -310,7 +314,12 @@ impl Node {
             }
             Output::Flush => self.context.flush.notify_one(),
             Output::Publish { digest } => {
-                self.in_turn.spawn(digest, storing::publish(self.context.clone(), digest));
+                let package = self.machine.key_of(digest);
+                let span = tracing::info_span!("publish", node = %self.name(), package = package.map(display));
+                if let Some(package) = package {
+                    join_package_trace(&span, package);
+                }
+                self.in_turn.spawn(digest, storing::publish(self.context.clone(), digest).instrument(span));
             }
             Output::Delete { digest } => {
                 self.in_turn.spawn(digest, storing::delete(self.context.clone(), digest));
@@ -328,6 +337,7 @@ impl Node {
 
     fn send(&self, to: Peer, class: MessageClass, message: Message) {
         let context = self.context.clone();
+        let span = messages::span_of_sending(&message, &to, self.package_of(&message));
         let sending = async move {
             let (address, role): (IpAddr, Role) = match &to {
                 Peer::Server => (context.settings.server.get(), Role::Server),
@@ -343,7 +353,17 @@ impl Node {
                 }
             }
         };
-        tokio::spawn(sending.in_current_span());
+        tokio::spawn(sending.instrument(span));
+    }
+
+    /// The package that a message is about, if it is about one.
+    fn package_of(&self, message: &Message) -> Option<&PackageKey> {
+        let digest = match message {
+            Message::Want(want) => want.digest,
+            Message::Complete { digest, .. } => *digest,
+            _ => return None,
+        };
+        self.machine.key_of(digest)
     }
 
     fn broadcast(&self, request: BroadcastRequest) {

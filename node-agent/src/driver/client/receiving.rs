@@ -8,17 +8,18 @@ use peerdist_core::chunk_set::{ChunkIndex, ChunkRun};
 use peerdist_core::client::{ControlSignal, Event};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::TransferId;
+use peerdist_core::names::PackageKey;
 use peerdist_core::peer::{ContentClass, Peer};
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
+use peerdist_telemetry::{join_package_trace_of_sender, with_parent};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::arriving::Arriving;
 use super::node::Context;
 use super::signals::Signals;
 use crate::driver::messages;
-use crate::telemetry::with_parent;
 use crate::transport::bulk::ControlSender;
 use crate::transport::{self, BulkReceive};
 
@@ -31,6 +32,7 @@ struct ExpectedTransfer {
     from: Peer,
     class: ContentClass,
     digest: Digest,
+    package: Option<PackageKey>,
     wanted: std::collections::BTreeSet<ChunkIndex>,
     /// Signals from before the holder opened its stream wait here too.
     signals: Arc<Signals>,
@@ -45,6 +47,7 @@ impl Expected {
         from: Peer,
         class: ContentClass,
         digest: Digest,
+        package: Option<PackageKey>,
         runs: &[ChunkRun],
     ) {
         let mut transfers = self.lock();
@@ -52,6 +55,7 @@ impl Expected {
             from,
             class,
             digest,
+            package,
             wanted: std::collections::BTreeSet::new(),
             signals: Arc::default(),
             begun: false,
@@ -88,7 +92,8 @@ impl Expected {
         }
         expected.begun = true;
         let signals = expected.signals.clone();
-        Some(Begun { digest: expected.digest, class, from, signals, cancelled: expected.cancelled.clone() })
+        let (package, cancelled) = (expected.package.clone(), expected.cancelled.clone());
+        Some(Begun { digest: expected.digest, package, class, from, signals, cancelled })
     }
 
     /// Strikes the chunk out. False when it was not asked for.
@@ -107,6 +112,7 @@ impl Expected {
 
 struct Begun {
     digest: Digest,
+    package: Option<PackageKey>,
     class: ContentClass,
     from: Peer,
     signals: Arc<Signals>,
@@ -130,14 +136,23 @@ pub(super) async fn accept(context: Context, expected: Expected, stop: Cancellat
             tracing::debug!(address = %transfer.address, transfer = transfer.start.transfer, "transfer was not asked for");
             continue;
         };
-        let span = tracing::info_span!("transfer", from = %transfer.address, digest = %begun.digest);
-        with_parent(&span, &transfer.start.traceparent);
+        let span = span_of(&context, &transfer, begun.package.as_ref());
         tokio::spawn(receive(context.clone(), expected.clone(), transfer, begun).instrument(span));
     }
 }
 
+fn span_of(context: &Context, transfer: &BulkReceive, package: Option<&PackageKey>) -> Span {
+    let (node, from) = (&context.settings.node, transfer.address);
+    let span = tracing::info_span!("transfer", %node, %from, package = package.map(display));
+    match package {
+        Some(package) => join_package_trace_of_sender(&span, package, &transfer.start.traceparent),
+        None => with_parent(&span, &transfer.start.traceparent),
+    }
+    span
+}
+
 async fn receive(context: Context, expected: Expected, stream: BulkReceive, begun: Begun) {
-    let Begun { digest, class, from, signals, cancelled } = begun;
+    let Begun { digest, package: _, class, from, signals, cancelled } = begun;
     let transfer = stream.start.transfer;
     context.tell(Event::TransferStarted { transfer }).await;
     let steering = tokio::spawn(steer(stream.control, signals));

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peerdist_core::distribution::Distribution;
 use peerdist_core::names::{DistributionKey, PackageKey};
 use peerdist_core::server::{IngestedPackage, ServerEvent};
+use peerdist_telemetry::join_package_trace;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
 use crate::desired::object_of;
@@ -148,26 +150,42 @@ impl Tools {
         let key = distribution.package();
         let mut retry = Retry::new(self.policy, Instant::now());
         loop {
-            let progress = self.overview.begin(&key);
-            let outcome = self.try_once(&distribution, progress.clone(), cancelled.clone()).await;
-            if cancelled.is_cancelled() {
-                self.overview.end(&key, &progress, None);
-                return;
-            }
-            let error = match outcome {
-                Ok(package) => {
-                    self.overview.end(&key, &progress, None);
-                    drop(self.events.send(ServerEvent::Ingested(package)).await);
-                    return;
-                }
-                Err(error) => error,
-            };
-            let pause = retry.delay_after(error.failed_try(), Instant::now(), &mut rand::rng());
-            self.overview.end(&key, &progress, Some(failure_of(&key, &error, pause.is_none())));
-            let Some(pause) = pause else { return };
+            // A span a try: it is sent when it ends, and a source may be away for days.
+            let span = tracing::info_span!("ingest", package = %key);
+            join_package_trace(&span, &key);
+            let tried = self.try_and_tell(&distribution, &mut retry, &cancelled).instrument(span).await;
+            let Some(pause) = tried else { return };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = cancelled.cancelled() => return,
+            }
+        }
+    }
+
+    /// Says how a try went, and when the next one is due, if any.
+    async fn try_and_tell(
+        &self,
+        distribution: &Distribution,
+        retry: &mut Retry,
+        cancelled: &CancellationToken,
+    ) -> Option<Duration> {
+        let key = distribution.package();
+        let progress = self.overview.begin(&key);
+        let outcome = self.try_once(distribution, progress.clone(), cancelled.clone()).await;
+        if cancelled.is_cancelled() {
+            self.overview.end(&key, &progress, None);
+            return None;
+        }
+        match outcome {
+            Ok(package) => {
+                self.overview.end(&key, &progress, None);
+                drop(self.events.send(ServerEvent::Ingested(package)).await);
+                None
+            }
+            Err(error) => {
+                let pause = retry.delay_after(error.failed_try(), Instant::now(), &mut rand::rng());
+                self.overview.end(&key, &progress, Some(failure_of(&key, &error, pause.is_none())));
+                pause
             }
         }
     }

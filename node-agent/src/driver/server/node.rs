@@ -327,13 +327,14 @@ impl Node {
 
     fn send(&self, to: NodeRef, class: MessageClass, message: Message) {
         let transport = self.parts.transport.clone();
+        let span = messages::span_of_sending(&message, &to, None);
         let sending = async move {
             if let Err(failure) = messages::send(&transport, to.address, Role::Client, class, &message).await {
                 // Level-driven: whoever missed it says so with its next hello or report.
                 tracing::debug!(to = %to, ?failure, "message did not arrive");
             }
         };
-        tokio::spawn(sending.in_current_span());
+        tokio::spawn(sending.instrument(span));
     }
 
     fn send_plan(&self, to: NodeRef, class: MessageClass, plan: Plan) {

@@ -1,7 +1,8 @@
-//! The W3C trace context that every message carries: a trace follows a package from node to node.
+//! The W3C trace context that messages and transfers carry from node to node.
 
 use std::collections::HashMap;
 
+use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
@@ -21,9 +22,17 @@ pub fn with_parent(span: &Span, traceparent: &str) {
     if traceparent.is_empty() {
         return;
     }
-    let fields = HashMap::from([(FIELD.to_owned(), traceparent.to_owned())]);
     // An error says that nothing is traced here: then there is nothing to link either.
-    let _ = span.set_parent(TraceContextPropagator::new().extract(&fields));
+    let _ = span.set_parent(context_of(traceparent));
+}
+
+/// What a sender said. Whatever is no trace context is none.
+pub(crate) fn context_of(traceparent: &str) -> Context {
+    if traceparent.is_empty() {
+        return Context::new();
+    }
+    let fields = HashMap::from([(FIELD.to_owned(), traceparent.to_owned())]);
+    TraceContextPropagator::new().extract(&fields)
 }
 
 #[cfg(test)]
