@@ -6,7 +6,7 @@ use peerdist_core::ports::{ROWS, Role};
 use serde_json::{Value, json};
 
 use crate::preflight::PREFLIGHT_CONTAINER;
-use crate::settings::{PodSettings, Settings};
+use crate::settings::{PodSettings, Settings, TracesSettings};
 
 /// The program in the image.
 pub(crate) const PROGRAM: &str = "peerdist";
@@ -138,6 +138,14 @@ pub(crate) fn add_placement(template: &mut Value, pod: &PodSettings, image_pull_
     if !image_pull_secrets.is_empty() {
         let named = image_pull_secrets.iter().map(|name| json!({"name": name}));
         template["spec"]["imagePullSecrets"] = named.collect();
+    }
+}
+
+/// Tells the program where traces go, if they are wanted.
+pub(crate) fn add_traces(container: &mut Value, traces: &TracesSettings) {
+    let TracesSettings { endpoint } = traces;
+    if let (Some(endpoint), Some(variables)) = (endpoint, container["env"].as_array_mut()) {
+        variables.push(json!({"name": peerdist_telemetry::ENDPOINT_VARIABLE, "value": endpoint}));
     }
 }
 

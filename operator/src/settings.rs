@@ -33,6 +33,9 @@ pub struct Settings {
     /// By which keys the server is the server.
     #[serde(default)]
     pub identity: IdentitySettings,
+    /// Where clients and server send traces.
+    #[serde(default)]
+    pub traces: TracesSettings,
     /// The clients of all offices.
     #[serde(default)]
     pub client: ClientSettings,
@@ -55,6 +58,15 @@ impl IdentitySettings {
     pub fn root_secret_name(&self) -> &str {
         self.root_secret.as_deref().unwrap_or(ROOT_SECRET)
     }
+}
+
+/// Where traces go.
+#[derive(Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TracesSettings {
+    /// Base URL of an OTLP/HTTP receiver. Without it nothing is traced.
+    #[serde(default)]
+    pub endpoint: Option<String>,
 }
 
 /// What every client gets.
@@ -190,6 +202,10 @@ impl Settings {
         if let Some(name) = self.identity.root_secret.as_deref().filter(|name| !is_secret_name(name)) {
             return wrong("identity.rootSecret", format!("{name:?}"), "the name of a Secret that somebody else keeps");
         }
+        if let Some(endpoint) = self.traces.endpoint.as_deref().filter(|endpoint| !is_web_address(endpoint)) {
+            let expected = "the base URL of an OTLP/HTTP receiver such as http://otel-collector.monitoring:4318";
+            return wrong("traces.endpoint", format!("{endpoint:?}"), expected);
+        }
         match &self.server.storage {
             ServerStorage::HostPath(path) if !path.starts_with('/') || path.len() < 2 => {
                 wrong("server.storage.hostPath", path.clone(), "an absolute path below /")
@@ -223,6 +239,11 @@ fn is_secret_name(name: &str) -> bool {
         && ![ROOT_SECRET, SERVER_IDENTITY].contains(&name)
 }
 
+fn is_web_address(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+}
+
 fn is_whole_mebibytes(quantity: Quantity) -> bool {
     quantity.value() != 0 && quantity.value().is_multiple_of(MEMORY_UNIT_BYTES)
 }
@@ -253,6 +274,12 @@ pub(crate) mod tests {
             .unwrap()
     }
 
+    /// Of a cluster where traces are collected.
+    pub(crate) fn traced_settings() -> Settings {
+        let traces = TracesSettings { endpoint: Some("http://otel:4318".to_owned()) };
+        Settings { traces, ..settings() }
+    }
+
     #[test]
     fn a_file_may_be_short_and_may_say_everything() {
         assert_eq!(settings().client.max_unavailable_percent, 10);
@@ -271,6 +298,7 @@ pub(crate) mod tests {
             serde_saphyr::from_multiple(&std::fs::read_to_string(manifest).unwrap()).unwrap();
         let rendered = documents.iter().find_map(|document| document["data"]["settings.yaml"].as_str()).unwrap();
         let settings = Settings::parse(rendered).unwrap();
+        assert_eq!(settings.traces, TracesSettings::default());
         assert_eq!(settings.client, ClientSettings::default(), "the chart and the program have the same defaults");
         assert_eq!(settings.server.storage, ServerStorage::HostPath("/var/lib/peerdist-server".to_owned()));
     }
@@ -286,6 +314,8 @@ pub(crate) mod tests {
             ("image: a\nserver: {storage: {claim: {size: 0}}}".to_owned(), "server.storage.claim.size"),
             (format!("image: a\n{server}\nidentity: {{rootSecret: ''}}"), "identity.rootSecret"),
             (format!("image: a\n{server}\nidentity: {{rootSecret: peerdist-server-identity}}"), "identity.rootSecret"),
+            (format!("image: a\n{server}\ntraces: {{endpoint: otel-collector:4318}}"), "traces.endpoint"),
+            (format!("image: a\n{server}\ntraces: {{endpoint: 'http://'}}"), "traces.endpoint"),
             (format!("image: a\n{server}\nimages: b"), "images"),
             ("image: a".to_owned(), "server"),
         ] {

@@ -41,6 +41,12 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{- end -}}
 {{- end -}}
 
+{{/* The port of a URL. */}}
+{{- define "peerdist.urlPort" -}}
+{{- $url := urlParse . -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "https" | ternary "443" "80") -}}
+{{- end -}}
+
 {{/* "true" if something is asked for, or is left to what the cluster has; the argument is the context, the value and
      the API. */}}
 {{- define "peerdist.wanted" -}}

@@ -18,7 +18,8 @@ use crate::names::{
     labels,
 };
 use crate::pod::{
-    CLIENT_HTTP_PORT, PROGRAM, add_placement, from_pod, init_containers, no_rights, owner, ports, probe, resources,
+    CLIENT_HTTP_PORT, PROGRAM, add_placement, add_traces, from_pod, init_containers, no_rights, owner, ports, probe,
+    resources,
 };
 use crate::settings::Settings;
 
@@ -118,7 +119,7 @@ fn unless_of_another(office: &ValidOffice) -> Value {
 }
 
 fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
-    json!({
+    let mut container = json!({
         "name": CLIENT_COMPONENT,
         "image": settings.image,
         "command": [PROGRAM],
@@ -141,7 +142,9 @@ fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
             {"name": "storage", "mountPath": office.storage_path},
             {"name": "enrolment", "mountPath": FOLDER, "readOnly": true},
         ],
-    })
+    });
+    add_traces(&mut container, &settings.traces);
+    container
 }
 
 /// Kubelet starts the pod once the ConfigMaps are there, which it tries again after seconds; what is optional and comes
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
     use crate::fleet::tests::{judged, office, site};
     use crate::golden::check_golden;
-    use crate::settings::tests::settings;
+    use crate::settings::tests::{settings, traced_settings};
 
     fn built(spec: Value, settings: &Settings) -> ClientObjects {
         let offices = [office("hub", 1, site("hub", None)), office("store-0042", 2, spec)];
@@ -225,6 +228,17 @@ mod tests {
             variables.to_string().contains(r#"{"name":"PEERDIST_ROOT","value":"/var/lib/peerdist/b"}"#),
             "{variables}"
         );
+    }
+
+    #[test]
+    fn clients_send_traces_where_the_settings_say() {
+        let variables = |settings: &Settings| {
+            let objects = built(site("store", Some("hub")), settings);
+            objects.daemon_set.body["spec"]["template"]["spec"]["containers"][0]["env"].to_string()
+        };
+        assert!(!variables(&settings()).contains("OTEL"));
+        let traced = variables(&traced_settings());
+        assert!(traced.contains(r#"{"name":"OTEL_EXPORTER_OTLP_ENDPOINT","value":"http://otel:4318"}"#), "{traced}");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::names::{
     NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_IDENTITY, SERVER_NODE_LABEL, labels,
 };
 use crate::pod::{
-    PROGRAM, SERVER_HTTP_PORT, USER, add_placement, from_pod, init_containers, no_rights, owner, ports, probe,
-    resources,
+    PROGRAM, SERVER_HTTP_PORT, USER, add_placement, add_traces, from_pod, init_containers, no_rights, owner, ports,
+    probe, resources,
 };
 use crate::settings::{ServerStorage, Settings};
 
@@ -170,6 +170,7 @@ fn container(settings: &Settings) -> Value {
             {"name": "identity", "mountPath": IDENTITY_FOLDER, "readOnly": true},
         ],
     });
+    add_traces(&mut container, &settings.traces);
     let server = &settings.server;
     for (flag, networks) in
         [("--allowed-sources", &server.allowed_sources), ("--forbidden-sources", &server.forbidden_sources)]
@@ -188,7 +189,7 @@ mod tests {
     use crate::apply::differs;
     use crate::fleet::tests::{judged, office, site};
     use crate::golden::check_golden;
-    use crate::settings::tests::settings;
+    use crate::settings::tests::{settings, traced_settings};
 
     fn built(address: Option<&str>, settings: &Settings) -> ServerObjects {
         let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
@@ -236,6 +237,16 @@ mod tests {
         let (few, more) = (built(&[]), built(&["10.1.0.1/32".parse().unwrap()]));
         assert_eq!(few.stateful_set, more.stateful_set);
         assert_ne!(few.networks, more.networks);
+    }
+
+    #[test]
+    fn server_sends_traces_where_the_settings_say() {
+        let variables = |settings: &Settings| {
+            built(None, settings).stateful_set.body["spec"]["template"]["spec"]["containers"][0]["env"].to_string()
+        };
+        assert!(!variables(&settings()).contains("OTEL"));
+        let traced = variables(&traced_settings());
+        assert!(traced.contains(r#"{"name":"OTEL_EXPORTER_OTLP_ENDPOINT","value":"http://otel:4318"}"#), "{traced}");
     }
 
     #[test]
