@@ -126,6 +126,11 @@ name_type!(
     "lower-case letters, digits, '-' and '.', at most 253, starting and ending with a letter or digit"
 );
 name_type!(
+    /// Name of a `Secret` object in the namespace of a package.
+    SecretName, "secret name", is_object_name,
+    "lower-case letters, digits, '-' and '.', at most 253, starting and ending with a letter or digit"
+);
+name_type!(
     /// Version of a package.
     Version, "version", is_version,
     "1 to 63 letters, digits, '.', '_', '+' and '-', starting with a letter or digit, and not the word current"

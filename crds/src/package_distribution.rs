@@ -10,7 +10,7 @@ use peerdist_core::distribution::{
     self as core_distribution, Distribution, PackageSource, RETENTION_VERSIONS_DEFAULT, RETENTION_VERSIONS_MAX,
     SourceDigest, SourceUri,
 };
-use peerdist_core::names::{DistributionKey, NameError, Namespace, PackageName, Version};
+use peerdist_core::names::{DistributionKey, NameError, Namespace, PackageName, SecretName, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,9 @@ pub const NAMESPACE_DEFAULT: &str = "default";
         "self.version != oldSelf.version || (has(self.source.digest) == has(oldSelf.source.digest) && (!has(self.source.digest) || self.source.digest == oldSelf.source.digest))"
     ).message("spec.source.digest changes only together with spec.version"),
     validation = Rule::new("self.version != oldSelf.version || self.unpack == oldSelf.unpack")
-        .message("spec.unpack changes only together with spec.version")
+        .message("spec.unpack changes only together with spec.version"),
+    validation = Rule::new("!has(self.source.secretRef) || self.source.uri.matches('^[hH][tT][tT][pP][sS]?://')")
+        .message("spec.source.secretRef goes with an https:// source only")
 )]
 pub struct PackageDistributionSpec {
     /// The version that the offices should hold. It names one content for ever.
@@ -94,6 +96,21 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 71), regex(pattern = r"^sha256:[0-9a-fA-F]{64}$"))]
     pub digest: Option<String>,
+    /// Secret of the same namespace with the credentials that an https:// source asks for: username and password, or
+    /// token. They are sent to the host of the URI and nowhere else. It may change without a new version, as credentials
+    /// do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretReference")]
+    pub secret_ref: Option<SecretReference>,
+}
+
+/// Names a Secret of the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// Whether an archive is distributed as its contents. Auto: an archive (tar, tar.gz, tar.zst, zip) becomes its
@@ -223,6 +240,12 @@ pub fn validate(
         };
         SourceDigest::from_str(digest).map_err(|error| errors.push(refused(error))).ok()
     });
+    let secret = spec.source.secret_ref.as_ref().and_then(|reference| {
+        let refused =
+            |error: NameError| FieldError::new("spec.source.secretRef.name", "InvalidName", error.to_string());
+        SecretName::new(&reference.name).map_err(|error| errors.push(refused(error))).ok()
+    });
+    errors.extend(secret.as_ref().and(uri.as_ref()).and_then(confidentiality_error));
     let not_before = spec.schedule.as_ref().and_then(|schedule| schedule.not_before.as_deref());
     let not_before = not_before.and_then(|text| moment(text).map_err(|error| errors.push(error)).ok());
     errors.extend(retention_error(spec.retention.versions));
@@ -230,7 +253,7 @@ pub fn validate(
         (Some(key), Some(version), Some(uri)) if errors.is_empty() => Ok(Distribution {
             key,
             version,
-            source: PackageSource { uri, digest },
+            source: PackageSource { uri, digest, secret },
             unpack: spec.unpack.into(),
             offices: core_distribution::OfficeSelector {
                 match_labels: spec.offices.clone().unwrap_or_default().match_labels,
@@ -243,6 +266,13 @@ pub fn validate(
         }),
         _ => Err(errors),
     }
+}
+
+/// A password that was sent once without TLS is no secret any more, whatever the answer was.
+fn confidentiality_error(uri: &SourceUri) -> Option<FieldError> {
+    let message = "credentials would be readable on the way: expected an https:// source, or http:// at a loopback \
+                   address; change spec.source.uri, or remove spec.source.secretRef";
+    (!uri.is_confidential()).then(|| FieldError::new("spec.source.secretRef", "CredentialsNeedTls", message))
 }
 
 /// The schema lets through what no calendar has, such as an offset of 99 hours.
@@ -314,6 +344,27 @@ mod tests {
         assert_eq!(distribution.offices.to_string(), "region=eu");
         assert_eq!(distribution.not_before.unwrap().to_string(), "2026-12-01T22:00:00Z");
         assert!(distribution.paused);
+    }
+
+    #[test]
+    fn credentials_are_for_sources_that_nobody_else_reads() {
+        let with = |uri: &str, name: &str| {
+            let source = json!({"uri": uri, "secretRef": {"name": name}});
+            let validated = validated(json!({"version": "1", "source": source}));
+            let secret = validated.map(|distribution| distribution.source.secret.unwrap().to_string());
+            secret.map_err(|errors| errors.into_iter().map(|error| (error.field, error.reason)).collect::<Vec<_>>())
+        };
+        assert_eq!(with("https://repo.example.com/x", "repo"), Ok("repo".to_owned()));
+        assert_eq!(with("http://127.0.0.1:8081/x", "repo"), Ok("repo".to_owned()));
+        for uri in ["http://repo.example.com/x", "file:///x"] {
+            assert_eq!(
+                with(uri, "repo"),
+                Err(vec![("spec.source.secretRef".to_owned(), "CredentialsNeedTls")]),
+                "{uri}"
+            );
+        }
+        let bad_name = Err(vec![("spec.source.secretRef.name".to_owned(), "InvalidName")]);
+        assert_eq!(with("https://repo.example.com/x", "../other"), bad_name);
     }
 
     #[test]

@@ -133,6 +133,6 @@ mod tests {
         paths.sort_unstable();
         assert_eq!(paths, ["metadata.label", "spec.offices.matchExpressions", "spec.prio", "spec.source.sha", "specs"]);
         let source = found.iter().find(|field| field.path == "spec.source.sha").unwrap();
-        assert_eq!(source.known, ["digest", "uri"]);
+        assert_eq!(source.known, ["digest", "secretRef", "uri"]);
     }
 }

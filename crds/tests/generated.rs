@@ -102,7 +102,8 @@ fn rules_and_defaults_are_in_the_schema() {
     assert_eq!(subnets["default"], Value::Null, "has(self.subnets) must not be true by default");
     assert_eq!(rules(&office).len(), 1);
     let spec = &distribution["properties"]["spec"];
-    assert_eq!(rules(spec).len(), 3);
+    assert_eq!(rules(spec).len(), 4);
+    assert!(!rules(spec).iter().any(|rule| rule.contains("oldSelf") && rule.contains("secretRef")));
     assert_eq!(rules(&spec["properties"]["version"]), ["self != 'current'"]);
     assert_eq!(spec["properties"]["retention"]["properties"]["versions"]["default"], 2);
     assert_eq!(spec["properties"]["priority"]["default"], "Normal");

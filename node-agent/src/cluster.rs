@@ -1,8 +1,10 @@
 //! What the server does with the Kubernetes API: it checks the service-account tokens that clients enrol with
-//! (`tokens`), tells in events whom it refused (`refusals`), and writes how far packages are (`progress`). The objects that it watches are a source of desired state.
+//! (`tokens`), tells in events whom it refused (`refusals`), reads the Secrets that sources name (`secrets`), and writes how far packages
+//! are (`progress`). The objects that it watches are a source of desired state.
 
 mod progress;
 mod refusals;
+mod secrets;
 mod tokens;
 
 use std::time::Duration;
@@ -11,6 +13,7 @@ use kube::{Client, Config};
 
 pub use self::progress::{Standing, write_progress};
 pub use self::refusals::{RefusalTeller, RefusedEnrolment};
+pub use self::secrets::SecretReader;
 pub use self::tokens::{BoundPod, TokenReviewer};
 
 /// Longest wait for an answer of the API server to a request that is no watch.

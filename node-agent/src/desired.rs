@@ -3,7 +3,7 @@
 //! of a cluster. What is done about it is decided in the core.
 //!
 //! The way of an object: `document` splits files into documents and finds what each is about, `objects` turns the
-//! documents into one validated state, `revision` keeps the last good objects in force when an edit is bad,
+//! documents into one validated state, `secrets` those that are Secrets, `revision` keeps the last good objects in force when an edit is bad,
 //! `last_good` over a restart too, and `directory` watches.
 
 mod cluster;
@@ -13,6 +13,7 @@ mod error;
 mod last_good;
 mod objects;
 mod revision;
+mod secrets;
 mod source_uri;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::OfficeTree;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::source::KnownSecrets;
 
 pub use self::cluster::ClusterSource;
 pub use self::directory::DirectorySource;
@@ -40,6 +43,8 @@ pub struct DesiredState {
     pub distributions: BTreeMap<DistributionKey, Distribution>,
     /// Nodes that embedded mode runs in each office, at least one each.
     pub embedded_nodes: BTreeMap<OfficeName, u32>,
+    /// Secrets that a manifest directory has for sources.
+    pub secrets: Arc<KnownSecrets>,
     /// The objects of a cluster behind all this, also those that are refused or being deleted.
     pub objects: ClusterObjects,
 }

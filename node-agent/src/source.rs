@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`ingest`] ties everything together; [`uri`] and [`digest`] are about what an object says;
 //! [`entry`] has the rules for names and links; [`walk`] lists a directory in manifest order; [`tree`] writes beneath a
-//! staging folder and nowhere else; [`file`], [`http`] and [`archive`] are the kinds of origin; [`disk`] says what
+//! staging folder and nowhere else; [`file`], [`http`] and [`archive`] are the kinds of origin, [`credentials`] what they may ask for; [`disk`] says what
 //! still fits; [`AddressRule`] and [`NetworksFile`] say from where; [`retry`] says when to try again; [`progress`] counts; [`error`] is what goes wrong, with the field that
 //! is at fault.
 
 mod address_rule;
 pub mod archive;
+pub mod credentials;
 pub mod digest;
 pub mod disk;
 pub mod entry;
@@ -19,12 +20,13 @@ mod networks_file;
 pub mod progress;
 pub mod retry;
 #[cfg(test)]
-mod test_server;
+pub(crate) mod test_server;
 pub mod tree;
 pub mod uri;
 pub mod walk;
 
 pub use address_rule::{AddressForbidden, AddressRule};
+pub use credentials::{Credentials, CredentialsError, KnownSecrets, SecretError, SecretKey};
 pub use error::SourceError;
 pub use http::Downloader;
 pub use ingest::{Ingest, IngestRequest, Ingested};

@@ -2,8 +2,11 @@
 //! machine: relative paths, environment variables, addresses.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use crate::names::SecretName;
 
 /// Longest URI of a source in bytes.
 const SOURCE_URI_BYTES_MAX: usize = 2048;
@@ -15,6 +18,9 @@ pub struct PackageSource {
     pub uri: SourceUri,
     /// Digest of the fetched file; `None` when the user gave none.
     pub digest: Option<SourceDigest>,
+    /// Secret with the credentials that the place asks for, in the namespace of the package. Credentials change without
+    /// changing what they give access to.
+    pub secret: Option<SecretName>,
 }
 
 /// A place that packages come from.
@@ -104,6 +110,14 @@ impl SourceUri {
             _ => Err(SourceError::UnsupportedScheme { scheme: scheme.chars().take(32).collect() }),
         }
     }
+
+    /// Whether nobody on the way can read what the source is asked with: it goes through TLS, or does not leave the
+    /// machine.
+    pub fn is_confidential(&self) -> bool {
+        let Self::Http(url) = self else { return false };
+        let (scheme, rest) = url.split_once(':').unwrap_or_default();
+        scheme.eq_ignore_ascii_case("https") || is_loopback(authority(rest))
+    }
 }
 
 impl FromStr for SourceUri {
@@ -143,8 +157,22 @@ fn parse_file(rest: &str, base: Option<&Path>) -> Result<SourceUri, SourceError>
     }
 }
 
+/// Host and port in what follows the colon of a scheme.
+fn authority(rest: &str) -> &str {
+    rest.strip_prefix("//").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or("")
+}
+
+/// Only addresses as they are usually written: a name means what somebody else says.
+fn is_loopback(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    host.unwrap_or_default().parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
 fn parse_http(text: &str, rest: &str) -> Result<SourceUri, SourceError> {
-    let authority = rest.strip_prefix("//").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or("");
+    let authority = authority(rest);
     if authority.contains('@') {
         return Err(SourceError::Credentials);
     }
@@ -260,6 +288,27 @@ mod tests {
         assert_eq!("http:x".parse::<SourceUri>(), Err(SourceError::NoHost));
         assert_eq!("http://u:p@host/x".parse::<SourceUri>(), Err(SourceError::Credentials));
         assert_eq!("http://host/a b".parse::<SourceUri>(), Err(SourceError::Character));
+    }
+
+    #[test]
+    fn only_tls_and_loopback_addresses_are_confidential() {
+        let confidential = |text: &str| text.parse::<SourceUri>().unwrap().is_confidential();
+        for text in
+            ["https://host/x", "HTTPS://host", "http://127.0.0.1:80/x", "http://127.81.9.9", "http://[::1]:80/x"]
+        {
+            assert!(confidential(text), "{text}");
+        }
+        for text in [
+            "http://host/x",
+            "http://localhost/x",
+            "http://10.0.0.1",
+            "http://127.0.0.1.example.com/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://host/https://127.0.0.1",
+            "file:///x",
+        ] {
+            assert!(!confidential(text), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::distribution::{OfficeSelector, PackageSource, SourceUri, Unpack};
-use crate::names::{Namespace, PackageName};
+use crate::names::{Namespace, PackageName, SecretName};
 use crate::office::{Office, OfficeType};
 
 pub(super) fn office_name(text: &str) -> OfficeName {
@@ -27,7 +27,7 @@ pub(super) fn distribution(name: &str, version_text: &str) -> Distribution {
     Distribution {
         key: key(name),
         version: version(version_text),
-        source: PackageSource { uri: SourceUri::File("/source".into()), digest: None },
+        source: PackageSource { uri: SourceUri::File("/source".into()), digest: None, secret: None },
         unpack: Unpack::None,
         offices: OfficeSelector::default(),
         priority: Priority::Normal,
@@ -184,12 +184,15 @@ fn a_deleted_distribution_leaves_every_plan() {
 #[test]
 fn content_of_a_version_changes_only_with_the_version() {
     let older = distribution("app", "1");
-    let other = PackageSource { uri: SourceUri::File("/other".into()), digest: None };
+    let other = PackageSource { uri: SourceUri::File("/other".into()), digest: None, secret: None };
     let moved = Distribution { source: other, ..older.clone() };
     let error = moved.check_replaces(&older).unwrap_err();
     assert_eq!(error.field, "spec.source.uri");
     assert!(Distribution { version: version("2"), ..moved }.check_replaces(&older).is_ok());
     assert!(Distribution { paused: true, priority: Priority::High, ..older.clone() }.check_replaces(&older).is_ok());
+    let secret = Some(SecretName::new("credentials").unwrap());
+    let asked_otherwise = PackageSource { secret, ..older.source.clone() };
+    assert!(Distribution { source: asked_otherwise, ..older.clone() }.check_replaces(&older).is_ok());
     assert_eq!(
         Distribution { unpack: Unpack::Auto, ..older.clone() }.check_replaces(&older).unwrap_err().field,
         "spec.unpack"

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::distribution::{OfficeSelector, Priority, SourceUri};
-use crate::names::{Namespace, PackageName};
+use crate::names::{Namespace, PackageName, SecretName};
 use crate::office::Office;
 
 pub(super) fn distribution(name: &str, path: &str) -> Distribution {
     Distribution {
         key: DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new(name).unwrap() },
         version: Version::new("1").unwrap(),
-        source: PackageSource { uri: SourceUri::File(path.into()), digest: None },
+        source: PackageSource { uri: SourceUri::File(path.into()), digest: None, secret: None },
         unpack: Unpack::None,
         offices: OfficeSelector::default(),
         priority: Priority::Normal,
@@ -70,6 +70,12 @@ fn source_is_ordered_once_until_the_object_names_another() {
     assert!(orders(&mut server, desired(&[&app, &calmer])).is_empty(), "its source is the same");
     let corrected = distribution("broken", "/somewhere");
     assert_eq!(orders(&mut server, desired(&[&app, &corrected])), ["broken"]);
+    let with_secret = |one: &Distribution| {
+        let secret = Some(SecretName::new("credentials").unwrap());
+        Distribution { source: PackageSource { secret, ..one.source.clone() }, ..one.clone() }
+    };
+    let (app, corrected) = (with_secret(&app), with_secret(&corrected));
+    assert_eq!(orders(&mut server, desired(&[&app, &corrected])), ["broken"], "what is there needs no credentials");
     assert_eq!(orders(&mut server, desired(&[&app])), ["no broken"]);
 }
 

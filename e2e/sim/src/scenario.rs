@@ -167,7 +167,7 @@ pub fn distribution(key: &PackageKey, group: Option<u32>) -> Distribution {
     Distribution {
         key: key.distribution.clone(),
         version: key.version.clone(),
-        source: PackageSource { uri: SourceUri::Http("http://origin/package".to_owned()), digest: None },
+        source: PackageSource { uri: SourceUri::Http("http://origin/package".to_owned()), digest: None, secret: None },
         unpack: Unpack::None,
         offices: OfficeSelector { match_labels },
         priority: Priority::Normal,

@@ -23,8 +23,10 @@ use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
 
 /// Shortest time between two writes of one object.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest message of a node or a failure; the rest is in the server's API.
+/// Longest message of a node; the rest is in the server's API.
 const MESSAGE_CHARS_MAX: usize = 400;
+/// Longest message of a failure, as the schema has it: there is one, and it may name a command.
+const FAILURE_CHARS_MAX: usize = 1024;
 
 /// How things stand, with the objects that they belong to.
 #[derive(Debug, Clone)]
@@ -95,7 +97,10 @@ fn refused(generation: i64, refusal: &ObjectError) -> PackageDistributionStatus 
     };
     PackageDistributionStatus {
         progress_generation: Some(generation),
-        failure: Some(IngestFailure { reason: refusal.reason.clone(), message: shortened(&message) }),
+        failure: Some(IngestFailure {
+            reason: refusal.reason.clone(),
+            message: shortened(&message, FAILURE_CHARS_MAX),
+        }),
         ..PackageDistributionStatus::default()
     }
 }
@@ -137,10 +142,10 @@ fn status_of(package: &PackageStatus) -> PackageDistributionStatus {
             wan: sum(|node| node.wan_bytes_received),
             lan: sum(|node| node.lan_bytes_received),
         }),
-        failure: package
-            .error
-            .as_ref()
-            .map(|error| IngestFailure { reason: error.reason.clone(), message: shortened(&error.message) }),
+        failure: package.error.as_ref().map(|error| IngestFailure {
+            reason: error.reason.clone(),
+            message: shortened(&error.message, FAILURE_CHARS_MAX),
+        }),
         offices: Some(OfficeCounts {
             targeted: count(targeted().count()),
             complete: count(targeted().filter(|office| !office.nodes.is_empty() && office.is_complete()).count()),
@@ -181,7 +186,7 @@ fn slowest<'a>(offices: impl Iterator<Item = &'a OfficeStatus>) -> Vec<SlowNode>
         percent: node.percent.into(),
         source: node.source.map(|source| source.to_string()).unwrap_or_default(),
         message: match node.error.as_ref().or(node.waits.as_ref()) {
-            Some(error) => shortened(&error.message),
+            Some(error) => shortened(&error.message, MESSAGE_CHARS_MAX),
             None if node.unreachable => "not heard for ten minutes: look at the node and its link".to_owned(),
             None => String::new(),
         },
@@ -189,8 +194,8 @@ fn slowest<'a>(offices: impl Iterator<Item = &'a OfficeStatus>) -> Vec<SlowNode>
     behind.into_iter().map(slow).collect()
 }
 
-fn shortened(message: &str) -> String {
-    message.chars().take(MESSAGE_CHARS_MAX).collect()
+fn shortened(message: &str, chars_max: usize) -> String {
+    message.chars().take(chars_max).collect()
 }
 
 fn number(value: u64) -> i64 {

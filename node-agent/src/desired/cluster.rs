@@ -189,7 +189,13 @@ fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous
             }
         }
     }
-    let state = DesiredState { offices: tree, distributions, embedded_nodes: BTreeMap::new(), objects };
+    let state = DesiredState {
+        offices: tree,
+        distributions,
+        embedded_nodes: BTreeMap::new(),
+        secrets: Arc::default(),
+        objects,
+    };
     Reading { state: Some(state), refused, errors }
 }
 

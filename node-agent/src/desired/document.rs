@@ -28,18 +28,27 @@ static DEFINITIONS: LazyLock<BTreeMap<String, CustomResourceDefinition>> = LazyL
 
 /// Kind of a PackageDistribution.
 pub(super) const PACKAGE_KIND: &str = "PackageDistribution";
+/// Kind and version of a Secret, the one kind that is not ours.
+pub(super) const SECRET_KIND: &str = "Secret";
+const SECRET_API_VERSION: &str = "v1";
 
-/// One object as it stands in a file.
-#[derive(Debug, Clone)]
+/// One object as it stands in a file. It may be a Secret, and so is never shown as a whole.
+#[derive(Clone)]
 pub(super) struct Document {
     /// Where it stands.
     pub(super) place: Place,
-    /// `Office`, `PackageDistribution` or `VescEndpoint`.
+    /// `Office`, `PackageDistribution`, `VescEndpoint` or `Secret`.
     pub(super) kind: String,
     /// Kind, namespace and name as people read them.
     pub(super) object: String,
     /// The whole object.
     pub(super) value: Value,
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.object, self.place)
+    }
 }
 
 /// A place in a file.
@@ -73,6 +82,12 @@ impl Document {
             message: format!("{message} ({})", self.place),
             scope,
         }
+    }
+
+    /// There is another object of this name.
+    pub(super) fn duplicate_error(&self, scope: ErrorScope) -> ObjectError {
+        let message = "the object exists more than once: expected one object a name; remove the others";
+        self.error(scope, "metadata.name", "DuplicateObject", message)
     }
 
     /// The object as its type.
@@ -149,7 +164,8 @@ fn identify(place: Place, value: Value) -> Result<Document, ObjectError> {
     };
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
-    if version != peerdist_crds::API_VERSION {
+    let is_secret = (version, kind) == (SECRET_API_VERSION, SECRET_KIND);
+    if version != peerdist_crds::API_VERSION && !is_secret {
         let message = format!("apiVersion {version:?} is not known: expected {}", peerdist_crds::API_VERSION);
         return refused(
             "apiVersion",
@@ -157,7 +173,7 @@ fn identify(place: Place, value: Value) -> Result<Document, ObjectError> {
             format!("{message}; correct it or move the object elsewhere"),
         );
     }
-    if !DEFINITIONS.contains_key(kind) {
+    if !DEFINITIONS.contains_key(kind) && !is_secret {
         let kinds: Vec<&str> = DEFINITIONS.keys().map(String::as_str).collect();
         let message = format!("kind {kind:?} is not known: expected {}; correct it", kinds.join(", "));
         return refused("kind", "UnknownKind", message);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use peerdist_core::distribution::Distribution;
@@ -12,6 +13,7 @@ use peerdist_crds::{FieldError, PackageDistribution, VescEndpoint};
 
 use crate::desired::document::{Document, OBJECTS_MAX, PACKAGE_KIND, file_error};
 use crate::desired::error::{ErrorScope, ObjectError};
+use crate::desired::secrets;
 use crate::desired::source_uri::{self, Environment};
 use crate::desired::{ClusterObjects, DesiredState};
 
@@ -54,6 +56,7 @@ pub(super) fn read(documents: &[Document], directory: &Path, environment: &Envir
     let offices = read_offices(documents, &mut errors);
     let mut distributions = read_distributions(documents, directory, environment, &mut errors);
     errors.extend(unserved_endpoints(documents));
+    let secrets = Arc::new(secrets::read(documents, &mut errors));
     let tree = build_tree(documents, offices.iter().map(|(office, _)| office.clone()), directory, &mut errors);
     let Some(offices_tree) = tree.filter(|_| errors.iter().all(|error| error.scope != ErrorScope::Set)) else {
         return Reading::unusable(errors);
@@ -70,6 +73,7 @@ pub(super) fn read(documents: &[Document], directory: &Path, environment: &Envir
         offices: offices_tree,
         distributions: good.map(|(key, (_, distribution))| (key, distribution)).collect(),
         embedded_nodes: offices.into_iter().map(|(office, nodes)| (office.name, nodes)).collect(),
+        secrets,
         objects: ClusterObjects::default(),
     };
     Reading { state: Some(state), refused: distributions.refused, errors }
@@ -177,7 +181,7 @@ fn read_distributions<'set>(
         let uri = source_uri::resolve(&object.spec.source.uri, directory, environment);
         match peerdist_crds::package_distribution::validate(&object, uri) {
             _ if duplicate => {
-                errors.push(duplicate_error(document));
+                errors.push(document.duplicate_error(ErrorScope::Object));
                 found.refused.insert(key);
             }
             Ok(distribution) => {
@@ -190,11 +194,6 @@ fn read_distributions<'set>(
         }
     }
     found
-}
-
-fn duplicate_error(document: &Document) -> ObjectError {
-    let message = "the object exists more than once: expected one object a name; remove the others";
-    document.error(ErrorScope::Object, "metadata.name", "DuplicateObject", message)
 }
 
 fn unmatched_selector(document: &Document, distribution: &Distribution, tree: &OfficeTree) -> Option<ObjectError> {

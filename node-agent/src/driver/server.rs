@@ -1,7 +1,7 @@
 //! The server role: library, plans, enrolment, and the first holder of every package.
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
-//! issues certificates, `ingest` brings packages in and `overview` says how that goes, `library` is what earlier runs
+//! issues certificates, `ingest` brings packages in, with `secrets` that sources ask for, and `overview` says how that goes, `library` is what earlier runs
 //! brought in, `keys` follows keys that change, `evictions` are deleted objects that nodes still hold, `reviews` are enrolments that wait for a cluster's word,
 //! `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
 
@@ -16,6 +16,7 @@ mod places;
 mod recording;
 mod reviews;
 mod revisions;
+mod secrets;
 mod snapshot;
 
 use std::net::{IpAddr, SocketAddr};

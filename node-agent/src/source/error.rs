@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::entry::EntryRefusal;
+use super::http::CredentialsUse;
 use crate::store::StoreError;
 
 /// Why a source did not become a package.
@@ -98,13 +99,16 @@ pub enum SourceError {
     },
     /// The origin refuses to hand it out (a 4xx status).
     #[error(
-        "{uri} was refused by its server with status {status}: correct spec.source.uri, or what that server allows"
+        "{uri} was refused by its server with status {status}{}: correct spec.source.uri, or what that server allows",
+        told(*status, *credentials)
     )]
     SourceRefused {
         /// The source.
         uri: String,
         /// The HTTP status.
         status: u16,
+        /// Whether it was asked with credentials.
+        credentials: CredentialsUse,
     },
     /// Nobody listens there.
     #[error("{uri}: connection refused, no server listens there: start it, or correct spec.source.uri")]
@@ -221,6 +225,7 @@ impl SourceError {
         match self {
             Self::DigestOfDirectory { .. } | Self::DigestMismatch { .. } => "spec.source.digest",
             Self::VersionReused { .. } => "spec.version",
+            Self::SourceRefused { status: 401 | 403, credentials: CredentialsUse::Sent, .. } => "spec.source.secretRef",
             _ => "spec.source.uri",
         }
     }
@@ -281,6 +286,11 @@ impl From<StoreError> for SourceError {
             error => Self::Library(error),
         }
     }
+}
+
+/// Where a server says that somebody must not have something, it matters who asked.
+fn told(status: u16, credentials: CredentialsUse) -> String {
+    if matches!(status, 401 | 403) { format!(" ({credentials})") } else { String::new() }
 }
 
 /// Longest name repeated in a message.

@@ -1,6 +1,6 @@
 //! Downloads: one try of one address into a [`Partial`], resumed by range when the origin still has the same content
-//! (strong ETag or date pinned by `If-Range`), started over when it has not. Redirects are bounded and never leave
-//! TLS. When to try again is the caller's, by [`super::retry`].
+//! (strong ETag or date pinned by `If-Range`), started over when it has not. What is asked of whom is in `request`, what is
+//! on disk in `partial`. When to try again is the caller's, by [`super::retry`].
 
 use std::error::Error;
 use std::io;
@@ -8,29 +8,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peerdist_core::distribution::{SourceDigest, SourceUri};
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
+use peerdist_core::distribution::SourceDigest;
+use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::address_rule::{AddressForbidden, AddressRule};
+use super::credentials::Credentials;
 use super::disk::DiskAdmission;
 use super::error::SourceError;
 use super::progress::{Phase, Progress};
 use super::retry::{RetryPolicy, TRIES_ONCE_WITHIN};
-use super::uri;
 use crate::http::install_tls_provider;
 
 mod partial;
+mod request;
 #[cfg(test)]
 mod tests;
 
 pub use partial::Partial;
 use partial::{Appender, Pinned};
+pub use request::CredentialsUse;
+use request::{Answer, RequestError, request, shown_url};
 
-/// Redirects that one request follows.
-const REDIRECTS_MAX: usize = 10;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an origin may send nothing, when there is no hurry.
@@ -56,6 +57,8 @@ pub struct Download<'a> {
     pub url: &'a Url,
     /// What it must hash to.
     pub digest: Option<SourceDigest>,
+    /// What the origin asks for.
+    pub credentials: Option<&'a Credentials>,
     /// Where to.
     pub partial: &'a Partial,
     /// Bytes that the library's limit leaves, if it has one.
@@ -79,17 +82,19 @@ impl Downloader {
     }
 
     /// A client a try: it sees certificates that were added meanwhile.
-    fn client(&self) -> Result<Client, reqwest::Error> {
+    fn client(&self, download: &Download<'_>) -> Result<Client, reqwest::Error> {
         install_tls_provider();
+        // Credentials without TLS are for this machine, and a proxy is another one.
+        let is_direct = self.rule.is_checked() || (download.credentials.is_some() && download.url.scheme() == "http");
         let builder = || {
-            let rule = self.rule.clone();
             let builder = Client::builder()
                 .user_agent(concat!("peerdist/", env!("CARGO_PKG_VERSION")))
-                .redirect(redirect::Policy::custom(move |attempt| follow(attempt, &rule)))
+                .redirect(redirect::Policy::none())
                 .referer(false)
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(self.stall_timeout);
-            if self.rule.is_checked() { builder.dns_resolver(self.rule.clone()).no_proxy() } else { builder }
+            let builder = if is_direct { builder.no_proxy() } else { builder };
+            if self.rule.is_checked() { builder.dns_resolver(self.rule.clone()) } else { builder }
         };
         // A machine without any trusted certificate still downloads by http; https then says what is missing.
         builder().build().or_else(|_| builder().tls_certs_only([]).build())
@@ -113,21 +118,20 @@ impl Downloader {
     }
 
     async fn try_fetch(&self, download: &Download<'_>) -> Result<(), SourceError> {
-        self.rule.check_host(download.url).map_err(|forbidden| download.forbidden(forbidden))?;
-        let client = self.client().map_err(|error| download.unavailable(root_cause(&error)))?;
+        let client = self.client(download).map_err(|error| download.unavailable(root_cause(&error)))?;
         for _ in 0..REQUESTS_A_TRY {
             let pinned = download.partial.load();
             if pinned.complete {
                 return Ok(());
             }
             let pinned = if download.can_resume(&pinned) { pinned } else { Pinned::default() };
-            let response = tokio::select! {
-                response = request(&client, download.url, &pinned) => {
-                    response.map_err(|error| download.failed(&error, self.stall_timeout))?
+            let Answer { response, credentials } = tokio::select! {
+                answer = request(&client, &self.rule, download.url, &pinned, download.credentials) => {
+                    answer.map_err(|error| download.not_answered(error, self.stall_timeout))?
                 }
                 () = download.cancel.cancelled() => return Err(SourceError::Cancelled),
             };
-            let Some(pinned) = download.accept(&response, pinned)? else {
+            let Some(pinned) = download.accept(&response, credentials, pinned)? else {
                 download.partial.discard()?;
                 continue;
             };
@@ -217,7 +221,12 @@ impl Download<'_> {
     }
 
     /// What the response brings: the rest or the whole. `None`: neither, start over.
-    fn accept(&self, response: &Response, pinned: Pinned) -> Result<Option<Pinned>, SourceError> {
+    fn accept(
+        &self,
+        response: &Response,
+        credentials: CredentialsUse,
+        pinned: Pinned,
+    ) -> Result<Option<Pinned>, SourceError> {
         let offset = pinned.flushed_bytes;
         match response.status() {
             StatusCode::OK => Ok(Some(Pinned {
@@ -236,11 +245,11 @@ impl Download<'_> {
                 Ok((fits && same).then_some(pinned))
             }
             StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => Ok(None),
-            status => Err(self.refused(status)),
+            status => Err(self.refused(status, credentials)),
         }
     }
 
-    fn refused(&self, status: StatusCode) -> SourceError {
+    fn refused(&self, status: StatusCode, credentials: CredentialsUse) -> SourceError {
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 SourceError::SourceMissing { uri: self.uri(), detail: format!(" (status {})", status.as_u16()) }
@@ -249,7 +258,17 @@ impl Download<'_> {
                 self.unavailable(format!("status {}", status.as_u16()))
             }
             status if status.is_server_error() => self.unavailable(format!("status {}", status.as_u16())),
-            status => SourceError::SourceRefused { uri: self.uri(), status: status.as_u16() },
+            status => SourceError::SourceRefused { uri: self.uri(), status: status.as_u16(), credentials },
+        }
+    }
+
+    fn not_answered(&self, error: RequestError, stall_timeout: Duration) -> SourceError {
+        match error {
+            RequestError::Http(error) => self.failed(&error, stall_timeout),
+            RequestError::Redirect(refusal) => {
+                SourceError::RedirectRefused { uri: self.uri(), detail: refusal.to_string() }
+            }
+            RequestError::Forbidden(forbidden) => self.forbidden(forbidden),
         }
     }
 
@@ -257,10 +276,6 @@ impl Download<'_> {
         let uri = self.uri();
         if let Some(forbidden) = find::<AddressForbidden>(error) {
             return self.forbidden(*forbidden);
-        }
-        if error.is_redirect() {
-            let detail = find::<RedirectRefusal>(error).map_or_else(|| error.to_string(), ToString::to_string);
-            return SourceError::RedirectRefused { uri, detail };
         }
         if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             return SourceError::ConnectionRefused { uri };
@@ -331,17 +346,6 @@ impl Writer {
     }
 }
 
-async fn request(client: &Client, url: &Url, pinned: &Pinned) -> Result<Response, reqwest::Error> {
-    let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-    if pinned.flushed_bytes > 0 {
-        request = request.header(RANGE, format!("bytes={}-", pinned.flushed_bytes));
-        if let Some(validator) = &pinned.validator {
-            request = request.header(IF_RANGE, validator);
-        }
-    }
-    request.send().await
-}
-
 /// What must still hold when the rest is asked for: a strong ETag, or the date.
 fn validator(headers: &HeaderMap) -> Option<String> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -361,41 +365,6 @@ pub(crate) fn is_resumable(range: &[u8], etag: &[u8]) -> bool {
     let pairs = [(CONTENT_RANGE, value(range)), (ETAG, value(etag))];
     let headers: HeaderMap = pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     content_range(&headers).is_some() && validator(&headers).is_some()
-}
-
-/// A redirect that is not followed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum RedirectRefusal {
-    #[error("more than 10 redirects")]
-    TooMany,
-    #[error("from https to {0}, which would give up the encryption")]
-    Downgrade(String),
-    #[error("to the scheme {0:?}")]
-    Scheme(String),
-}
-
-fn follow(attempt: redirect::Attempt<'_>, rule: &AddressRule) -> redirect::Action {
-    match (check_redirect(attempt.previous(), attempt.url()), rule.check_host(attempt.url())) {
-        (Err(refusal), _) => attempt.error(refusal),
-        (_, Err(forbidden)) => attempt.error(forbidden),
-        (Ok(()), Ok(())) => attempt.follow(),
-    }
-}
-
-fn check_redirect(previous: &[Url], next: &Url) -> Result<(), RedirectRefusal> {
-    if previous.len() > REDIRECTS_MAX {
-        return Err(RedirectRefusal::TooMany);
-    }
-    match next.scheme() {
-        "https" => Ok(()),
-        "http" if previous.iter().all(|url| url.scheme() == "http") => Ok(()),
-        "http" => Err(RedirectRefusal::Downgrade(shown_url(next))),
-        scheme => Err(RedirectRefusal::Scheme(scheme.to_owned())),
-    }
-}
-
-fn shown_url(url: &Url) -> String {
-    uri::shown(&SourceUri::Http(url.to_string()))
 }
 
 /// The first error of a kind among the causes.

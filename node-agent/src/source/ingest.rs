@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::record::{Record, Records};
 use self::staged::{Staged, Stager};
 use super::address_rule::AddressRule;
+use super::credentials::Credentials;
 use super::error::SourceError;
 use super::file::{Inspection, Origin};
 use super::http::{Download, Downloader, Partial};
@@ -99,7 +100,7 @@ impl Ingest {
         .await
     }
 
-    /// Makes one try to bring the package in. `sequence` is above that of every earlier version. When this version is
+    /// Makes one try to bring the package in, with the credentials that its source asks for. `sequence` is above that of every earlier version. When this version is
     /// in the library already, the source is read to see that it still says the same.
     ///
     /// # Errors
@@ -108,12 +109,13 @@ impl Ingest {
     pub async fn run(
         &self,
         request: &IngestRequest,
+        credentials: Option<&Credentials>,
         sequence: u64,
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Ingested, SourceError> {
         progress.enter(Phase::Inspecting, 0);
-        let download = self.download(request, progress, cancel).await?;
+        let download = self.download(request, credentials, progress, cancel).await?;
         let cancel = cancel.child_token();
         let _cancel_on_drop = cancel.clone().drop_guard();
         let (ingest, request, progress) = (self.clone(), request.clone(), Arc::clone(progress));
@@ -147,6 +149,7 @@ impl Ingest {
     async fn download(
         &self,
         request: &IngestRequest,
+        credentials: Option<&Credentials>,
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Option<Partial>, SourceError> {
@@ -157,7 +160,8 @@ impl Ingest {
         Partial::remove_old(&folder, SystemTime::now())?;
         let partial = Partial::new(&folder, &request.package, &url, digest);
         let limit_left_bytes = self.store.limit_left_bytes();
-        let download = Download { url: &url, digest, partial: &partial, limit_left_bytes, progress, cancel };
+        let download =
+            Download { url: &url, digest, credentials, partial: &partial, limit_left_bytes, progress, cancel };
         self.downloader.fetch(&download).await?;
         Ok(Some(partial))
     }

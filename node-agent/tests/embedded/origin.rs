@@ -14,6 +14,8 @@ pub(crate) struct Asked {
     pub(crate) range: Option<usize>,
     /// The validator that the rest must have.
     pub(crate) if_range: Option<String>,
+    /// The credentials.
+    pub(crate) authorization: Option<String>,
 }
 
 /// A response: status and headers, the whole body that is announced, and how much of it is sent.
@@ -74,6 +76,7 @@ fn serve(mut stream: TcpStream, number: usize, answer: &dyn Fn(&Asked) -> Answer
         number,
         range: header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()),
         if_range: header("if-range"),
+        authorization: header("authorization"),
     };
     let Answer { status, headers, body, sent_bytes } = answer(&asked);
     let head =

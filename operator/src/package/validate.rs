@@ -110,6 +110,7 @@ mod tests {
         let uri = "spec.source.uri";
         let with_uri = |uri: &str| json!({"version": "1", "source": {"uri": uri}});
         let https = json!({"uri": "https://example.com/a"});
+        let readable = json!({"uri": "http://example.com/a", "secretRef": {"name": "repo"}});
         let digest = json!({"uri": "https://example.com/a", "digest": "sha256:12"});
         for (spec, field, reason) in [
             (with_uri("file:///etc/passwd"), uri, "FileSourceNotAllowed"),
@@ -123,6 +124,7 @@ mod tests {
             (json!({"version": "current", "source": https}), "spec.version", "InvalidVersion"),
             (json!({"version": "a/b", "source": https}), "spec.version", "InvalidVersion"),
             (json!({"version": "1", "source": digest}), "spec.source.digest", "MalformedDigest"),
+            (json!({"version": "1", "source": readable}), "spec.source.secretRef", "CredentialsNeedTls"),
             (
                 json!({"version": "1", "source": https, "retention": {"versions": 0}}),
                 "spec.retention.versions",

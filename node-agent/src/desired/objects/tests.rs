@@ -150,3 +150,14 @@ fn an_endpoint_that_nobody_serves_is_said() {
     assert_eq!(told(&reading), [("VescEndpoint default/hq".into(), String::new(), "KindNotServed".into())]);
     assert!(reading.state.is_some());
 }
+
+#[test]
+fn secrets_are_part_of_the_state_and_broken_ones_make_the_set_unusable() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: repo}\nstringData: {token: x}\n---\n";
+    let asking = package("app", "version: '1', source: {uri: 'https://a/b', secretRef: {name: repo}}");
+    let state = reading(&format!("{OFFICES}{secret}{asking}")).state.unwrap();
+    let named = state.distributions.values().next().unwrap().source.secret.clone().unwrap();
+    assert_eq!(state.secrets.keys().map(|key| key.name.clone()).collect::<Vec<_>>(), [named]);
+    let broken = secret.replace("token: x", "token: 7");
+    check_unusable(&format!("{OFFICES}{broken}"), "Secret default/repo", "stringData.token", "InvalidValue");
+}

@@ -15,18 +15,23 @@ use tracing::Instrument;
 use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
 use crate::desired::object_of;
 use crate::metrics::{ContentSource, Metrics};
-use crate::source::{FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SourceError};
+use crate::source::{
+    FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SecretError, SourceError,
+};
 use crate::store::NodeStore;
 
 use super::library::described;
 use super::overview::{IngestFailure, IngestOverview};
 use super::places::Places;
+use super::secrets::Secrets;
 
 /// Why one try failed.
 #[derive(Debug, thiserror::Error)]
 enum IngestError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("the server's database refuses the package: {0}")]
     Database(#[from] DatabaseError),
     #[error("the package vanished from the library: somebody else writes below the server's root")]
@@ -37,6 +42,7 @@ impl IngestError {
     fn field(&self) -> &str {
         match self {
             Self::Source(error) => error.field(),
+            Self::Secret(_) => "spec.source.secretRef",
             Self::Database(_) | Self::Vanished => "",
         }
     }
@@ -44,6 +50,7 @@ impl IngestError {
     fn reason(&self) -> &str {
         match self {
             Self::Source(error) => error.reason(),
+            Self::Secret(error) => error.reason(),
             Self::Database(_) => "DatabaseFailed",
             Self::Vanished => "LibraryFailed",
         }
@@ -52,7 +59,10 @@ impl IngestError {
     fn failed_try(&self) -> FailedTry {
         match self {
             Self::Source(error) => FailedTry::from(error),
-            Self::Database(_) | Self::Vanished => FailedTry { is_final: false, may_heal: true, made_progress: false },
+            // Secrets and rights to them are given without an edit of the object.
+            Self::Secret(_) | Self::Database(_) | Self::Vanished => {
+                FailedTry { is_final: false, may_heal: true, made_progress: false }
+            }
         }
     }
 }
@@ -66,29 +76,22 @@ pub(super) struct Ingests {
     stopped: CancellationToken,
 }
 
+/// What every ingest works with.
 #[derive(Clone)]
-struct Tools {
-    store: Arc<NodeStore>,
-    database: SqliteStore,
-    metrics: Arc<Metrics>,
-    policy: RetryPolicy,
-    ingest: Ingest,
-    overview: IngestOverview,
-    events: mpsc::Sender<ServerEvent>,
-    places: Arc<Places>,
+pub(super) struct Tools {
+    pub(super) store: Arc<NodeStore>,
+    pub(super) database: SqliteStore,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) policy: RetryPolicy,
+    pub(super) ingest: Ingest,
+    pub(super) secrets: Secrets,
+    pub(super) overview: IngestOverview,
+    pub(super) events: mpsc::Sender<ServerEvent>,
+    pub(super) places: Arc<Places>,
 }
 
 impl Ingests {
-    pub(super) fn new(
-        ingest: Ingest,
-        store: Arc<NodeStore>,
-        database: SqliteStore,
-        metrics: Arc<Metrics>,
-        policy: RetryPolicy,
-        overview: IngestOverview,
-        events: mpsc::Sender<ServerEvent>,
-    ) -> Self {
-        let tools = Tools { store, database, metrics, policy, ingest, overview, events, places: Arc::default() };
+    pub(super) fn new(tools: Tools) -> Self {
         Self { tools, running: BTreeMap::new(), checked: BTreeSet::new(), stopped: CancellationToken::new() }
     }
 
@@ -136,7 +139,7 @@ impl Ingests {
 impl Tools {
     /// Compares a source with what was published of it. Only a difference is worth a word: what is in the library
     /// is distributed, whatever became of its source.
-    async fn check(self, distribution: Distribution, progress: Arc<Progress>, cancelled: CancellationToken) {
+    async fn check(mut self, distribution: Distribution, progress: Arc<Progress>, cancelled: CancellationToken) {
         let key = distribution.package();
         let failure = match self.try_once(&distribution, progress.clone(), cancelled).await {
             Err(error @ IngestError::Source(SourceError::VersionReused { .. })) => Some(failure_of(&key, &error, true)),
@@ -146,7 +149,7 @@ impl Tools {
     }
 
     /// Tries until it is in, or given up, or cancelled.
-    async fn run(self, distribution: Distribution, cancelled: CancellationToken) {
+    async fn run(mut self, distribution: Distribution, cancelled: CancellationToken) {
         let key = distribution.package();
         let mut retry = Retry::new(self.policy, Instant::now());
         loop {
@@ -157,6 +160,7 @@ impl Tools {
             let Some(pause) = tried else { return };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = self.secrets.changed(), if distribution.source.secret.is_some() => {}
                 () = cancelled.cancelled() => return,
             }
         }
@@ -191,7 +195,7 @@ impl Tools {
     }
 
     async fn try_once(
-        &self,
+        &mut self,
         distribution: &Distribution,
         progress: Arc<Progress>,
         cancelled: CancellationToken,
@@ -202,8 +206,9 @@ impl Tools {
         let Ingested { root, is_new } = match self.ingest.find(&request, &cancelled).await? {
             Some(found) => found,
             None => {
+                let credentials = self.secrets.credentials(distribution).await?;
                 let sequence = self.database.next_sequence(&key.distribution).await?;
-                self.ingest.run(&request, sequence, &progress, &cancelled).await?
+                self.ingest.run(&request, credentials.as_ref(), sequence, &progress, &cancelled).await?
             }
         };
         if is_new {

@@ -21,11 +21,12 @@ use tracing::{Instrument, Span};
 
 use super::enrolment::{Asked, Entitlement};
 use super::evictions::Evictions;
-use super::ingest::Ingests;
+use super::ingest::{Ingests, Tools};
 use super::recording::Recorder;
 use super::reviews::Reviews;
+use super::secrets::Secrets;
 use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, keys, library, snapshot};
-use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, Standing, TokenReviewer};
+use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, SecretReader, Standing, TokenReviewer};
 use crate::database::{MetadataStore, SqliteStore};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
@@ -33,7 +34,7 @@ use crate::driver::messages::{self, Incoming};
 use crate::driver::sending::{Sending, send_chunks};
 use crate::http::Readiness;
 use crate::metrics::Metrics;
-use crate::source::Ingest;
+use crate::source::{Ingest, KnownSecrets};
 use crate::status::StatusSnapshot;
 use crate::store::NodeStore;
 use crate::transport::{Authority, IncomingMessage, JoinToken, ReplyHandle, Transport};
@@ -74,6 +75,8 @@ pub(super) struct Node {
     parts: Parts,
     machine: Server,
     ingests: Ingests,
+    /// Secrets that came with the objects.
+    secrets: watch::Sender<Arc<KnownSecrets>>,
     recorder: Recorder,
     desired: Option<Arc<DesiredState>>,
     snapshot: snapshot::Maker,
@@ -98,18 +101,25 @@ impl Node {
             last_revision: parts.last_revision,
         };
         let (key, settings) = (parts.authority.manifest_key(), &parts.settings);
-        let ingests = Ingests::new(
-            Ingest::new(parts.store.clone(), key, settings.retry, settings.sources.clone()),
-            parts.store.clone(),
-            parts.database.clone(),
-            parts.metrics.clone(),
-            settings.retry,
-            parts.overview.clone(),
-            events.clone(),
-        );
+        let (secrets, known_secrets) = watch::channel(Arc::default());
+        let ingests = Ingests::new(Tools {
+            store: parts.store.clone(),
+            database: parts.database.clone(),
+            metrics: parts.metrics.clone(),
+            policy: settings.retry,
+            ingest: Ingest::new(parts.store.clone(), key, settings.retry, settings.sources.clone()),
+            secrets: match &settings.cluster {
+                Some(cluster) => Secrets::Cluster(SecretReader::new(cluster.clone())),
+                None => Secrets::Objects(known_secrets),
+            },
+            overview: parts.overview.clone(),
+            events: events.clone(),
+            places: Arc::default(),
+        });
         Self {
             machine: Server::new(now, config),
             ingests,
+            secrets,
             recorder: Recorder::new(parts.database.clone()),
             desired: None,
             snapshot: snapshot::Maker::new(now),
@@ -204,6 +214,11 @@ impl Node {
             return;
         };
         self.parts.readiness.set(CHECK_OBJECTS, Ok(()));
+        self.secrets.send_if_modified(|known| {
+            let is_other = *known != state.secrets;
+            known.clone_from(&state.secrets);
+            is_other
+        });
         self.ingests.objects_changed(&state.distributions);
         self.ingests.check_sources(&state.distributions);
         self.desired = Some(state.clone());

@@ -8,12 +8,15 @@ use peerdist_core::names::{DistributionKey, Namespace, PackageKey, PackageName, 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::request::{RedirectRefusal, check_redirect};
 use super::*;
 use crate::source::test_server::{Reply, TestServer};
+use crate::source::uri;
 
 struct Target {
     folder: TempDir,
     digest: Option<SourceDigest>,
+    credentials: Option<Credentials>,
     limit_left_bytes: Option<u64>,
     cancel: CancellationToken,
     downloader: Downloader,
@@ -24,6 +27,7 @@ impl Target {
         Self {
             folder: tempfile::tempdir().unwrap(),
             digest: None,
+            credentials: None,
             limit_left_bytes: None,
             cancel: CancellationToken::new(),
             downloader: Downloader::new(RetryPolicy::Once, AddressRule::any()),
@@ -34,12 +38,18 @@ impl Target {
         Self { digest: Some(SourceDigest::Sha256(Sha256::digest(content).into())), ..Self::new() }
     }
 
+    fn with_keys(keys: &[(&str, &str)]) -> Self {
+        let value = |key: &str| keys.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_bytes());
+        Self { credentials: Some(Credentials::from_keys(value).unwrap()), ..Self::new() }
+    }
+
     async fn fetch(&self, url: &str) -> Result<Vec<u8>, SourceError> {
         let url = uri::parse_url(url)?;
         let partial = Partial::new(self.folder.path(), &package(), &url, self.digest);
         let download = Download {
             url: &url,
             digest: self.digest,
+            credentials: self.credentials.as_ref(),
             partial: &partial,
             limit_left_bytes: self.limit_left_bytes,
             progress: &Arc::new(Progress::default()),
@@ -219,6 +229,82 @@ fn redirects_never_give_up_the_encryption() {
     assert_eq!(downgrade, Err(RedirectRefusal::Downgrade("http://a/".into())));
     let other = check_redirect(&[plain], &url("ftp://a/"));
     assert_eq!(other, Err(RedirectRefusal::Scheme("ftp".into())));
+}
+
+/// Path and credentials of every request that a server got.
+fn asked(server: &TestServer) -> Vec<(String, Option<String>)> {
+    let seen = server.requests().into_iter();
+    seen.map(|request| (request.path.clone(), request.header("authorization").map(str::to_owned))).collect()
+}
+
+#[tokio::test]
+async fn credentials_are_sent_to_the_origin_of_the_address_and_nowhere_else() {
+    let basic = [("username", "Aladdin"), ("password", "open sesame")];
+    for (keys, expected) in [
+        (&basic[..], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+        (&[("token", "mF_9.B5f-4.1JqM")], "Bearer mF_9.B5f-4.1JqM"),
+    ] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let elsewhere = format!("http://{}", port.local_addr().unwrap());
+        let target_of_redirect = elsewhere.clone();
+        let origin = TestServer::start(move |request, _| match request.path.as_str() {
+            "/moved" => Reply::status(301).with("Location", "/here"),
+            "/away" => Reply::status(302).with("Location", format!("{target_of_redirect}/first")),
+            _ => Reply::ok(b"content"),
+        });
+        let back = origin.url("/again");
+        let other = TestServer::serve_on(port, move |request, _| match request.path.as_str() {
+            // Another page of the same host, and an address with a user of its own.
+            "/first" => Reply::status(307).with("Location", "/second"),
+            "/second" => Reply::status(307).with("Location", elsewhere.replace("http://", "http://u:p@") + "/third"),
+            _ => Reply::status(303).with("Location", back.clone()),
+        });
+        let target = Target::with_keys(keys);
+        for path in ["/moved", "/away"] {
+            assert_eq!(target.fetch(&origin.url(path)).await.unwrap(), b"content");
+        }
+        let with = |path: &str| (path.to_owned(), Some(expected.to_owned()));
+        let without = |path: &str| (path.to_owned(), None);
+        assert_eq!(asked(&origin), [with("/moved"), with("/here"), with("/away"), without("/again")]);
+        assert_eq!(asked(&other), [without("/first"), without("/second"), without("/third")]);
+    }
+}
+
+#[tokio::test]
+async fn the_rest_of_a_download_is_asked_for_with_credentials_too() {
+    let server = TestServer::start(|request, number| {
+        let reply = Reply::file(request, "\"1\"", &content(1));
+        match request.header("authorization") {
+            Some("Bearer abc") if number == 0 => reply.cut(100_000),
+            Some("Bearer abc") => reply,
+            _ => Reply::status(401),
+        }
+    });
+    let target = Target::with_keys(&[("token", "abc")]);
+    assert_eq!(target.reason(&server.url("/")).await, "SourceUnavailable");
+    assert_eq!(target.fetch(&server.url("/")).await.unwrap(), content(1));
+    assert_eq!(server.requests()[1].range(), Some(100_000));
+}
+
+#[tokio::test]
+async fn refused_credentials_are_final_and_the_error_says_whether_they_were_sent() {
+    let other = TestServer::start(|_, _| Reply::status(403));
+    let away = other.url("/");
+    let server = TestServer::start(move |request, _| match request.path.as_str() {
+        "/away" => Reply::status(302).with("Location", away.clone()),
+        _ => Reply::status(401),
+    });
+    let wrong = Target::with_keys(&[("token", "tell-tale")]);
+    for (target, path, said, field) in [
+        (&wrong, "/", "status 401 (the credentials of spec.source.secretRef were sent)", "spec.source.secretRef"),
+        (&wrong, "/away", "status 403 (a redirect led to another host, to which", "spec.source.uri"),
+        (&Target::new(), "/", "status 401 (no credentials were sent", "spec.source.uri"),
+    ] {
+        let error = target.fetch(&server.url(path)).await.unwrap_err();
+        assert_eq!((error.reason(), error.field(), error.is_final()), ("SourceRefused", field, true), "{error}");
+        let message = error.to_string();
+        assert!(message.contains(said) && !message.contains("tell-tale"), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ impl Library {
     }
 
     async fn run(&self, request: &IngestRequest, sequence: u64) -> Result<Ingested, SourceError> {
-        self.ingest.run(request, sequence, &self.progress, &self.cancel).await
+        self.ingest.run(request, None, sequence, &self.progress, &self.cancel).await
     }
 
     async fn find(&self, request: &IngestRequest) -> Option<Ingested> {
@@ -91,7 +91,7 @@ fn request(version: &str, uri: &str) -> IngestRequest {
         DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new("app").unwrap() };
     IngestRequest {
         package: PackageKey { distribution, version: Version::new(version).unwrap() },
-        source: PackageSource { uri: uri.parse().unwrap(), digest: None },
+        source: PackageSource { uri: uri.parse().unwrap(), digest: None, secret: None },
         unpack: Unpack::Auto,
     }
 }
@@ -392,7 +392,7 @@ async fn download_that_was_cut_behind_our_back_is_not_published() {
     let server = TestServer::start(move |request, _| Reply::file(request, "\"1\"", &served));
     let library = Library::new();
     let request = with_digest(request("1", &server.url("/data")), &content);
-    let partial = library.ingest.download(&request, &library.progress, &library.cancel).await.unwrap().unwrap();
+    let partial = library.ingest.download(&request, None, &library.progress, &library.cancel).await.unwrap().unwrap();
     fs::OpenOptions::new().write(true).open(partial.data()).unwrap().set_len(1000).unwrap();
     let result = library.ingest.bring_in(&request, Some(&partial), 1, &library.progress, &library.cancel);
     assert_eq!(result.unwrap_err().reason(), "SourceChanged");
