@@ -2,6 +2,7 @@
 //! installation gives them. Kubelets and controllers are not there: the test starts the processes that pods would be,
 //! with tokens that are bound to pods, and reports counts as the controllers would.
 
+mod credentials;
 mod mount;
 mod origin;
 mod rights;
@@ -62,6 +63,8 @@ async fn an_applied_package_reaches_every_node_and_says_so() -> Result<()> {
         Ok(status.failure.is_some_and(|failure| failure.reason == "UnsupportedScheme"))
     })
     .await?;
+
+    credentials::source_gets_its_credentials_when_the_server_may_read_them(&site, &origin).await?;
 
     site.apply_package("app", json!({"version": "2", "source": {"uri": origin.url()}})).await?;
     site.package_is("app", "Ready").await?;

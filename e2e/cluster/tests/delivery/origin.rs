@@ -13,6 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 /// No role uses it.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 81, 9, 9);
 
+/// Who may have what is guarded.
+pub(crate) const USERNAME: &str = "ci";
+pub(crate) const PASSWORD: &str = "seven-dwarfs";
+const AUTHORISATION: &str = "Authorization: Basic Y2k6c2V2ZW4tZHdhcmZz";
+
 /// The server; it ends with the test's process.
 pub(crate) struct Origin {
     address: SocketAddr,
@@ -47,6 +52,11 @@ impl Origin {
         format!("http://{}/nothing", self.address)
     }
 
+    /// The same file for those who bring the credentials.
+    pub(crate) fn guarded_url(&self) -> String {
+        format!("http://{}/guarded/app.bin", self.address)
+    }
+
     pub(crate) fn content(&self) -> &[u8] {
         &self.content
     }
@@ -55,12 +65,18 @@ impl Origin {
 async fn answer(stream: TcpStream, content: Arc<Vec<u8>>) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut request, mut line) = (String::new(), String::new());
+    let mut is_authorised = false;
     stream.read_line(&mut request).await?;
     while stream.read_line(&mut line).await? > 2 {
+        is_authorised |= line.trim_end().eq_ignore_ascii_case(AUTHORISATION);
         line.clear();
     }
-    let found = request.starts_with("GET /app.bin ");
-    let (status, body): (&str, &[u8]) = if found { ("200 OK", &content) } else { ("404 Not Found", b"") };
+    let (status, body): (&str, &[u8]) = match request.split(' ').nth(1) {
+        Some("/app.bin") => ("200 OK", &content),
+        Some("/guarded/app.bin") if is_authorised => ("200 OK", &content),
+        Some("/guarded/app.bin") => ("401 Unauthorized", b""),
+        _ => ("404 Not Found", b""),
+    };
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await?;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
-use kube::ResourceExt;
 use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
 use peerdist_authority::sha256;
 use peerdist_crds::names::{TRUST, TRUST_KEY, client_objects};
 use peerdist_crds::{Office, PackageDistribution};
@@ -189,6 +189,11 @@ impl Site {
     /// Secrets of the installation.
     pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.hand.client.clone(), NAMESPACE)
+    }
+
+    /// The administrator's client.
+    pub(crate) fn administrator(&self) -> Client {
+        self.hand.client.clone()
     }
 
     /// The digests of the roots that clients are told to trust, as they read them.
