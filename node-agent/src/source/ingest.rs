@@ -100,8 +100,9 @@ impl Ingest {
         .await
     }
 
-    /// Makes one try to bring the package in, with the credentials that its source asks for. `sequence` is above that of every earlier version. When this version is
-    /// in the library already, the source is read to see that it still says the same.
+    /// Makes one try to bring the package in, with the credentials that its source asks for. `sequence` is above that of
+    /// every earlier version. When this version is in the library already, the source is read to see that it still says
+    /// the same.
     ///
     /// # Errors
     /// [`SourceError`], of which [`SourceError::is_final`] says whether another try can help. Nothing is left in
