@@ -3,18 +3,24 @@
 //!
 //! In reading order: [`office`], [`package_distribution`] with [`status`], and [`vesc_endpoint`] are the kinds; the
 //! first two turn a spec into the core's validated types. [`names`] are those of objects in a cluster, [`quantity`] is a
-//! size in bytes; [`unknown_fields`] finds what the schema does not have. The YAML in `crds/` is generated and compared by a test. Reading files or the
-//! Kubernetes API is no part of this crate.
+//! size in bytes; [`unknown_fields`] finds what the schema does not have, [`readable`] reads objects of other releases one by
+//! one. The YAML in `crds/` is generated and compared by a test. Reading files or the Kubernetes API is no part of this
+//! crate.
 //!
 //! Optional fields that a rule speaks about are absent or have a value, never null: `has()` means what it says.
 
 #![allow(unreachable_pub, reason = "kube's KubeSchema repeats every struct inside a function")]
+#![allow(
+    dead_code,
+    reason = "kube's KubeSchema repeats every struct inside a function, with fields that no schema has"
+)]
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat types and priorities")]
 
 pub mod names;
 pub mod office;
 pub mod package_distribution;
 pub mod quantity;
+pub mod readable;
 pub mod status;
 pub mod unknown_fields;
 pub mod vesc_endpoint;

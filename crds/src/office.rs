@@ -73,6 +73,9 @@ pub struct OfficeSpec {
     /// The link to the parent office.
     #[serde(default)]
     pub uplink: Uplink,
+    /// Why this release cannot read the object, if it cannot. No field of the object, and never written.
+    #[serde(skip)]
+    pub not_understood: Option<FieldError>,
 }
 
 /// How the nodes of an office talk to each other. Wired: share content, find each other by broadcast. WiFi: share
@@ -148,6 +151,9 @@ pub fn normal_path(path: &str) -> Option<String> {
 /// # Errors
 /// Every field that cannot be used.
 pub fn validate(object: &Office) -> Result<core_office::Office, Vec<FieldError>> {
+    if let Some(fault) = &object.spec.not_understood {
+        return Err(vec![fault.clone()]);
+    }
     let mut errors = Vec::new();
     let named = |error: NameError, field: &str| FieldError::new(field, "InvalidName", error.to_string());
     let name = OfficeName::new(&object.name_any()).map_err(|error| errors.push(named(error, "metadata.name"))).ok();

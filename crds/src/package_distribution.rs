@@ -82,6 +82,9 @@ pub struct PackageDistributionSpec {
     /// What stays when a newer version has come.
     #[serde(default)]
     pub retention: Retention,
+    /// Why this release cannot read the object, if it cannot. No field of the object, and never written.
+    #[serde(skip)]
+    pub not_understood: Option<FieldError>,
 }
 
 /// Where a package comes from.
@@ -200,6 +203,21 @@ impl From<Priority> for core_distribution::Priority {
     }
 }
 
+/// What an object says that cannot be read.
+pub(crate) fn not_understood(fault: FieldError) -> PackageDistributionSpec {
+    PackageDistributionSpec {
+        version: String::new(),
+        source: Source { uri: String::new(), digest: None },
+        unpack: Unpack::default(),
+        offices: None,
+        priority: Priority::default(),
+        schedule: None,
+        rollout: Rollout::default(),
+        retention: Retention::default(),
+        not_understood: Some(fault),
+    }
+}
+
 /// Namespace and name of the object.
 ///
 /// # Errors
@@ -228,6 +246,9 @@ pub fn validate(
     uri: Result<SourceUri, FieldError>,
 ) -> Result<Distribution, Vec<FieldError>> {
     let spec = &object.spec;
+    if let Some(fault) = &spec.not_understood {
+        return Err(vec![fault.clone()]);
+    }
     let mut errors = Vec::new();
     let key = key(object).map_err(|faults| errors.extend(faults)).ok();
     let version = Version::new(&spec.version)

@@ -33,6 +33,9 @@ pub struct VescEndpointSpec {
     /// IP address of the connector.
     #[schemars(length(min = 2, max = 45), regex(pattern = r"^[0-9a-fA-F:.]+$"))]
     pub address: String,
+    /// Why this release cannot read the object, if it cannot. No field of the object, and never written.
+    #[serde(skip)]
+    pub not_understood: Option<FieldError>,
 }
 
 /// How an endpoint stands. Written by the operator.
@@ -53,6 +56,9 @@ pub struct VescEndpointStatus {
 /// # Errors
 /// An address that no other machine can have.
 pub fn validate(object: &VescEndpoint) -> Result<IpAddr, FieldError> {
+    if let Some(fault) = &object.spec.not_understood {
+        return Err(fault.clone());
+    }
     let refused = |reason, message| FieldError::new("spec.address", reason, message);
     let shown: String = object.spec.address.chars().take(80).collect();
     let address: IpAddr = object.spec.address.parse().map_err(|_| {
@@ -70,7 +76,7 @@ mod tests {
     use super::*;
 
     fn reason(address: &str) -> Option<&'static str> {
-        let spec = VescEndpointSpec { address: address.to_owned() };
+        let spec = VescEndpointSpec { address: address.to_owned(), not_understood: None };
         validate(&VescEndpoint::new("hq", spec)).err().map(|error| error.reason)
     }
 

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     fn reasons(address: &str) -> Vec<(bool, String)> {
-        let object = VescEndpoint::new("hq", VescEndpointSpec { address: address.to_owned() });
+        let object = VescEndpoint::new("hq", VescEndpointSpec { address: address.to_owned(), not_understood: None });
         derive(&object).iter().map(|finding| (finding.is_true(), finding.reason().to_owned())).collect()
     }
 

@@ -19,6 +19,7 @@ use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, Resource, ResourceExt};
+use peerdist_crds::readable::{Kind, Readable, unwrapped};
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -85,9 +86,9 @@ impl Caches {
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let ours = || Watches { client, touches, memory, namespace };
         Self {
-            offices: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, office),
-            packages: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, package),
-            vescs: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, vesc),
+            offices: ours().start_readable(tasks, office),
+            packages: ours().start_readable(tasks, package),
+            vescs: ours().start_readable(tasks, vesc),
             nodes: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip_node, node),
             config_maps: ours().start(tasks, ours().api(), managed(), strip, config_map),
             service_accounts: ours().start(tasks, ours().api(), managed(), strip, owned),
@@ -174,6 +175,16 @@ impl Watches<'_> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
+    /// Of a kind of ours, which another release may have written.
+    fn start_readable<K>(&self, tasks: &mut JoinSet<()>, meaning: Meaning<K>) -> Store<K>
+    where
+        K: Kind + Clone + Debug + Send + Sync + 'static,
+        K::Status: DeserializeOwned,
+    {
+        let events = watch(Api::<Readable<K>>::all(self.client.clone()), watcher::Config::default());
+        self.keep(tasks, events.default_backoff().map(|event| event.map(unwrapped)), strip, meaning)
+    }
+
     fn start<K>(
         &self,
         tasks: &mut JoinSet<()>,
@@ -186,9 +197,22 @@ impl Watches<'_> {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone,
     {
+        self.keep(tasks, watch(api, config).default_backoff(), strip, meaning)
+    }
+
+    fn keep<K>(
+        &self,
+        tasks: &mut JoinSet<()>,
+        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+        strip: fn(&mut K),
+        meaning: Meaning<K>,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    {
         let (reader, writer) = store();
         let keeper = Keeper { strip, meaning, writer, touches: self.touches.clone(), memory: self.memory.clone() };
-        tasks.spawn(keeper.keep(watch(api, config).default_backoff()));
+        tasks.spawn(keeper.keep(events));
         reader
     }
 }

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_crds::PackageDistribution;
+use peerdist_crds::readable::Readable;
 use peerdist_crds::status::{
     ByteCounts, Eviction, IngestFailure, NodeCounts, OfficeCounts, PackageDistributionStatus, SLOWEST_MAX, SlowNode,
 };
@@ -115,7 +116,7 @@ async fn write(
     uid: &str,
     status: &PackageDistributionStatus,
 ) -> Result<(), kube::Error> {
-    let api: Api<PackageDistribution> = Api::namespaced(cluster.client.clone(), key.namespace.as_str());
+    let api: Api<Readable<PackageDistribution>> = Api::namespaced(cluster.client.clone(), key.namespace.as_str());
     let body = json!({
         "apiVersion": peerdist_crds::API_VERSION,
         "kind": "PackageDistribution",

@@ -15,10 +15,11 @@ use futures_util::StreamExt;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::{self, Store, reflector};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use peerdist_core::distribution::{Distribution, SourceUri};
 use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::{Office as ValidOffice, OfficeTree, OfficeTreeError};
+use peerdist_crds::readable::{Kind, Readable, unwrapped};
 use peerdist_crds::{FieldError, Office, PackageDistribution};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -133,14 +134,16 @@ fn kept_form(package: &PackageDistribution) -> Option<(String, Value)> {
     Some((object, serde_json::to_value(form).ok()?))
 }
 
-fn keep<K>(api: Api<K>, changed: &Arc<Notify>, watches: &mut JoinSet<()>) -> Store<K>
+fn keep<K>(api: Api<Readable<K>>, changed: &Arc<Notify>, watches: &mut JoinSet<()>) -> Store<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Kind + Clone + Debug + Send + Sync + 'static,
+    K::Status: DeserializeOwned,
 {
     let (store, writer) = reflector::store();
     let changed = changed.clone();
     watches.spawn(async move {
         let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = events.map(|event| event.map(unwrapped));
         let events = events.modify(|object: &mut K| object.managed_fields_mut().clear());
         let mut events = pin!(reflector(writer, events));
         while let Some(event) = events.next().await {
@@ -163,6 +166,7 @@ fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous
     }
     let uids =
         offices.iter().filter_map(|office| Some((OfficeName::new(&office.name_any()).ok()?, office.uid()?))).collect();
+    errors.extend(offices.iter().filter_map(|office| not_understood(office)));
     let offices: Vec<ValidOffice> = offices.iter().filter_map(|office| in_force(office, previous)).collect();
     let tree = match one_tree(offices, &mut errors) {
         Ok(tree) => tree,
@@ -239,6 +243,12 @@ fn verdict(object: &Office) -> Option<bool> {
     let conditions = &object.status.as_ref()?.conditions;
     let accepted = conditions.iter().find(|condition| condition.type_ == ACCEPTED)?;
     (accepted.observed_generation == object.metadata.generation).then_some(accepted.status == "True")
+}
+
+/// The operator may be of a newer release than the server, and has accepted what this one cannot read.
+fn not_understood(object: &Office) -> Option<ObjectError> {
+    let fault = object.spec.not_understood.as_ref()?;
+    Some(error(format!("Office {}", object.name_any()), ErrorScope::Object, fault))
 }
 
 /// The office in the form that the operator acts upon, as far as this process has seen it.
@@ -417,6 +427,36 @@ mod tests {
         let kept = after(&with("1", "s3://a/b"));
         assert_eq!(kept.values().next().unwrap().source.uri, source("https://a/b"));
         assert!(after(&with("2", "s3://a/b")).is_empty());
+    }
+
+    #[test]
+    fn object_of_a_newer_release_stays_what_it_was_and_is_told() {
+        let hub = || office("hub", json!({}), Some(("True", 2)));
+        let store = |kind: &str| {
+            let mut object =
+                serde_json::to_value(&*office("store", json!({"parent": "hub"}), Some(("True", 2)))).unwrap();
+            object["spec"]["type"] = json!(kind);
+            let Readable(object) = serde_json::from_value(object).unwrap();
+            Arc::<Office>::new(object)
+        };
+        let app = |priority: &str| {
+            let mut object = serde_json::to_value(&*package("https://a/b")).unwrap();
+            object["spec"]["priority"] = json!(priority);
+            let Readable(object) = serde_json::from_value(object).unwrap();
+            Arc::<PackageDistribution>::new(object)
+        };
+        let first = read(&[hub(), store("WiFi")], &[app("High")], None).state.unwrap();
+        let reading = read(&[hub(), store("Mesh")], &[app("Whenever")], Some(&first));
+        let told: Vec<(&str, &str, &str)> = reading
+            .errors
+            .iter()
+            .map(|error| (error.object.as_str(), error.field.as_str(), error.reason.as_str()))
+            .collect();
+        let expected = [("Office store", "spec.type"), ("PackageDistribution retail/app", "spec.priority")];
+        assert_eq!(told, expected.map(|(object, field)| (object, field, "NotUnderstood")));
+        let after = revise(Some(&first), reading, Generations::Given).state.unwrap();
+        assert_eq!(names(&after), ["hub", "store"]);
+        assert_eq!((&after.offices, &after.distributions), (&first.offices, &first.distributions));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Se
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use peerdist_crds::PackageDistribution;
+use peerdist_crds::readable::Readable;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -23,18 +24,21 @@ const CLAIM: &str = "storage-peerdist-server-0";
 /// Packages that are deleted later wait for nobody. Somebody may write an object in between: then all are read anew.
 pub(super) async fn finalizers(client: &Client) -> Result<(), CleanupError> {
     const ACTION: &str = "remove the finalizers of PackageDistributions";
-    let all: Api<PackageDistribution> = Api::all(client.clone());
+    let all: Api<Readable<PackageDistribution>> = Api::all(client.clone());
     loop {
         let conflict = AtomicBool::new(false);
-        for_all(&all, ListParams::default(), ACTION, async |object: PackageDistribution| {
-            match free(client, object).await {
+        for_all(
+            &all,
+            ListParams::default(),
+            ACTION,
+            async |Readable(object): Readable<PackageDistribution>| match free(client, object).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     conflict.store(true, Ordering::Relaxed);
                     Ok(())
                 }
                 freed => freed,
-            }
-        })
+            },
+        )
         .await?;
         if !conflict.into_inner() {
             return Ok(());
@@ -49,7 +53,8 @@ async fn free(client: &Client, object: PackageDistribution) -> Result<(), kube::
         return Ok(());
     }
     let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": others}});
-    let api: Api<PackageDistribution> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let api: Api<Readable<PackageDistribution>> =
+        Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     unless_gone(api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 

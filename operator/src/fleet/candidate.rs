@@ -9,6 +9,9 @@ use crate::storage::StoragePrefixes;
 
 /// The parts of an Office, if all of them are good.
 pub(super) fn candidate(object: &peerdist_crds::Office, prefixes: &StoragePrefixes) -> Result<ValidOffice, Refusal> {
+    if let Some(fault) = &object.spec.not_understood {
+        return Err(Refusal::from_fields(std::slice::from_ref(fault)));
+    }
     let mut errors = Vec::new();
     let office = peerdist_crds::office::validate(object).map_err(|faults| errors.extend(faults)).ok();
     let selection = node_selection(&object.spec).map_err(|faults| errors.extend(faults)).ok();

@@ -10,6 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use peerdist_crds::PackageDistribution;
+use peerdist_crds::readable::Readable;
 use serde_json::{Value, json};
 
 use crate::apply::ApplyError;
@@ -101,7 +102,7 @@ fn patch(version: Option<String>, finalizers: Vec<&str>) -> Value {
 
 async fn write(object: &PackageDistribution, finalizers: Vec<&str>, context: &Context) -> Result<(), ReconcileError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api: Api<PackageDistribution> = Api::namespaced(context.applier.client(), &namespace);
+    let api: Api<Readable<PackageDistribution>> = Api::namespaced(context.applier.client(), &namespace);
     let patch = Patch::Merge(patch(object.resource_version(), finalizers));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch(&name, &parameters, &patch).await {

@@ -1,5 +1,6 @@
 //! What stands in the cluster already: the server of the Central Office, and DaemonSets of offices that are refused.
 
+use peerdist_crds::readable::Readable;
 use serde_json::{Value, json};
 
 use super::*;
@@ -119,4 +120,18 @@ fn a_node_leaves_a_refused_office_by_subnet_for_its_holder() {
     let fleet = Fleet::new(&offices, &nodes, &standing(&[("b", ASSIGNED_OFFICE_LABEL, "b")]));
     assert_eq!(*fleet.assignments(), BTreeMap::from([("of-both".to_owned(), Assignment::None)]));
     assert!(fleet.awaits_labels("a"), "its DaemonSet leaves the node out as long as it bears another's label");
+}
+
+#[test]
+fn an_office_that_a_newer_release_wrote_is_refused_and_keeps_its_nodes() {
+    let (mut offices, mut nodes) = contested(json!({"parent": "hub", "nodeSelector": {"matchLabels": {"z": "1"}}}));
+    let mut of_newer = serde_json::to_value(&offices[1]).unwrap();
+    of_newer["spec"]["type"] = json!("Mesh");
+    offices[1] = serde_json::from_value::<Readable<_>>(of_newer).unwrap().0;
+    let label = |office: &str| (ASSIGNED_OFFICE_LABEL.to_owned(), office.to_owned());
+    nodes[0].labels.extend([label("a")]);
+    let fleet = Fleet::new(&offices, &nodes, &standing(&[("a", ASSIGNED_OFFICE_LABEL, "a")]));
+    assert_eq!(refusals(&fleet), [("a", "spec.type", "NotUnderstood")]);
+    assert_eq!(accepted(&fleet), ["b", "hub"]);
+    assert!(fleet.assignments().is_empty(), "{:?}", fleet.assignments());
 }
