@@ -7,11 +7,11 @@ use std::fmt;
 use ed25519_dalek::SigningKey;
 use pem::Pem;
 use rand::RngCore;
-use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificates::{CertifiedKey, is_below};
+use super::private_key::key;
 
 /// Certificates of roots: the first signed the intermediate, the others are trusted besides.
 pub const ROOTS: &str = "roots.pem";
@@ -71,7 +71,7 @@ impl ServerIdentity {
             .ok_or(damaged(INTERMEDIATE, "one certificate in PEM form"))?;
         let [certificate] = certificate;
         let key = key(&file(INTERMEDIATE_KEY).unwrap_or_default())
-            .ok_or(damaged(INTERMEDIATE_KEY, "a private key, PKCS#8 in PEM form"))?;
+            .ok_or(damaged(INTERMEDIATE_KEY, "a private key in PEM form"))?;
         let intermediate = CertifiedKey { key, certificate };
         if !intermediate.belongs_together() {
             return Err(damaged(INTERMEDIATE_KEY, "the key of the certificate in intermediate.pem"));
@@ -138,11 +138,6 @@ pub fn certificates(text: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let parts = pem::parse_many(text).ok()?;
     let good = |part: &Pem| part.tag() == CERTIFICATE_TAG && X509Certificate::from_der(part.contents()).is_ok();
     parts.iter().all(good).then(|| parts.into_iter().map(|part| part.into_contents().into()).collect())
-}
-
-/// The private key of a file in PEM form.
-pub fn key(text: &[u8]) -> Option<KeyPair> {
-    KeyPair::from_pem(std::str::from_utf8(text).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -11,6 +11,11 @@
 {{ include "peerdist.fullname" . }}-operator
 {{- end -}}
 
+{{/* The Secret of a root that somebody else keeps; nothing if nobody does. */}}
+{{- define "peerdist.rootSecret" -}}
+{{- .Values.identity.rootSecret | default (ternary "peerdist-ca" "" .Values.identity.certManager.enabled) -}}
+{{- end -}}
+
 {{/* What selects pods of the operator. */}}
 {{- define "peerdist.selector" -}}
 app.kubernetes.io/name: peerdist

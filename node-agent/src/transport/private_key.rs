@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use peerdist_authority::server_identity;
+use peerdist_authority::private_key::key;
 use rcgen::KeyPair;
 
 use crate::private_file::{self, FileError};
@@ -16,7 +16,7 @@ pub(super) fn open<E: From<FileError> + From<rcgen::Error>>(
     damaged: impl FnOnce(PathBuf) -> E,
 ) -> Result<KeyPair, E> {
     match private_file::read(path)? {
-        Some(pem) => server_identity::key(&pem).ok_or_else(|| damaged(path.to_path_buf())),
+        Some(pem) => key(&pem).ok_or_else(|| damaged(path.to_path_buf())),
         None => {
             let key = KeyPair::generate()?;
             private_file::replace(path, key.serialize_pem().as_bytes())?;

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use peerdist_authority::certificates::{is_root, validity};
-use peerdist_authority::server_identity::{certificate_pem, certificates, key};
+use peerdist_authority::private_key::key;
+use peerdist_authority::server_identity::{certificate_pem, certificates};
 use peerdist_authority::{CertifiedKey, days};
 use serde_json::json;
 
@@ -54,7 +55,7 @@ pub(super) fn read(secret: &Secret, now: Timestamp) -> Result<CertifiedKey, Iden
     let key = content(KEY).and_then(key).ok_or_else(|| {
         damaged(
             KEY,
-            "a private key in PKCS#8 PEM form, ECDSA, Ed25519 or RSA (cert-manager: privateKey.encoding PKCS8)",
+            "a private key in PEM form without a password: ECDSA P-256 or P-384, Ed25519 or RSA of 2048 to 4096 bits",
         )
     })?;
     let root = CertifiedKey { key, certificate };
@@ -64,6 +65,7 @@ pub(super) fn read(secret: &Secret, now: Timestamp) -> Result<CertifiedKey, Iden
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::ToSpan;
+    use peerdist_authority::certificates::is_below;
 
     use super::*;
 
@@ -87,6 +89,22 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_roots_as_cert_manager_writes_them() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cert-manager");
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let mut names = Vec::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let secret: Secret = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            let root = read(&secret, now).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let intermediate = root.new_intermediate(now.into()).unwrap();
+            assert!(is_below(&intermediate.certificate, &root.certificate), "{}", path.display());
+            names.push(path);
+        }
+        assert_eq!(names.len(), 7, "{names:?}");
+    }
+
+    #[test]
     fn what_is_no_root_is_refused_with_the_key_of_the_secret() {
         let now = Timestamp::now();
         let root = CertifiedKey::new_root(now.into()).unwrap();
@@ -99,7 +117,7 @@ mod tests {
             (secret("x", &key), now, CERTIFICATE, "PEM"),
             (secret(&leaf, &intermediate.key.serialize_pem()), now, CERTIFICATE, "isCA"),
             (secret(&pem, &key), now + (3651 * 24).hours(), CERTIFICATE, "valid now"),
-            (secret(&pem, "x"), now, KEY, "PKCS#8"),
+            (secret(&pem, "x"), now, KEY, "without a password"),
             (secret(&pem, &other.key.serialize_pem()), now, KEY, "tls.crt"),
         ] {
             let failure = read(&secret, now).err().map(|failure| (failure.to_string(), failure));
