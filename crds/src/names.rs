@@ -18,6 +18,9 @@ pub const NETWORKS_KEY: &str = "forbidden-sources";
 pub const EVICTION_FINALIZER: &str = "peerdist.io/eviction";
 /// Audience of the service-account tokens that clients enrol with.
 pub const TOKEN_AUDIENCE: &str = "peerdist";
+/// Audience of tokens for the server's API. It is another one since that API is not encrypted: whoever reads such a token
+/// on its way can do nothing else with it.
+pub const API_TOKEN_AUDIENCE: &str = "peerdist-api";
 
 /// Longest part of an office's name in the name of an object, so that controllers can append to it.
 const NAME_PART_BYTES_MAX: usize = 180;

@@ -1,9 +1,12 @@
 //! What the server does with the Kubernetes API: it checks the service-account tokens that clients enrol with
-//! (`tokens`), tells in events whom it refused (`refusals`), reads the Secrets that sources name (`secrets`), and writes how far packages
-//! are (`progress`). The objects that it watches are a source of desired state.
+//! (`tokens`), asks who may read its API (`access`), so many tokens at a time (`review_places`), tells in events whom it
+//! refused (`refusals`), reads the Secrets that sources name (`secrets`), and writes how far packages are (`progress`). The
+//! objects that it watches are a source of desired state.
 
+mod access;
 mod progress;
 mod refusals;
+mod review_places;
 mod secrets;
 mod tokens;
 
@@ -11,8 +14,10 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 
+pub use self::access::{AccessError, AccessReviewer};
 pub use self::progress::{Standing, write_progress};
 pub use self::refusals::{RefusalTeller, RefusedEnrolment};
+pub use self::review_places::{NoPlace, ReviewPlaces};
 pub use self::secrets::SecretReader;
 pub use self::tokens::{BoundPod, TokenReviewer};
 

@@ -1,5 +1,5 @@
 //! HTTP endpoints of a role on its node's address: metrics and health for everybody, the server's API for whoever
-//! has the token.
+//! may read it (`guard`).
 //!
 //! | path | credentials | answer |
 //! | --- | --- | --- |
@@ -10,6 +10,7 @@
 
 mod api_file;
 mod api_token;
+mod guard;
 mod listener;
 mod readiness;
 mod tls_provider;
@@ -20,9 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -31,12 +32,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use api_file::{ApiFile, ApiFileError};
 pub use api_token::{ApiToken, ApiTokenError};
+pub use guard::ApiGuard;
 pub use readiness::Readiness;
 pub use tls_provider::install_tls_provider;
 
 use crate::metrics::Metrics;
 use crate::port_holder::{PortHolder, Protocol, port_holder};
 use crate::status::StatusSnapshot;
+use guard::Caller;
 use listener::BoundedListener;
 
 /// TCP port of the server's endpoints.
@@ -50,7 +53,7 @@ pub const VESC_HTTP_PORT: u16 = 9762;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// What a role serves.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpService {
     /// The role's metrics.
     pub metrics: Arc<Metrics>,
@@ -61,10 +64,10 @@ pub struct HttpService {
 }
 
 /// The server's API.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StatusApi {
-    /// What a caller must bring.
-    pub token: ApiToken,
+    /// Who may read it.
+    pub guard: ApiGuard,
     /// The latest snapshot; the driver replaces it.
     pub snapshot: watch::Receiver<Arc<StatusSnapshot>>,
 }
@@ -102,7 +105,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpBindError> {
 /// [`io::Error`] when the listener fails for good.
 pub async fn serve(listener: TcpListener, service: HttpService, stop: CancellationToken) -> io::Result<()> {
     let graceful = stop.clone();
-    let server = axum::serve(BoundedListener::new(listener), router(service))
+    let router = router(service).into_make_service_with_connect_info::<Caller>();
+    let server = axum::serve(BoundedListener::new(listener), router)
         .with_graceful_shutdown(async move { graceful.cancelled().await });
     tokio::select! {
         result = async { server.await } => result,
@@ -119,7 +123,7 @@ fn router(service: HttpService) -> Router {
     match service.api {
         None => open,
         Some(api) => {
-            let guard = middleware::from_fn_with_state(api.token.clone(), require_token);
+            let guard = middleware::from_fn_with_state(api.guard.clone(), guard::check);
             open.merge(Router::new().route("/api/v1/status", get(status)).with_state(api).layer(guard))
         }
     }
@@ -140,17 +144,6 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 async fn status(State(api): State<StatusApi>) -> Response {
     let snapshot = Arc::clone(&api.snapshot.borrow());
     axum::Json(&*snapshot).into_response()
-}
-
-async fn require_token(State(token): State<ApiToken>, request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let claimed = authorization.and_then(|value| value.strip_prefix("Bearer "));
-    if claimed.is_some_and(|claimed| token.matches(claimed)) {
-        return next.run(request).await;
-    }
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"peerdist\"")];
-    (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed: see api-token under the server's root\n")
-        .into_response()
 }
 
 #[cfg(test)]
@@ -175,7 +168,7 @@ mod tests {
         let service = HttpService {
             metrics: Arc::new(Metrics::new(Arc::default()).unwrap()),
             readiness: readiness.clone(),
-            api: Some(StatusApi { token: token.clone(), snapshot: receiver }),
+            api: Some(StatusApi { guard: ApiGuard { token: token.clone(), reviewer: None }, snapshot: receiver }),
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, service, stop.clone()));

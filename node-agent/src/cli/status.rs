@@ -23,7 +23,8 @@ pub(super) struct StatusOptions {
     /// Base URL of the server's API, for example http://10.0.5.10:9760; goes before --state
     #[arg(long, value_name = "URL", env = "PEERDIST_SERVER_URL", requires = "token_file")]
     server: Option<String>,
-    /// File with the token of the server's API, with --server
+    /// File with a token for the server's API, with --server: the server's own, or one of a cluster for the audience
+    /// peerdist-api; /dev/stdin will do
     #[arg(long, value_name = "FILE", env = "PEERDIST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// State directory of an embedded run on this host
@@ -126,7 +127,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::http::{self, HttpService, Readiness, StatusApi, install_tls_provider};
+    use crate::http::{self, ApiGuard, HttpService, Readiness, StatusApi, install_tls_provider};
     use crate::metrics::Metrics;
     use crate::status::tests::snapshot_under_way;
 
@@ -143,7 +144,7 @@ mod tests {
         let service = HttpService {
             metrics: Arc::new(Metrics::new(Arc::default()).unwrap()),
             readiness: Readiness::new([]),
-            api: Some(StatusApi { token, snapshot }),
+            api: Some(StatusApi { guard: ApiGuard { token, reviewer: None }, snapshot }),
         };
         tokio::spawn(http::serve(listener, service, CancellationToken::new()));
         url

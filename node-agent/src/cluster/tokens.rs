@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo};
 use kube::Api;
 use kube::api::PostParams;
 use peerdist_core::client::Refusal;
@@ -74,34 +74,57 @@ impl TokenReviewer {
     /// # Errors
     /// [`Refusal`] `token` when it is no valid token of one of our clients; `busy` when the API server cannot say.
     pub async fn review(&self, token: &str) -> Result<BoundPod, Refusal> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(Refusal::new("token", format!("the token has more than {TOKEN_BYTES_MAX} bytes")));
-        }
-        let audiences = Some(vec![TOKEN_AUDIENCE.to_owned()]);
-        let spec = TokenReviewSpec { token: token.to_owned(), audiences };
-        let review = TokenReview { spec, ..TokenReview::default() };
-        let api: Api<TokenReview> = Api::all(self.0.client.clone());
-        let busy = || Refusal::new("busy", "the API server cannot review the token now: try again");
-        let reviewed =
-            timeout(ANSWER_TIMEOUT, api.create(&PostParams::default(), &review)).await.map_err(|_| busy())?;
-        let reviewed = reviewed.map_err(|error| {
-            tracing::warn!(%error, "the API server cannot review a token");
-            busy()
+        let user = review_token(&self.0, token, TOKEN_AUDIENCE).await.map_err(|error| match error {
+            TokenReviewError::Refused(why) => Refusal::new("token", why),
+            TokenReviewError::Unavailable => {
+                Refusal::new("busy", "the API server cannot review the token now: try again")
+            }
         })?;
-        owner(reviewed.status.unwrap_or_default(), &self.0.namespace)
+        owner(user, &self.0.namespace)
     }
 }
 
-fn owner(status: TokenReviewStatus, namespace: &str) -> Result<BoundPod, Refusal> {
-    let refused = |message: String| Refusal::new("token", message);
+/// A token that nobody is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TokenReviewError {
+    /// Why the API server does not accept it.
+    Refused(String),
+    /// The API server cannot say.
+    Unavailable,
+}
+
+/// Whose token it is, if it is one for this audience.
+pub(super) async fn review_token(cluster: &Cluster, token: &str, audience: &str) -> Result<UserInfo, TokenReviewError> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(TokenReviewError::Refused(format!("the token has more than {TOKEN_BYTES_MAX} bytes")));
+    }
+    let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![audience.to_owned()]) };
+    let review = TokenReview { spec, ..TokenReview::default() };
+    let api: Api<TokenReview> = Api::all(cluster.client.clone());
+    match timeout(ANSWER_TIMEOUT, api.create(&PostParams::default(), &review)).await {
+        Ok(Ok(reviewed)) => user(reviewed.status.unwrap_or_default(), audience).map_err(TokenReviewError::Refused),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the API server cannot review a token");
+            Err(TokenReviewError::Unavailable)
+        }
+        Err(_) => Err(TokenReviewError::Unavailable),
+    }
+}
+
+fn user(status: TokenReviewStatus, audience: &str) -> Result<UserInfo, String> {
     if status.authenticated != Some(true) {
         let why = status.error.unwrap_or_else(|| "the API server does not accept it".to_owned());
-        return Err(refused(format!("the service-account token is not valid for {TOKEN_AUDIENCE}: {why}")));
+        return Err(format!("the token is not valid for the audience {audience}: {why}"));
     }
-    if !status.audiences.unwrap_or_default().iter().any(|audience| audience == TOKEN_AUDIENCE) {
-        return Err(refused(format!("the service-account token is not for the audience {TOKEN_AUDIENCE}")));
+    // An API server that knows no audiences answers without them: such a token is for anything.
+    if !status.audiences.unwrap_or_default().iter().any(|one| one == audience) {
+        return Err(format!("the token is not for the audience {audience}"));
     }
-    let user = status.user.unwrap_or_default();
+    status.user.ok_or_else(|| "the API server does not say whose token it is".to_owned())
+}
+
+fn owner(user: UserInfo, namespace: &str) -> Result<BoundPod, Refusal> {
+    let refused = |message: String| Refusal::new("token", message);
     let name = user.username.unwrap_or_default();
     let service_account = name.strip_prefix(&format!("system:serviceaccount:{namespace}:"));
     let Some(service_account) = service_account.map(str::to_owned) else {
@@ -148,9 +171,13 @@ mod tests {
         }
     }
 
+    fn pod_of(status: TokenReviewStatus) -> Result<BoundPod, Refusal> {
+        owner(user(status, TOKEN_AUDIENCE).map_err(|why| Refusal::new("token", why))?, "peerdist")
+    }
+
     #[test]
     fn a_token_entitles_to_its_own_node_in_its_own_office() {
-        let pod = owner(status(|_| {}), "peerdist").unwrap();
+        let pod = pod_of(status(|_| {})).unwrap();
         assert!(pod.entitles(&node("till-1", "store")).is_ok());
         for other in [node("till-2", "store"), node("till-1", "hub"), node("till-1", "store-2")] {
             assert_eq!(pod.entitles(&other).unwrap_err().reason, "token");
@@ -171,7 +198,7 @@ mod tests {
         ] {
             let (pointer, value) = change;
             let status = status(|status| *status.pointer_mut(pointer).unwrap() = value);
-            let refusal = owner(status, "peerdist").unwrap_err();
+            let refusal = pod_of(status).unwrap_err();
             assert!(refusal.message.contains(said), "{pointer}: {}", refusal.message);
         }
     }

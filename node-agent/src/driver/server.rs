@@ -31,11 +31,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
-use crate::cluster::{Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, write_progress};
+use crate::cluster::{AccessReviewer, Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, write_progress};
 use crate::database::{DatabaseError, SqliteStore};
 use crate::desired::{ClusterSource, DesiredSource, DirectorySource};
 use crate::http::{
-    self, ApiFile, ApiFileError, ApiToken, ApiTokenError, HttpService, Readiness, SERVER_HTTP_PORT, StatusApi,
+    self, ApiFile, ApiFileError, ApiGuard, ApiToken, ApiTokenError, HttpService, Readiness, SERVER_HTTP_PORT, StatusApi,
 };
 use crate::metrics::{ClassCounters, Metrics};
 use crate::private_file::FileError;
@@ -177,6 +177,7 @@ impl BoundServer {
             }
         };
         let last_revision = revisions::reserve(&settings.root, SystemTime::now())?;
+        let guard = ApiGuard { token: api_token, reviewer: settings.cluster.clone().map(AccessReviewer::new) };
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot::empty()));
         Ok(Self {
             settings,
@@ -188,7 +189,7 @@ impl BoundServer {
             database,
             readiness: Readiness::new([CHECK_OBJECTS]),
             listener,
-            api: StatusApi { token: api_token, snapshot },
+            api: StatusApi { guard, snapshot },
             snapshots,
             overview: IngestOverview::default(),
             last_revision,

@@ -1,4 +1,4 @@
-//! The token of the server's API: a secret in a file that only the server's user can read.
+//! A token for the server's API in a file: the server's own, which only the server's user can read, or one of a cluster.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -14,7 +14,7 @@ const TOKEN_BYTES: usize = 32;
 /// Shortest token that is taken from a file, in characters.
 const TOKEN_CHARACTERS_MIN: usize = 16;
 /// Longest token that is taken from a file, in characters.
-const TOKEN_CHARACTERS_MAX: usize = 1024;
+const TOKEN_CHARACTERS_MAX: usize = 16 << 10;
 
 /// A bearer token. It does not show up in logs.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub enum ApiTokenError {
     /// It holds something else.
     #[error(
         "API token file {path}: expected one line of {TOKEN_CHARACTERS_MIN} to {TOKEN_CHARACTERS_MAX} printable \
-         characters; delete the file and restart the server for a new one"
+         characters; if it is the server's own, delete it and restart the server for a new one"
     )]
     Malformed {
         /// The file.

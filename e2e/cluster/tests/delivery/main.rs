@@ -5,6 +5,7 @@
 mod credentials;
 mod mount;
 mod origin;
+mod reading;
 mod rights;
 mod rotation;
 mod site;
@@ -43,6 +44,7 @@ async fn an_applied_package_reaches_every_node_and_says_so() -> Result<()> {
     }
     let writes = site.status_writes_a_second("app")?;
     assert!(writes <= 2, "once a second, on whichever side of the clock's tick: {writes}");
+    reading::only_who_has_the_right_reads(&site).await?;
 
     site.apply_package("gone", json!({"version": "1", "source": {"uri": origin.missing_url()}})).await?;
     eventually("the failure is in the status", async || {

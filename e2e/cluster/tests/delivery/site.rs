@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -244,6 +244,15 @@ impl Site {
         ensure!(!self.root(name).join("identity/enrolment").exists(), "{name} has a certificate");
         self.clients.insert(name, client);
         Ok(())
+    }
+
+    /// What `peerdist status` says to who has this token.
+    pub(crate) fn status(&self, token: &str) -> Result<Output> {
+        let file = self.folder.path().join("token-status");
+        fs::write(&file, token)?;
+        let mut command = peerdist("status")?;
+        command.arg("--server").arg(format!("http://{SERVER}:9760")).arg("--token-file").arg(file);
+        Ok(command.args(["--output", "json"]).output()?)
     }
 
     pub(crate) fn packages(&self) -> Api<PackageDistribution> {
