@@ -207,7 +207,7 @@ impl From<Priority> for core_distribution::Priority {
 pub(crate) fn not_understood(fault: FieldError) -> PackageDistributionSpec {
     PackageDistributionSpec {
         version: String::new(),
-        source: Source { uri: String::new(), digest: None },
+        source: Source { uri: String::new(), digest: None, secret_ref: None },
         unpack: Unpack::default(),
         offices: None,
         priority: Priority::default(),

@@ -187,7 +187,7 @@ fn another_rendezvous_point_changes_the_plans_beside_it_and_no_others() {
     let changed: Vec<&str> =
         plans.iter().filter(|(office, plan)| before[*office] != **plan).map(|(office, _)| office.as_str()).collect();
     assert_eq!(changed, ["central", "kiosk"]);
-    assert_eq!(plans[&name("kiosk")].parent_nodes, [point.clone()]);
+    assert_eq!(plans[&name("kiosk")].parent_nodes, std::slice::from_ref(&point));
     let below_central = &plans[&name("central")].children;
     assert_eq!(below_central.iter().find(|child| child.name == point.office).unwrap().nodes, [point]);
 }

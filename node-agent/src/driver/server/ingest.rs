@@ -168,7 +168,7 @@ impl Tools {
 
     /// Says how a try went, and when the next one is due, if any.
     async fn try_and_tell(
-        &self,
+        &mut self,
         distribution: &Distribution,
         retry: &mut Retry,
         cancelled: &CancellationToken,
