@@ -55,7 +55,7 @@ pub(super) struct Leading {
     plan_sent: BTreeMap<NodeName, (u64, Instant)>,
     handover: Handover,
     since: Instant,
-    office_report_at: Instant,
+    pub(super) office_report_at: Instant,
 }
 
 impl Client {

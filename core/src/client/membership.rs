@@ -25,6 +25,17 @@ impl Client {
         self.announce_completions();
     }
 
+    /// The node is about to end: says what nobody has heard yet, or what it received since would be counted by nobody.
+    pub fn report_at_last(&mut self, now: Instant) {
+        if let Some(leading) = &mut self.leading {
+            leading.office_report_at = now;
+            self.lead(now);
+        } else {
+            (self.report_at, self.report_sent_at) = (now, None);
+            self.report(now);
+        }
+    }
+
     pub(super) fn delivered(&mut self, now: Instant, to: &Peer) {
         self.report_sent_at = None;
         self.inventories_unanswered = 0;

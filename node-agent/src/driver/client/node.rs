@@ -19,6 +19,7 @@ use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::broadcast::Request;
 use peerdist_telemetry::join_package_trace;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -40,6 +41,8 @@ const EVENTS_MAX: usize = 1024;
 const EVENTS_AT_ONCE: usize = 64;
 /// How often progress is shown to the process and the metrics.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest time for the last report of a node that ends.
+const LAST_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shortest time between two requests for keys, whoever sends plans with unknown ones.
 const KEYS_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the certificate's age is looked at, and the roots that the trust file names.
@@ -208,11 +211,28 @@ impl Node {
             }
         }
         self.show();
+        if matches!(ended, Ended::Stopped) {
+            self.report_at_last().await;
+        }
         // Nobody takes events any more: who has one to tell must not wait for a place.
         self.received.close();
         drop(receiver.await);
         drop(flusher.await);
         ended
+    }
+
+    /// Tells the rendezvous point, or the server, what came since the last report.
+    async fn report_at_last(&mut self) {
+        self.machine.report_at_last(Instant::now());
+        let mut sent = JoinSet::new();
+        while let Some(output) = self.machine.poll() {
+            let Output::Send { to, class, message } = output else { continue };
+            if matches!(message, Message::MemberReport(_) | Message::OfficeReport(_)) {
+                sent.spawn(sending(self.context.clone(), to, class, message));
+            }
+        }
+        // Who does not answer now is going away too.
+        drop(tokio::time::timeout(LAST_REPORT_TIMEOUT, sent.join_all()).await);
     }
 
     fn take_message(&mut self, incoming: IncomingMessage) {
@@ -336,24 +356,8 @@ impl Node {
     }
 
     fn send(&self, to: Peer, class: MessageClass, message: Message) {
-        let context = self.context.clone();
         let span = messages::span_of_sending(&message, &to, self.package_of(&message));
-        let sending = async move {
-            let (address, role): (IpAddr, Role) = match &to {
-                Peer::Server => (context.settings.server.get(), Role::Server),
-                Peer::Node(node) => (node.address, Role::Client),
-            };
-            let sent = messages::send(&context.transport, address, role, class, &message).await;
-            match sent {
-                Ok(()) if matches!(message, Message::MemberReport(_)) => context.tell(Event::Delivered { to }).await,
-                Ok(()) => {}
-                Err(failure) => {
-                    let refused = SendFailure::refused(failure);
-                    context.tell(Event::Undelivered { to, message, refused }).await;
-                }
-            }
-        };
-        tokio::spawn(sending.instrument(span));
+        tokio::spawn(sending(self.context.clone(), to, class, message).instrument(span));
     }
 
     /// The package that a message is about, if it is about one.
@@ -436,6 +440,22 @@ impl Node {
             self.context.metrics.background_queue_delay_seconds().observe(delay);
         }
         self.context.progress.replace(packages);
+    }
+}
+
+async fn sending(context: Context, to: Peer, class: MessageClass, message: Message) {
+    let (address, role): (IpAddr, Role) = match &to {
+        Peer::Server => (context.settings.server.get(), Role::Server),
+        Peer::Node(node) => (node.address, Role::Client),
+    };
+    let sent = messages::send(&context.transport, address, role, class, &message).await;
+    match sent {
+        Ok(()) if matches!(message, Message::MemberReport(_)) => context.tell(Event::Delivered { to }).await,
+        Ok(()) => {}
+        Err(failure) => {
+            let refused = SendFailure::refused(failure);
+            context.tell(Event::Undelivered { to, message, refused }).await;
+        }
     }
 }
 
