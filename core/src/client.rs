@@ -1,12 +1,13 @@
 //! The client of one node: everything it decides, as one machine.
 //!
 //! It is composed of the election ([`crate::rendezvous`], [`electing`]), the life of each package ([`package`],
-//! [`preparing`], [`storing`]), incoming transfers ([`receiving`], [`silence`], [`unserved`]) and their pace
+//! [`preparing`], [`storing`], [`deleting`]), incoming transfers ([`receiving`], [`silence`], [`unserved`]) and their pace
 //! ([`steering`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is the
 //! rendezvous point, its office's coordination ([`leading`]); [`hearing`] sorts messages. The driver feeds [`Event`]s and
 //! acts on [`Output`]s; it verifies and stores chunks before it says that they are stored.
 
 mod answering;
+mod deleting;
 mod electing;
 mod event;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::plan::Plan;
 use crate::rendezvous::Rendezvous;
 
 use answering::PendingAnswer;
+use deleting::Deletions;
 pub use event::{
     BUSY, BroadcastRequest, ControlSignal, DISK_FULL, Event, INVENTORY_NEEDED, MISSING, NOT_FOLLOWING, NOT_GRANTED,
     NOT_READY, NOT_RENDEZVOUS_POINT, Output, PreparedPackage, Refusal, StoredPackage,
@@ -123,6 +125,7 @@ pub struct Client {
     /// When the report was sent whose answer has not come: the next one waits for it and says more at once.
     report_sent_at: Option<Instant>,
     report_waits: bool,
+    deletions: Deletions,
     outputs: VecDeque<Output>,
 }
 
@@ -159,6 +162,7 @@ impl Client {
             inventories_unanswered: 0,
             report_sent_at: None,
             report_waits: false,
+            deletions: Deletions::default(),
             outputs: VecDeque::new(),
             config,
         }
@@ -183,6 +187,7 @@ impl Client {
             Event::Flushed { digest, runs } => self.flushed(now, digest, &runs),
             Event::ChunksLost { digest, runs } => self.chunks_lost(now, digest, &runs),
             Event::StoreFailed { digest, reason, message } => self.store_failed(now, digest, reason, message),
+            Event::Deleted { .. } => self.deleted(),
             Event::Published { digest } => self.published(now, digest),
             Event::ServeEnded { to, transfer } => {
                 self.serving.remove(&(to, transfer));

@@ -108,6 +108,8 @@ pub struct Hello {
     pub plan_revision: Revision,
     /// Highest term seen.
     pub term: Term,
+    /// The newest plan of which nothing is left on the disk that it does not list.
+    pub confirmed_revision: Revision,
 }
 
 /// See [`Message::PlanChanged`].

@@ -18,7 +18,7 @@ use crate::client::serving::begin_serving;
 use crate::client::{NOT_GRANTED, NOT_READY, Refusal};
 use crate::digest::Digest;
 use crate::distribution::{Distribution, PackageSource, Unpack};
-use crate::message::{Grant, Hello, Message, OfficeReport, Revision, SignedBytes, Term, TransferId, Want};
+use crate::message::{Grant, Message, Revision, SignedBytes, Term, TransferId, Want};
 use crate::names::{DistributionKey, NodeName, OfficeName, PackageKey, Version};
 use crate::office::{OfficeTree, OfficeType};
 use crate::peer::{MessageClass, NodeRef};
@@ -70,8 +70,8 @@ pub struct KnownNode {
     pub node: NodeRef,
     /// When it was last heard in this run.
     pub last_seen: Option<Instant>,
-    /// The plan that it has, by its own word in this run.
-    pub plan_revision: Revision,
+    /// The newest plan of which it has deleted what that does not list, by its own word in this run.
+    pub confirmed_revision: Revision,
 }
 
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl Server {
             ServerEvent::Enrolled { node } => {
                 self.newcomers.insert(node.office.clone());
                 self.forget_replaced(&node);
-                self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None, plan_revision: 0 });
+                self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None, confirmed_revision: 0 });
             }
             ServerEvent::ServeEnded { to, transfer } => {
                 self.serving.remove(&(to, transfer));
@@ -176,13 +176,10 @@ impl Server {
     /// [`Refusal`] is the reply to the node when the message is not honoured.
     pub fn message(&mut self, now: Instant, from: &NodeRef, message: Message) -> Result<(), Refusal> {
         let known = self.nodes.entry(from.name.clone());
-        let known = known.or_insert_with(|| KnownNode { node: from.clone(), last_seen: None, plan_revision: 0 });
+        let known = known.or_insert_with(|| KnownNode { node: from.clone(), last_seen: None, confirmed_revision: 0 });
         known.last_seen = Some(now);
-        match &message {
-            Message::Hello(Hello { plan_revision, .. })
-            | Message::RendezvousClaim { plan_revision, .. }
-            | Message::OfficeReport(OfficeReport { plan_revision, .. }) => known.plan_revision = *plan_revision,
-            _ => {}
+        if let Message::Hello(hello) = &message {
+            known.confirmed_revision = hello.confirmed_revision;
         }
         match message {
             Message::Hello(hello) => self.take_hello(now, from, &hello),

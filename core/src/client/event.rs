@@ -131,6 +131,12 @@ pub enum Event {
         /// A sentence.
         message: String,
     },
+    /// Answer to [`Output::Delete`]: nothing of the package is left. It never comes when the store fails; the node then
+    /// confirms no plan any more in this run.
+    Deleted {
+        /// The package.
+        digest: Digest,
+    },
     /// Answer to [`Output::Publish`].
     Published {
         /// The package.
@@ -246,7 +252,7 @@ pub enum Output {
         /// The package.
         digest: Digest,
     },
-    /// Delete the package, published or not.
+    /// Delete the package, published or not: [`Event::Deleted`] follows.
     Delete {
         /// The package.
         digest: Digest,

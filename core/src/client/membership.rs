@@ -17,7 +17,12 @@ impl Client {
             return;
         }
         self.hello_at = now + HELLO_INTERVAL;
-        let hello = Hello { boot_id: self.config.boot_id, plan_revision: self.revision(), term: self.election.term() };
+        let hello = Hello {
+            boot_id: self.config.boot_id,
+            plan_revision: self.revision(),
+            term: self.election.term(),
+            confirmed_revision: self.deletions.confirmed,
+        };
         self.send(Peer::Server, MessageClass::Small, Message::Hello(hello));
         if self.leading.is_some() {
             self.claim();

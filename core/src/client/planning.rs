@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Client;
-use super::event::{Output, StoredPackage};
+use super::event::StoredPackage;
 use super::package::{Package, Phase};
 use crate::digest::Digest;
 use crate::message::SignedBytes;
@@ -51,7 +51,7 @@ impl Client {
             } else if distributions.contains(&stored.key.distribution) {
                 self.remember_older(stored);
             } else {
-                self.outputs.push_back(Output::Delete { digest });
+                self.delete(digest);
             }
         }
         let other_parent = self.plan.as_ref().is_some_and(|old| old.parent != plan.parent);
@@ -64,6 +64,7 @@ impl Client {
         self.retry_packages(now);
         self.hand_on_plan(now);
         self.hurry(now);
+        self.deletions.confirm(self.revision());
     }
 
     /// Distributions whose awaited version this node has published already: a server that begins with an older library
@@ -179,7 +180,7 @@ impl Client {
     fn drop_package(&mut self, digest: Digest) {
         self.cancel_transfers(digest);
         self.forget_package(digest);
-        self.outputs.push_back(Output::Delete { digest });
+        self.delete(digest);
     }
 
     fn forget_package(&mut self, digest: Digest) {

@@ -59,7 +59,7 @@ impl Client {
     pub(super) fn prepared(&mut self, now: Instant, prepared: PreparedPackage) {
         let digest = prepared.digest;
         let Some(package) = self.packages.get_mut(&digest) else {
-            self.outputs.push_back(Output::Delete { digest });
+            self.delete(digest);
             return;
         };
         package.take_prepared(now, prepared);

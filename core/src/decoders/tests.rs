@@ -58,7 +58,7 @@ fn messages() -> Vec<Sent> {
     let reason = UnservedReason::AlreadyGiven(name());
     let pace = TransferPace { bits_per_second: 5_000_000, makes_way: true };
     vec![
-        Sent::Hello(Hello { boot_id: 1, plan_revision: 2, term: 3 }),
+        Sent::Hello(Hello { boot_id: 1, plan_revision: 2, term: 3, confirmed_revision: 1 }),
         Sent::PlanChanged(PlanChanged { plan_revision: 2, term: 3, rendezvous_point: Some(node()) }),
         Sent::RendezvousClaim { term: 3, plan_revision: 2 },
         Sent::RendezvousLost { term: 3 },

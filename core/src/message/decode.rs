@@ -59,7 +59,10 @@ pub fn decode_envelope(envelope: proto::Envelope) -> Result<Message> {
         Wire::Enrol(_) => return Err(DecodeError::Request("enrol")),
         Wire::ManifestRequest(_) => return Err(DecodeError::Request("manifest_request")),
         Wire::Hello(hello) => {
-            Message::Hello(Hello { boot_id: hello.boot_id, plan_revision: hello.plan_revision, term: hello.term })
+            let proto::Hello { boot_id, plan_revision, term, confirmed_revision } = hello;
+            // A client of an earlier release says nothing of what it has deleted.
+            let confirmed_revision = confirmed_revision.unwrap_or(plan_revision);
+            Message::Hello(Hello { boot_id, plan_revision, term, confirmed_revision })
         }
         Wire::PlanChanged(changed) => Message::PlanChanged(PlanChanged {
             plan_revision: changed.plan_revision,

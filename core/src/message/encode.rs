@@ -1,7 +1,8 @@
 //! Validated messages to protobuf.
 
 use super::{
-    Assignment, CLASS_BACKGROUND, Holder, Message, NodeState, PackageDelta, SignedBytes, TEXT_BYTES_MAX, UnservedReason,
+    Assignment, CLASS_BACKGROUND, Hello, Holder, Message, NodeState, PackageDelta, SignedBytes, TEXT_BYTES_MAX,
+    UnservedReason,
 };
 use crate::chunk_set::ChunkRun;
 use crate::digest::Digest;
@@ -42,7 +43,8 @@ impl From<&SignedBytes> for proto::Signed {
 fn encode_message(message: &Message) -> Wire {
     match message {
         Message::Hello(hello) => {
-            Wire::Hello(proto::Hello { boot_id: hello.boot_id, plan_revision: hello.plan_revision, term: hello.term })
+            let Hello { boot_id, plan_revision, term, confirmed_revision } = *hello;
+            Wire::Hello(proto::Hello { boot_id, plan_revision, term, confirmed_revision: Some(confirmed_revision) })
         }
         Message::PlanChanged(changed) => Wire::PlanChanged(proto::PlanChanged {
             plan_revision: changed.plan_revision,

@@ -15,7 +15,8 @@ impl Server {
     }
 
     /// Nodes that may still hold something of a distribution that no plan lists from these revisions on: those that have
-    /// not confirmed such a plan. Only offices that reported about it in this run are looked at, or all if none did.
+    /// not confirmed that they deleted what such a plan does not list. Only offices that reported about it in this run are
+    /// looked at, or all if none did.
     pub fn holding(
         &self,
         key: &DistributionKey,
@@ -27,7 +28,8 @@ impl Server {
         let reported: BTreeSet<&OfficeName> =
             self.progress.keys().filter(|(_, digest)| digests.contains(digest)).map(|(office, _)| office).collect();
         let concerned = |known: &&KnownNode| reported.is_empty() || reported.contains(&known.node.office);
-        let behind = |known: &&KnownNode| since.get(&known.node.office).is_some_and(|plan| known.plan_revision < *plan);
+        let behind =
+            |known: &&KnownNode| since.get(&known.node.office).is_some_and(|plan| known.confirmed_revision < *plan);
         let holding = self.nodes.values().filter(concerned).filter(behind).filter(|known| counts(known));
         holding.map(|known| known.node.name.clone()).collect()
     }
@@ -93,12 +95,17 @@ mod tests {
 
     fn says_hello(server: &mut Server, name: &str, address: &str) {
         let plan_revision = server.plan_revisions().into_values().max().unwrap();
-        let hello = Message::Hello(Hello { boot_id: 1, plan_revision, term: 1 });
+        says_hello_having_deleted(server, name, address, plan_revision);
+    }
+
+    fn says_hello_having_deleted(server: &mut Server, name: &str, address: &str, confirmed_revision: Revision) {
+        let plan_revision = server.plan_revisions().into_values().max().unwrap();
+        let hello = Message::Hello(Hello { boot_id: 1, plan_revision, term: 1, confirmed_revision });
         server.message(Instant::now(), &node(name, address), hello).unwrap();
     }
 
     #[test]
-    fn deleted_distribution_is_held_until_each_node_has_the_plan_without_it() {
+    fn deleted_distribution_is_held_until_each_node_has_deleted_it() {
         let mut server = server();
         says_hello(&mut server, "a", "10.0.0.1");
         let key = distribution("app", "/app").key;
@@ -106,6 +113,9 @@ mod tests {
         let since = server.plan_revisions();
         let holding = |server: &Server| server.holding(&key, &since, |_| true);
         assert_eq!(names(&holding(&server)), ["a", "b"]);
+        let before = since.values().max().unwrap() - 1;
+        says_hello_having_deleted(&mut server, "a", "10.0.0.1", before);
+        assert_eq!(names(&holding(&server)), ["a", "b"], "a has the plan and still deletes");
         says_hello(&mut server, "a", "10.0.0.1");
         assert_eq!(names(&holding(&server)), ["b"]);
         assert!(server.holding(&key, &since, |known| known.last_seen.is_some()).is_empty(), "b was never heard");

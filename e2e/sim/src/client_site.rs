@@ -230,6 +230,7 @@ impl World {
                 if let Some(site) = self.clients.get_mut(&node) {
                     site.store.delete(digest);
                 }
+                self.tell(&node, life, Event::Deleted { digest });
             }
             Output::Prune { distribution, versions, retention_seconds } => {
                 let now = self.instant();

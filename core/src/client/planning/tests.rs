@@ -6,7 +6,7 @@ use super::*;
 use crate::client::fixture::{
     CHUNKS, client, client_with, drain, node, pass, plan, planned, prepare, stored, take_plan,
 };
-use crate::client::{DISK_FULL, Event};
+use crate::client::{DISK_FULL, Event, Output};
 use crate::distribution::Priority;
 use crate::message::Message;
 use crate::names::Version;

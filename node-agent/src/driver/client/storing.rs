@@ -70,8 +70,12 @@ pub(super) async fn publish(context: Context, digest: Digest) {
 
 pub(super) async fn delete(context: Context, digest: Digest) {
     let store = context.store.clone();
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.delete(digest)).await {
-        tracing::warn!(node = %context.settings.node, %digest, %error, "package cannot be deleted");
+    match tokio::task::spawn_blocking(move || store.delete(digest)).await {
+        Ok(Ok(())) => context.tell(Event::Deleted { digest }).await,
+        Ok(Err(error)) => {
+            tracing::warn!(node = %context.settings.node, %digest, %error, "package cannot be deleted");
+        }
+        Err(_) => {}
     }
 }
 
