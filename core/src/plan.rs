@@ -47,8 +47,7 @@ pub struct Plan {
     /// Packages, the most urgent first.
     pub packages: Vec<PlannedPackage>,
     /// What is meant for the office and not in the library, because it is not brought in yet or the library was lost:
-    /// nodes keep what they have of these distributions. Whoever has published such a version takes no other one of the
-    /// same distribution that is planned meanwhile.
+    /// nodes keep what they have of these distributions.
     pub awaited: Vec<PackageKey>,
     /// Addresses of the server.
     pub server_addresses: Vec<IpAddr>,

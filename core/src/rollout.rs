@@ -29,13 +29,6 @@ pub struct RolloutInput<'input> {
     pub now: Timestamp,
 }
 
-impl RolloutInput<'_> {
-    /// Whether the server has the wanted version.
-    fn has(&self, distribution: &Distribution) -> bool {
-        self.ingested.get(&distribution.key).is_some_and(|versions| versions.contains(&distribution.version))
-    }
-}
-
 /// The decision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rollout {
@@ -129,11 +122,9 @@ pub fn decide_rollout(input: RolloutInput<'_>) -> Rollout {
             RolloutDecision::WaitsForIngest => rollout.ingest.push(distribution.package()),
             _ => {}
         }
-        if let Some(version) = &report.distributed {
-            add_to_offices(&mut rollout.offices, distribution, version, &report, input.tree);
-        }
-        if !input.has(distribution) {
-            await_in_offices(&mut rollout.awaited, distribution, &report);
+        match &report.distributed {
+            Some(version) => add_to_offices(&mut rollout.offices, distribution, version, &report, input.tree),
+            None => await_in_offices(&mut rollout.awaited, distribution, &report),
         }
         rollout.report.insert(distribution.key.clone(), report);
     }
@@ -151,7 +142,7 @@ fn report_on(distribution: &Distribution, input: RolloutInput<'_>) -> Distributi
     let transit = input.tree.transit_offices(&targets);
     let ingested = input.ingested.get(&distribution.key).map(Vec::as_slice).unwrap_or_default();
     let waits_until = distribution.not_before.filter(|not_before| input.now < *not_before);
-    let is_ingested = input.has(distribution);
+    let is_ingested = ingested.contains(&distribution.version);
     let decision = match waits_until {
         _ if targets.is_empty() => RolloutDecision::NoOfficeSelected,
         Some(until) => RolloutDecision::WaitsForSchedule { until },

@@ -53,7 +53,7 @@ pub const NAMESPACE_DEFAULT: &str = "default";
     validation = Rule::new("self.version != oldSelf.version || self.unpack == oldSelf.unpack")
         .message("spec.unpack changes only together with spec.version"),
     validation = Rule::new("!has(self.source.secretRef) || self.source.uri.matches('^[hH][tT][tT][pP][sS]?://')")
-        .message("spec.source.secretRef goes with an https:// source only")
+        .message("spec.source.secretRef goes with an http(s):// source only")
 )]
 pub struct PackageDistributionSpec {
     /// The version that the offices should hold. It names one content for ever.

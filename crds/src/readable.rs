@@ -9,7 +9,7 @@ use kube::core::object::HasStatus;
 use kube::runtime::watcher::Event;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{FieldError, Office, OfficeSpec, PackageDistribution, VescEndpoint};
 
@@ -51,9 +51,7 @@ where
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
-        // Who does not know what was written there writes it anew.
-        let status = value.as_object_mut().and_then(|object| object.remove("status"));
-        let status = status.and_then(|status| serde_json::from_value(status).ok());
+        let status = value.as_object_mut().and_then(|object| object.remove("status")).and_then(readable_status);
         let mut object = match serde_path_to_error::deserialize::<_, K>(&value) {
             Ok(object) => object,
             Err(error) => {
@@ -65,6 +63,14 @@ where
         *object.status_mut() = status;
         Ok(Self(object))
     }
+}
+
+/// What can be read of a status: fields of a newer release that cannot are left out, each by itself. Who took the others for
+/// missing too would write them anew without end.
+fn readable_status<S: DeserializeOwned>(status: Value) -> Option<S> {
+    let Value::Object(mut fields) = status else { return None };
+    fields.retain(|name, value| S::deserialize(json!({ name: value })).is_ok());
+    S::deserialize(Value::Object(fields)).ok()
 }
 
 fn fault(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
@@ -118,11 +124,9 @@ pub fn unwrapped<K>(event: Event<Readable<K>>) -> Event<K> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use kube::ResourceExt;
     use kube::core::ObjectList;
-    use serde_json::json;
-
-    use super::*;
 
     fn list<K>(kind: &str, specs: &[Value], status: &Value) -> Vec<K>
     where
@@ -182,9 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_a_newer_release_counts_as_none_and_keeps_no_spec_from_being_read() {
+    fn of_a_status_of_a_newer_release_counts_what_can_be_read() {
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        let status =
+            json!({"conditions": [condition], "percent": {"of": "bytes"}, "eviction": {"nodes": 2, "named": []}});
+        let spec = json!({"version": "1", "source": {"uri": "https://a/b"}});
+        let packages: Vec<PackageDistribution> = list("PackageDistribution", &[spec], &status);
+        let status = packages[0].status.as_ref().unwrap();
+        assert_eq!((status.conditions.len(), status.percent), (1, None));
+        assert_eq!(status.eviction.as_ref().map(|eviction| eviction.nodes), Some(2));
         let offices: Vec<Office> = list("Office", &[json!({"type": "WiFi"})], &json!({"conditions": "many"}));
-        assert!(offices[0].status.is_none() && crate::office::validate(&offices[0]).is_ok());
+        assert!(offices[0].status.as_ref().is_some_and(|status| status.conditions.is_empty()));
+        assert!(crate::office::validate(&offices[0]).is_ok());
     }
 
     #[test]

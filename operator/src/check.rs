@@ -12,6 +12,7 @@ use kube::api::{Api, ListParams};
 use kube::config::InferConfigError;
 use kube::{Client, Config, ResourceExt};
 use peerdist_crds::Office;
+use peerdist_crds::readable::Readable;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::apply::describe;
@@ -141,11 +142,11 @@ async fn lease(client: &Client, options: &LeaseOptions) -> Result<Lease, String>
 }
 
 async fn offices(client: &Client) -> Result<Vec<Office>, kube::Error> {
-    let api: Api<Office> = Api::all(client.clone());
+    let api: Api<Readable<Office>> = Api::all(client.clone());
     let (mut offices, mut page) = (Vec::new(), ListParams::default().limit(OFFICES_PAGE));
     loop {
         let list = api.list(&page).await?;
-        offices.extend(list.items);
+        offices.extend(list.items.into_iter().map(|Readable(office)| office));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
             None => return Ok(offices),

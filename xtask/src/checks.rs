@@ -44,10 +44,9 @@ fn build(root: &Path) -> Result<Outcome> {
 /// What takes minutes and nothing waits for at once: Kubernetes from Go modules, and cargo-deny. `None`: it is there, or
 /// nobody will ask for it.
 fn start_beside(root: &Path) -> [Option<Result<Beside>>; 2] {
-    let kubernetes = step::target_folder(root).join("debug/peerdist-e2e-kubernetes").to_string_lossy().into_owned();
     let is_root = debian::is_root().unwrap_or_default();
     [
-        is_root.then(|| Beside::start(root, "Kubernetes", Priority::Lowest, vec![kubernetes])),
+        is_root.then(|| Beside::start(root, "Kubernetes", Priority::Lowest, vec![e2e::kubernetes_builder(root)])),
         deny::installation(root).map(|call| Beside::start(root, "cargo-deny", Priority::Lowest, call)),
     ]
 }

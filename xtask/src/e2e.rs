@@ -50,11 +50,18 @@ pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
 pub(crate) fn on_control_plane(root: &Path, options: &ClusterOptions) -> Result<()> {
     // All of the workspace: a part of it would be built with other features, and everything twice.
     step::run(root, &step::cargo(), &["build", "--locked", "--workspace", "--bins"])?;
+    // Otherwise each test that finds no Kubernetes would begin to build it.
+    step::run(root, &kubernetes_builder(root), &[])?;
     // Its processes have fixed addresses on loopback, so that its own tests run one after the other.
     let delivery = Beside::start(root, "delivery", Priority::Normal, test(options, &[], "delivery", 1))?;
     let operator = run_test(root, &test(options, &[], "operator", OPERATOR_TESTS_AT_ONCE));
     let (delivery, _) = delivery.wait();
     operator.and(delivery)
+}
+
+/// The program that builds Kubernetes if this machine has not yet.
+pub(crate) fn kubernetes_builder(root: &Path) -> String {
+    step::target_folder(root).join("debug/peerdist-e2e-kubernetes").to_string_lossy().into_owned()
 }
 
 /// The images on nodes of our own with kubelets.

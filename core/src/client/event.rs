@@ -3,7 +3,7 @@
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet};
 use crate::digest::Digest;
 use crate::message::{Message, SignedBytes, Term, TransferId, TransferPace, UnservedReason};
-use crate::names::{DistributionKey, NodeName, PackageKey};
+use crate::names::{DistributionKey, NodeName};
 use crate::peer::{ContentClass, MessageClass, NodeRef, Peer};
 use crate::plan::{Plan, PlannedPackage};
 use crate::swarm::office_view::ChunkLengths;
@@ -11,14 +11,12 @@ use crate::swarm::office_view::ChunkLengths;
 /// A package that the store held at the start.
 #[derive(Debug, Clone)]
 pub struct StoredPackage {
-    /// Its names.
-    pub key: PackageKey,
+    /// The distribution it belongs to.
+    pub distribution: DistributionKey,
     /// Digest of its root.
     pub digest: Digest,
     /// Whether it was published. Otherwise it was begun at most.
     pub published: bool,
-    /// Whether consumers see it as the current version.
-    pub current: bool,
 }
 
 /// A package whose manifest is here and whose place on disk is ready.
@@ -131,8 +129,8 @@ pub enum Event {
         /// A sentence.
         message: String,
     },
-    /// Answer to [`Output::Delete`]: nothing of the package is left. It never comes when the store fails; the node then
-    /// confirms no plan any more in this run.
+    /// Answer to [`Output::Delete`]: nothing of the package is left. It comes late when the store fails at first; until
+    /// then the node confirms no newer plan.
     Deleted {
         /// The package.
         digest: Digest,

@@ -40,7 +40,7 @@ pub(super) fn client_with(office_type: OfficeType, stored: Vec<StoredPackage>) -
 
 /// A package that is on the disk at the start.
 pub(super) fn stored(planned: &PlannedPackage, published: bool) -> StoredPackage {
-    StoredPackage { key: planned.key.clone(), digest: planned.digest, published, current: published }
+    StoredPackage { distribution: planned.key.distribution.clone(), digest: planned.digest, published }
 }
 
 /// A package that the office is to publish.

@@ -154,9 +154,7 @@ impl Client {
         let planned = self.plan.iter().flat_map(|plan| &plan.packages).filter(|package| !package.paused);
         planned
             .map(|package| package.digest)
-            .filter(|digest| {
-                self.packages.get(digest).is_some_and(|package| package.is_prepared() && !package.superseded)
-            })
+            .filter(|digest| self.packages.get(digest).is_some_and(super::Package::is_prepared))
             .collect()
     }
 

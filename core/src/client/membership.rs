@@ -32,6 +32,7 @@ impl Client {
 
     /// The node is about to end: says what nobody has heard yet, or what it received since would be counted by nobody.
     pub fn report_at_last(&mut self, now: Instant) {
+        let now = self.take_in(now);
         if let Some(leading) = &mut self.leading {
             leading.office_report_at = now;
             self.lead(now);

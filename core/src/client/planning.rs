@@ -8,7 +8,7 @@ use super::event::StoredPackage;
 use super::package::{Package, Phase};
 use crate::digest::Digest;
 use crate::message::SignedBytes;
-use crate::names::{DistributionKey, PackageKey};
+use crate::names::DistributionKey;
 use crate::office::OfficeType;
 use crate::plan::{Plan, PlannedPackage};
 use crate::rendezvous::Rendezvous;
@@ -16,27 +16,16 @@ use crate::rendezvous::Rendezvous;
 /// Most older versions that are remembered; those beyond go at the next start of the node.
 const OLDER_MAX: usize = 4096;
 
-/// What becomes of unfinished versions that the plan awaits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Awaited {
-    /// They stay for the day when they are planned again.
-    Stays,
-    /// They make room.
-    Goes,
-}
-
 impl Client {
     pub(super) fn take_plan(&mut self, now: Instant, signed: SignedBytes, plan: Plan) {
         if plan.office != self.config.me.office || plan.revision <= self.revision() {
             return;
         }
         self.become_of_office(now, plan.office_type, plan.central);
-        let awaited_here = self.current_here(&plan.awaited);
-        let for_this_node = || plan.packages.iter().filter(|package| !awaited_here.contains(&package.key.distribution));
-        let planned: BTreeSet<Digest> = for_this_node().map(|package| package.digest).collect();
+        let planned: BTreeSet<Digest> = plan.packages.iter().map(|package| package.digest).collect();
         let meant = plan.packages.iter().map(|package| &package.key).chain(&plan.awaited);
         let distributions: BTreeSet<DistributionKey> = meant.map(|key| key.distribution.clone()).collect();
-        for package in for_this_node() {
+        for package in &plan.packages {
             self.take_planned(now, package);
         }
         let gone: Vec<Digest> = self.packages.keys().filter(|digest| !planned.contains(digest)).copied().collect();
@@ -48,7 +37,7 @@ impl Client {
             // Other versions of a distribution that is meant for the office stay: their bytes are of use. Retention deletes published ones.
             if planned.contains(&digest) {
                 continue;
-            } else if distributions.contains(&stored.key.distribution) {
+            } else if distributions.contains(&stored.distribution) {
                 self.remember_older(stored);
             } else {
                 self.delete(digest);
@@ -65,15 +54,6 @@ impl Client {
         self.hand_on_plan(now);
         self.hurry(now);
         self.deletions.confirm(self.revision());
-    }
-
-    /// Distributions whose awaited version this node has published already: a server that begins with an older library
-    /// plans the version before meanwhile, which this node would take only to give it up again.
-    fn current_here(&self, awaited: &[PackageKey]) -> BTreeSet<DistributionKey> {
-        let taken = self.packages.values().filter(|package| package.published).map(|package| &package.planned.key);
-        let stored = self.unclaimed.values().chain(self.older.values()).filter(|stored| stored.current);
-        let current: BTreeSet<&PackageKey> = taken.chain(stored.map(|stored| &stored.key)).collect();
-        awaited.iter().filter(|key| current.contains(key)).map(|key| key.distribution.clone()).collect()
     }
 
     /// The office became one of another type, or its place in the tree another one: who leads it is decided anew.
@@ -123,33 +103,28 @@ impl Client {
         }
     }
 
-    /// The newer version has taken what it can use: unfinished old ones go, published ones are retention's. What is there
-    /// of a version that the library has lost stays.
+    /// The newer version has taken what it can use: unfinished old ones go, published ones are retention's.
     pub(super) fn drop_replaced(&mut self, distribution: &DistributionKey) {
-        self.drop_unfinished(|of| of.distribution == *distribution, Awaited::Stays);
-        let replaced = self.packages.values().filter(|package| package.superseded && package.published);
-        let replaced = replaced.filter(|package| package.planned.key.distribution == *distribution);
-        let replaced: Vec<(Digest, PackageKey)> =
-            replaced.map(|package| (package.planned.digest, package.planned.key.clone())).collect();
-        for (digest, key) in replaced {
+        self.drop_unfinished(|of| of == distribution);
+        let replaced = |package: &&Package| package.superseded && package.planned.key.distribution == *distribution;
+        let published: Vec<Digest> =
+            self.packages.values().filter(replaced).map(|package| package.planned.digest).collect();
+        for digest in published {
             self.forget_package(digest);
-            self.remember_older(StoredPackage { key, digest, published: true, current: false });
+            self.remember_older(StoredPackage { distribution: distribution.clone(), digest, published: true });
         }
     }
 
-    /// Has what was begun of replaced versions and never published deleted, where `of` says so. Returns whether there
+    /// Has what was begun of replaced versions and never published deleted, of some distributions. Returns whether there
     /// was anything.
-    pub(super) fn drop_unfinished(&mut self, of: impl Fn(&PackageKey) -> bool, awaited: Awaited) -> bool {
+    pub(super) fn drop_unfinished(&mut self, of: impl Fn(&DistributionKey) -> bool) -> bool {
         let superseded = self.packages.values().filter(|package| package.superseded && !package.published);
-        let superseded = superseded.map(|package| (&package.planned.key, package.planned.digest));
+        let superseded = superseded.map(|package| (&package.planned.key.distribution, package.planned.digest));
         let of_earlier_runs = self.older.values().filter(|stored| !stored.published);
-        let of_earlier_runs = of_earlier_runs.map(|stored| (&stored.key, stored.digest));
-        let stays = |key: &PackageKey| {
-            awaited == Awaited::Stays && self.plan.as_ref().is_some_and(|plan| plan.awaited.contains(key))
-        };
+        let of_earlier_runs = of_earlier_runs.map(|stored| (&stored.distribution, stored.digest));
         let unfinished: Vec<Digest> = superseded
             .chain(of_earlier_runs)
-            .filter(|(key, _)| of(key) && !stays(key))
+            .filter(|(distribution, _)| of(distribution))
             .map(|(_, digest)| digest)
             .collect();
         for &digest in &unfinished {
@@ -167,7 +142,7 @@ impl Client {
         let newest = self.packages.values().filter(|package| !package.superseded && package.is_left_to_others(false));
         let by_others: BTreeSet<DistributionKey> =
             newest.map(|package| package.planned.key.distribution.clone()).collect();
-        self.drop_unfinished(|of| by_others.contains(&of.distribution), Awaited::Stays);
+        self.drop_unfinished(|of| by_others.contains(of));
     }
 
     /// Whether retention has deleted it since is not known, and deleting it again does no harm.
@@ -192,4 +167,178 @@ impl Client {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::fixture::{
+        CHUNKS, client, client_with, drain, node, pass, plan, planned, prepare, stored, take_plan,
+    };
+    use crate::client::{DISK_FULL, Event, Output};
+    use crate::distribution::Priority;
+    use crate::message::Message;
+    use crate::names::Version;
+    use crate::peer::Peer;
+
+    /// Another version of the distribution `package`.
+    fn version(number: &str) -> PlannedPackage {
+        let mut package = planned("package", Priority::Normal);
+        (package.key.version, package.digest) = (Version::new(number).unwrap(), Digest::of(number.as_bytes()));
+        package
+    }
+
+    fn plan_with(package: PlannedPackage) -> Plan {
+        plan(OfficeType::Vpn, vec![package])
+    }
+
+    /// What the client has deleted, and what it has prepared.
+    fn orders(client: &mut Client) -> (Vec<Digest>, Vec<Digest>) {
+        let (mut deleted, mut prepared) = (Vec::new(), Vec::new());
+        for output in drain(client) {
+            match output {
+                Output::Delete { digest } => deleted.push(digest),
+                Output::Prepare { planned, .. } => prepared.push(planned.digest),
+                _ => {}
+            }
+        }
+        (deleted, prepared)
+    }
+
+    fn has_no_space(client: &mut Client, now: Instant, digest: Digest) {
+        let (reason, message) = (DISK_FULL.to_owned(), "make room".to_owned());
+        client.handle(now, Event::PrepareFailed { digest, reason, message, is_final: true });
+    }
+
+    #[test]
+    fn unfinished_version_makes_room_for_its_successor_and_a_published_one_does_not() {
+        let [first, second, third] = ["1", "2", "3"].map(version);
+        let (mut client, mut now) = client(OfficeType::Vpn);
+        let mut plan = plan_with(first.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, first.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: first.digest });
+        plan.packages = vec![second.clone()];
+        take_plan(&mut client, now, &mut plan);
+        orders(&mut client);
+        has_no_space(&mut client, now, second.digest);
+        now = pass(&mut client, now, Duration::from_secs(5));
+        assert_eq!(orders(&mut client), (vec![], vec![]), "consumers use the first one");
+        now = pass(&mut client, now, Duration::from_secs(30));
+        assert_eq!(orders(&mut client), (vec![], vec![second.digest]));
+        prepare(&mut client, now, second.digest, CHUNKS / 2);
+        plan.packages = vec![third.clone()];
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(orders(&mut client), (vec![], vec![third.digest]), "what is there of the second one is of use");
+        has_no_space(&mut client, now, third.digest);
+        pass(&mut client, now, Duration::from_secs(5));
+        assert_eq!(orders(&mut client), (vec![second.digest], vec![third.digest]));
+    }
+
+    #[test]
+    fn published_version_that_is_damaged_stays_until_its_successor_is_published() {
+        let [first, second] = ["1", "2"].map(version);
+        let (mut client, now) = client(OfficeType::Vpn);
+        let mut plan = plan_with(first.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, first.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: first.digest });
+        let runs = vec![crate::chunk_set::ChunkRun { first: 0, count: 1 }];
+        client.handle(now, Event::ChunksLost { digest: first.digest, runs });
+        plan.packages = vec![second.clone()];
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, second.digest, 0);
+        assert_eq!(orders(&mut client).0, []);
+    }
+
+    #[test]
+    fn unfinished_version_of_an_earlier_run_goes_when_its_successor_is_prepared() {
+        let [first, second, third] = ["1", "2", "3"].map(version);
+        let on_disk = vec![stored(&first, true), stored(&second, false)];
+        let (mut client, now) = client_with(OfficeType::Vpn, on_disk);
+        take_plan(&mut client, now, &mut plan_with(third.clone()));
+        assert_eq!(orders(&mut client), (vec![], vec![third.digest]));
+        prepare(&mut client, now, third.digest, 0);
+        assert_eq!(orders(&mut client).0, [second.digest]);
+        take_plan(&mut client, now, &mut Plan { revision: 2, ..plan(OfficeType::Vpn, Vec::new()) });
+        assert_eq!(orders(&mut client).0, [third.digest, first.digest]);
+    }
+
+    #[test]
+    fn library_that_lost_a_package_takes_it_from_no_node() {
+        let [package, of_earlier_run] = ["1", "2"].map(version);
+        let (mut client, now) = client_with(OfficeType::Vpn, vec![stored(&of_earlier_run, true)]);
+        let mut plan = plan_with(package.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, package.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: package.digest });
+        orders(&mut client);
+        (plan.awaited, plan.packages) = (vec![package.key.clone()], Vec::new());
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(orders(&mut client), (vec![], vec![]));
+        plan.awaited = Vec::new();
+        take_plan(&mut client, now, &mut plan);
+        let mut deleted = orders(&mut client).0;
+        deleted.sort();
+        let mut expected = vec![package.digest, of_earlier_run.digest];
+        expected.sort();
+        assert_eq!(deleted, expected, "nobody means it for the office any more");
+    }
+
+    #[test]
+    fn what_the_library_lost_while_it_was_prepared_stays() {
+        let package = version("1");
+        let (mut client, now) = client_with(OfficeType::Vpn, vec![stored(&package, false)]);
+        let mut plan = plan_with(package.clone());
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(orders(&mut client), (vec![], vec![package.digest]));
+        (plan.awaited, plan.packages) = (vec![package.key.clone()], Vec::new());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, package.digest, CHUNKS / 2);
+        has_no_space(&mut client, now, package.digest);
+        assert_eq!(orders(&mut client), (vec![], vec![]));
+    }
+
+    #[test]
+    fn transit_copy_is_offered_again_when_the_library_has_the_package_again() {
+        let transit = PlannedPackage { target: false, ..version("1") };
+        let (mut client, now) = client_with(OfficeType::Wired, vec![stored(&transit, false)]);
+        let mut plan = Plan { awaited: vec![transit.key.clone()], ..plan(OfficeType::Wired, Vec::new()) };
+        take_plan(&mut client, now, &mut plan);
+        let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+        client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+        (plan.awaited, plan.packages) = (Vec::new(), vec![transit.clone()]);
+        take_plan(&mut client, now, &mut plan);
+        pass(&mut client, now, Duration::from_secs(1));
+        assert_eq!(orders(&mut client), (vec![], vec![transit.digest]));
+    }
+
+    #[test]
+    fn unfinished_version_goes_where_another_node_brings_its_successor() {
+        let [first, second] = ["1", "2"].map(version);
+        let (mut client, now) = client_with(OfficeType::Wired, vec![stored(&first, false)]);
+        take_plan(&mut client, now, &mut plan(OfficeType::Wired, vec![PlannedPackage { target: false, ..second }]));
+        assert_eq!(orders(&mut client), (vec![], vec![]), "it may lead and use what it has");
+        let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+        client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+        pass(&mut client, now, Duration::from_secs(1));
+        assert_eq!(orders(&mut client), (vec![first.digest], vec![]));
+    }
+
+    #[test]
+    fn edited_type_of_the_office_counts() {
+        let (mut client, now) = client(OfficeType::Wired);
+        let mut plan = plan(OfficeType::Wired, vec![planned("package", Priority::Normal)]);
+        take_plan(&mut client, now, &mut plan);
+        let claim = Message::RendezvousClaim { term: 4, plan_revision: 1 };
+        client.message(now, Peer::Node(node("store", "store-2")), claim.clone()).unwrap();
+        assert!(!client.is_rendezvous_point());
+        plan.office_type = OfficeType::Vpn;
+        take_plan(&mut client, now, &mut plan);
+        assert!(client.is_rendezvous_point(), "each node of a VPN office is its own");
+        plan.office_type = OfficeType::Wired;
+        take_plan(&mut client, now, &mut plan);
+        client.message(now, Peer::Node(node("store", "store-2")), claim).unwrap();
+        pass(&mut client, now, Duration::from_secs(1));
+        assert!(!client.is_rendezvous_point());
+    }
+}

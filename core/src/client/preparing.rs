@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::Client;
 use super::event::{DISK_FULL, Output, PreparedPackage};
 use super::package::Phase;
-use super::planning::Awaited;
 use crate::digest::Digest;
 use crate::peer::Peer;
 
@@ -85,9 +84,7 @@ impl Client {
     ) {
         let Some(package) = self.packages.get(&digest) else { return };
         let (distribution, superseded) = (package.planned.key.distribution.clone(), package.superseded);
-        let made_room = reason == DISK_FULL
-            && !superseded
-            && self.drop_unfinished(|other| other.distribution == distribution, Awaited::Goes);
+        let made_room = reason == DISK_FULL && !superseded && self.drop_unfinished(|other| *other == distribution);
         let Some(package) = self.packages.get_mut(&digest) else { return };
         let growing = package.prepare_failed();
         if made_room {

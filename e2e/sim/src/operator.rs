@@ -47,13 +47,6 @@ impl World {
                 self.kill_server();
                 self.after(pause, Action::StartServer);
             }
-            Operation::RestoreOlderLibrary(pause, ingest_time) => {
-                self.deaths.server();
-                self.kill_server();
-                self.server.library.pop();
-                self.server.ingest_time = ingest_time;
-                self.after(pause, Action::StartServer);
-            }
             Operation::KillAll(pause) => {
                 self.deaths.everything();
                 let nodes: Vec<NodeName> = self.clients.keys().cloned().collect();

@@ -37,9 +37,6 @@ pub enum Operation {
     KillNode(usize, Duration),
     /// Kill the server; it comes back after the pause.
     KillServer(Duration),
-    /// Kill the server; it comes back after the pause with the library as it was before its newest package, and its
-    /// sources take so long from then on.
-    RestoreOlderLibrary(Duration, Duration),
     /// Kill everything; it comes back after the pause.
     KillAll(Duration),
     /// Fill the disk of whoever is the rendezvous point of the office; it is freed after the pause, if there is one.

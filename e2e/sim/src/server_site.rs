@@ -16,7 +16,7 @@ use prost::Message as _;
 
 use crate::world::{Action, World};
 
-/// What bringing a package in takes at first.
+/// What bringing a package in takes.
 const INGEST_TIME: Duration = Duration::from_millis(100);
 /// How long a message to a dead process stays without an answer.
 pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
@@ -28,10 +28,8 @@ const REVISIONS_PER_LIFE: u64 = 1 << 20;
 pub(crate) struct ServerSite {
     pub(crate) machine: Option<Server>,
     pub(crate) life: u64,
-    /// Ingested packages, in the order in which they became current.
+    /// Ingested packages, in the order of their sequence numbers.
     pub(crate) library: Vec<Digest>,
-    /// What bringing a package in takes.
-    pub(crate) ingest_time: Duration,
     /// Nodes that enrolled are remembered over restarts.
     known: BTreeSet<peerdist_core::peer::NodeRef>,
     retention_seconds: u64,
@@ -40,15 +38,7 @@ pub(crate) struct ServerSite {
 
 impl ServerSite {
     pub(crate) fn new(retention_seconds: u64) -> Self {
-        Self {
-            machine: None,
-            life: 0,
-            library: Vec::new(),
-            ingest_time: INGEST_TIME,
-            known: BTreeSet::new(),
-            retention_seconds,
-            wakes_at: None,
-        }
+        Self { machine: None, life: 0, library: Vec::new(), known: BTreeSet::new(), retention_seconds, wakes_at: None }
     }
 }
 
@@ -149,7 +139,7 @@ impl World {
             ServerOutput::Ingest { distribution } => {
                 let content = self.catalog.find(&distribution.package()).expect("scenarios know every version");
                 let ingested = ServerEvent::Ingested(content.ingested());
-                self.after(self.server.ingest_time, Action::TellServer(life, Box::new(ingested)));
+                self.after(INGEST_TIME, Action::TellServer(life, Box::new(ingested)));
             }
             ServerOutput::Serve { to, transfer, digest, runs, pace } => {
                 self.open_stream(None, life, to, ContentClass::Foreground, transfer, digest, &runs, pace);

@@ -64,10 +64,9 @@ impl Store {
     /// What a starting client is told.
     pub fn inventory(&self) -> Vec<StoredPackage> {
         let stored = |(&digest, package): (&Digest, &OnDisk)| StoredPackage {
-            key: package.key.clone(),
+            distribution: package.key.distribution.clone(),
             digest,
             published: package.published,
-            current: package.current,
         };
         self.packages.iter().map(stored).collect()
     }

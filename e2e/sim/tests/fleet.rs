@@ -285,27 +285,6 @@ fn removed_distribution_leaves_nothing() {
 }
 
 #[test]
-fn server_that_comes_back_with_an_older_library_exchanges_nothing_on_the_nodes() {
-    let restored = Operation::RestoreOlderLibrary(seconds(2), seconds(60));
-    let scenario = three_levels(1)
-        .with_package("package", 32 * MIB, 256 << 10)
-        .then_new_version(seconds(20), "2", 0.3)
-        .then(seconds(60), restored)
-        .then(seconds(90), Operation::KillRendezvousPoint(name("store"), seconds(1)))
-        .then(seconds(100), Operation::KillNode(12, seconds(1)));
-    let mut world = World::new(&scenario);
-    world.run_for(seconds(59));
-    assert_eq!(world.incomplete(), [""; 0]);
-    let moved = world.measures().content_bytes();
-    for second in 60..180 {
-        world.run_for(seconds(1));
-        assert_eq!(world.incomplete(), [""; 0], "nodes went back to the version before, second {second}");
-    }
-    assert_eq!(world.measures().content_bytes(), moved);
-    holds(&scenario);
-}
-
-#[test]
 fn office_that_is_added_later_gets_its_packages() {
     let late = office("late", Some("store"), OfficeType::Wired, 2);
     let scenario = three_levels(1).with_package("package", 32 * MIB, 256 << 10);

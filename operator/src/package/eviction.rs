@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::apply::ApplyError;
 use crate::context::{Context, ReconcileError};
 use crate::names::{EVICTION_FINALIZER, FIELD_MANAGER};
+use crate::watches::server_office;
 
 /// Longest time for which a deleted object waits for nodes.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -53,7 +54,7 @@ pub(super) async fn reconcile(object: Arc<PackageDistribution>, context: &Contex
     if !is_kept(&object) {
         return Ok(Action::await_change());
     }
-    match judge(&object, context.fleet().central().is_some(), Timestamp::now()) {
+    match judge(&object, server_office(&context.caches).is_some(), Timestamp::now()) {
         Verdict::Wait(time) => return Ok(Action::requeue(time)),
         Verdict::Release => {}
         Verdict::GiveUp(note) => {
@@ -72,13 +73,13 @@ pub(super) async fn reconcile(object: Arc<PackageDistribution>, context: &Contex
     Ok(Action::await_change())
 }
 
-fn judge(object: &PackageDistribution, has_central_office: bool, now: Timestamp) -> Verdict {
+fn judge(object: &PackageDistribution, has_server: bool, now: Timestamp) -> Verdict {
     let eviction = object.status.as_ref().and_then(|status| status.eviction.as_ref());
     let deleted = object.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
     let waited = Duration::try_from(now.duration_since(deleted)).unwrap_or_default();
     match eviction {
         Some(eviction) if eviction.nodes <= 0 => Verdict::Release,
-        None if !has_central_office => Verdict::Release,
+        None if !has_server => Verdict::Release,
         _ if waited < PATIENCE => Verdict::Wait(PATIENCE - waited),
         None => Verdict::GiveUp("the server did not say which nodes still hold the package: see its log".to_owned()),
         Some(eviction) => {

@@ -23,7 +23,11 @@ pub(crate) async fn only_who_has_the_right_reads(site: &Site) -> Result<()> {
     let account = serde_json::from_value(json!({"metadata": {"name": READER}}))?;
     Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &account).await?;
     let token = site.token(READER, None, AUDIENCE).await?;
-    refused(&site.status(&token)?, "answered 403: system:serviceaccount:peerdist:reader may not get")?;
+    eventually("the reader is known and has no right", async || {
+        let said = site.status(&token)?;
+        Ok(refused(&said, "answered 403: system:serviceaccount:peerdist:reader may not get").is_ok())
+    })
+    .await?;
 
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": {"name": "status-of-reader"},

@@ -142,6 +142,11 @@ async fn refused_at_once(scene: &Scene) {
         ("digest", json!({"version": "1", "source": {"uri": "https://a/b", "digest": "md5:1"}}), "spec.source.digest"),
         ("zero", json!({"version": "1", "source": {"uri": "https://a/b"}, "retention": {"versions": 0}}), "versions"),
         ("bare", json!({"version": "1"}), "spec.source"),
+        (
+            "secret",
+            json!({"version": "1", "source": {"uri": "file:///x", "secretRef": {"name": "repo"}}}),
+            "spec.source.secretRef",
+        ),
     ] {
         let error = scene.apply_package(name, spec).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{name}: {error}");

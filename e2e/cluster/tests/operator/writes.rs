@@ -72,10 +72,10 @@ async fn offices_become_daemon_sets_and_nothing_is_written_when_nothing_changed(
 /// What `helm test` runs.
 async fn check_says_that_all_is_well(scene: &Scene, url: &str) -> Result<()> {
     let lease = LeaseOptions { lease_namespace: LEASE_NAMESPACE.to_owned(), lease_name: LEASE.to_owned() };
-    let options = CheckOptions { operator_url: url.to_owned(), patience_seconds: 0, lease };
+    let options = CheckOptions { operator_url: url.to_owned(), patience_seconds: 30, lease };
     let lines = check(scene.hand.client.clone(), &options).await?;
     assert!(lines.iter().all(|line| line.is_ok), "{lines:?}");
-    let nobody = CheckOptions { operator_url: "http://127.0.0.1:1".to_owned(), ..options };
+    let nobody = CheckOptions { operator_url: "http://127.0.0.1:1".to_owned(), patience_seconds: 0, ..options };
     let lines = check(scene.hand.client.clone(), &nobody).await?;
     assert!(lines.iter().any(|line| !line.is_ok && line.check == "operator"), "{lines:?}");
     Ok(())

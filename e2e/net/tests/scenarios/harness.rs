@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use peerdist_core::ports::ROWS;
@@ -14,6 +15,13 @@ use peerdist_e2e_net::scratch::{AGENT_ID, Scratch};
 use peerdist_e2e_net::shell;
 use peerdist_e2e_net::topology::{OfficeKind, Topology};
 
+/// Datagrams of one call.
+const SENT: u64 = 3;
+/// How long they may take.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between looks.
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(50);
+
 fn network(name: &str) -> Result<Network> {
     Network::new(name, Topology::central(2).with_office("store", "central", OfficeKind::Wired, 2)?)
 }
@@ -21,7 +29,19 @@ fn network(name: &str) -> Result<Network> {
 /// Sends three datagrams from a host.
 fn send(network: &Network, host: &str, from: &str, to: &str) -> Result<()> {
     let (namespace, probe) = (format!("--net={}", network.namespace_file(host)), built_program("peerdist-e2e-probe")?);
-    shell::run("nsenter", &[&namespace, &probe.to_string_lossy(), "send", from, to, "3"]).map(drop)
+    shell::run("nsenter", &[&namespace, &probe.to_string_lossy(), "send", from, to, &SENT.to_string()]).map(drop)
+}
+
+/// How many datagrams a counter has, once it has what was sent: what waits for an address or a slow link comes later.
+fn arrived(count: impl Fn() -> Result<u64>) -> Result<u64> {
+    let start = Instant::now();
+    loop {
+        let packets = count()?;
+        if packets >= SENT || start.elapsed() > ARRIVAL_TIMEOUT {
+            return Ok(packets);
+        }
+        std::thread::sleep(ARRIVAL_PAUSE);
+    }
 }
 
 fn row(table: u8, port: u16) -> usize {
@@ -32,14 +52,15 @@ fn row(table: u8, port: u16) -> usize {
 fn rules_count_rows_by_direction_and_drop_the_rest() -> Result<()> {
     let network = network("rules")?;
     send(&network, "store-1", "10.77.2.1:34324", "10.77.1.250:34323")?;
-    let counters = network.all_counters()?;
     for direction in [Direction::In, Direction::Out] {
-        assert_eq!(counters.of(&row_counter(row(1, 34323), direction)).packets, 3);
+        let counter = row_counter(row(1, 34323), direction);
+        assert_eq!(arrived(|| Ok(network.all_counters()?.of(&counter).packets))?, SENT);
     }
-    assert_eq!(counters.dropped(), 0);
+    assert_eq!(network.all_counters()?.dropped(), 0);
 
     send(&network, "store-1", "10.77.2.1:34546", "10.77.1.1:34760")?;
-    assert_eq!(network.counters("store-1")?.dropped(), 3, "content goes down the tree, never up");
+    let dropped = arrived(|| Ok(network.counters("store-1")?.dropped()))?;
+    assert_eq!(dropped, SENT, "content goes down the tree, never up");
     let flows = network.dropped_flows()?;
     assert_eq!(flows, ["store-1: udp 10.77.2.1:34546 -> 10.77.1.1:34760, 3 packets"]);
     Ok(())
@@ -51,9 +72,10 @@ fn broadcast_stays_in_its_subnet_and_is_no_violation_where_it_is_overheard() -> 
     send(&network, "central-1", "10.77.1.1:34329", "10.77.1.255:34329")?;
     let broadcast_in = row_counter(row(4, 34329), Direction::In);
     let received = |host| network.counters(host).map(|counters| counters.of(&broadcast_in).packets);
-    assert_eq!([received("central-1")?, received("central-2")?, received("store-1")?], [0, 3, 0]);
-    assert_eq!(network.counters("central-1")?.of("own_broadcast").packets, 3);
-    assert_eq!(network.counters("server")?.of("overheard_broadcast").packets, 3);
+    assert_eq!(arrived(|| received("central-2"))?, SENT);
+    assert_eq!(arrived(|| Ok(network.counters("central-1")?.of("own_broadcast").packets))?, SENT);
+    assert_eq!(arrived(|| Ok(network.counters("server")?.of("overheard_broadcast").packets))?, SENT);
+    assert_eq!([received("central-1")?, received("store-1")?], [0, 0]);
     assert_eq!(network.all_counters()?.dropped(), 0);
     Ok(())
 }
@@ -63,7 +85,7 @@ fn limited_link_still_carries_datagrams() -> Result<()> {
     let network = network("limit")?;
     network.limit_link_into(1, 10_000_000)?;
     send(&network, "central-1", "10.77.1.1:34546", "10.77.2.1:34750")?;
-    assert_eq!(network.counters("store-1")?.of_port(34750, Direction::In).packets, 3);
+    assert_eq!(arrived(|| Ok(network.counters("store-1")?.of_port(34750, Direction::In).packets))?, SENT);
     Ok(())
 }
 

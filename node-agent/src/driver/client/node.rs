@@ -134,10 +134,9 @@ impl Node {
             .inventory()
             .into_iter()
             .map(|package| StoredPackage {
-                key: package.key,
+                distribution: package.key.distribution,
                 digest: package.digest,
                 published: package.published,
-                current: package.current,
             })
             .collect();
         let machine = Client::new(Instant::now(), config, stored);
@@ -227,7 +226,7 @@ impl Node {
         let mut sent = JoinSet::new();
         while let Some(output) = self.machine.poll() {
             let Output::Send { to, class, message } = output else { continue };
-            if matches!(message, Message::MemberReport(_) | Message::OfficeReport(_)) {
+            if matches!(message, Message::MemberReport(_) | Message::OfficeReport(_) | Message::Inventory(_)) {
                 sent.spawn(sending(self.context.clone(), to, class, message));
             }
         }

@@ -14,6 +14,9 @@ use crate::store::NodeStore;
 /// Written chunks are journalled at least this often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A package that cannot be deleted, because the disk is too full to note it for example, is tried again after this.
+const DELETE_RETRY: Duration = Duration::from_secs(10);
+
 /// Flushes when enough was written, when a package is whole, and once a second.
 pub(super) async fn flush_when_due(context: Context, stop: CancellationToken) {
     let mut failure = None;
@@ -69,13 +72,19 @@ pub(super) async fn publish(context: Context, digest: Digest) {
 }
 
 pub(super) async fn delete(context: Context, digest: Digest) {
-    let store = context.store.clone();
-    match tokio::task::spawn_blocking(move || store.delete(digest)).await {
-        Ok(Ok(())) => context.tell(Event::Deleted { digest }).await,
-        Ok(Err(error)) => {
-            tracing::warn!(node = %context.settings.node, %digest, %error, "package cannot be deleted");
+    loop {
+        let store = context.store.clone();
+        match tokio::task::spawn_blocking(move || store.delete(digest)).await {
+            Ok(Ok(())) => return context.tell(Event::Deleted { digest }).await,
+            Ok(Err(error)) => {
+                tracing::warn!(node = %context.settings.node, %digest, %error, "package cannot be deleted yet");
+            }
+            Err(_) => return,
         }
-        Err(_) => {}
+        tokio::select! {
+            () = context.events.closed() => return,
+            () = tokio::time::sleep(DELETE_RETRY) => {}
+        }
     }
 }
 

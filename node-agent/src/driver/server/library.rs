@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use peerdist_core::digest::Digest;
+use peerdist_core::distribution::Distribution;
 use peerdist_core::names::PackageKey;
 use peerdist_core::server::IngestedPackage;
 
@@ -66,7 +68,10 @@ pub(super) async fn prune_library(
                 tracing::warn!(package = %package.key, %error, "package cannot be deleted from the library");
             }
         }
-        for (key, distribution) in &desired.distributions {
+        let now = Timestamp::now();
+        // What waits for its time is not in force: the version before it is the current one until then.
+        let in_force = |distribution: &&Distribution| distribution.not_before.is_none_or(|time| time <= now);
+        for distribution in desired.distributions.values().filter(in_force) {
             // An object that went back to an older version: that one counts as the current one.
             let wanted = before.iter().find(|package| package.published && package.key == distribution.package());
             if let Some(Err(error)) =
@@ -75,7 +80,7 @@ pub(super) async fn prune_library(
                 tracing::warn!(package = %distribution.package(), %error, "version cannot be made the library's current one");
                 continue;
             }
-            storing::prune(&store, key, distribution.retention_versions, retention_seconds);
+            storing::prune(&store, &distribution.key, distribution.retention_versions, retention_seconds);
         }
         let after = store.inventory();
         before
