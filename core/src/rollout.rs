@@ -37,8 +37,8 @@ pub struct Rollout {
     /// For each office of the tree what it should hold, the most urgent first. What is listed neither here nor as awaited
     /// is evicted.
     pub offices: BTreeMap<OfficeName, Vec<OfficePackage>>,
-    /// What is meant for an office and not in the library: it was not brought in yet, or the library was lost or is an
-    /// older one; and what its plan has no room for. Nodes keep what they hold of such a distribution.
+    /// What is meant for an office while the server has no version of it: it was not brought in yet, or the library was
+    /// lost; and what its plan has no room for. Nodes keep what they hold of such a distribution.
     pub awaited: BTreeMap<OfficeName, Vec<PackageKey>>,
     /// What is in the library and meant for an office, and its plan has no room for.
     left_out: BTreeMap<OfficeName, BTreeMap<PackageKey, FullPlan>>,
