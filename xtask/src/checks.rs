@@ -24,13 +24,30 @@ pub(crate) fn run_all(root: &Path) -> Result<()> {
     let [kubernetes, deny] = beside;
     join(kubernetes, &mut steps);
     steps.run("control plane", || as_root(|| e2e::on_control_plane(root, &e2e::ClusterOptions::default())));
-    steps.run("cluster with nodes", || as_root(|| e2e::on_nodes(root, &e2e::ClusterOptions::default())));
-    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-    steps.run("clippy", || cargo(root, &clippy));
+    let mut nodes = None;
+    steps.run("images for the cluster", || as_root(|| prepare_nodes(root, &mut nodes)));
+    // From here on nothing but clippy calls cargo.
+    let clippy = Beside::start(root, "clippy", Priority::Lowest, clippy());
+    steps.run("cluster with nodes", || match &nodes {
+        Some(nodes) => nodes.run(root).map(|()| Outcome::Passed),
+        None => Ok(Outcome::NotRun("there are no images for it".to_owned())),
+    });
+    join(Some(clippy), &mut steps);
     join(deny, &mut steps);
     steps.run("licences, bans, sources", || deny::check_offline(root).map(|()| Outcome::Passed));
     steps.run("advisories", || deny::check_advisories(root));
     steps.finish()
+}
+
+fn prepare_nodes(root: &Path, nodes: &mut Option<e2e::Nodes>) -> Result<()> {
+    *nodes = Some(e2e::Nodes::prepare(root, &e2e::ClusterOptions::default())?);
+    Ok(())
+}
+
+fn clippy() -> Vec<String> {
+    let cargo = step::cargo();
+    let words = [&cargo, "clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    words.map(str::to_owned).to_vec()
 }
 
 /// Everything that tests are made of, so that no later call compiles.
@@ -41,8 +58,8 @@ fn build(root: &Path) -> Result<Outcome> {
     cargo(root, &["test", "--locked", "--workspace", "--no-run"])
 }
 
-/// What takes minutes and nothing waits for at once: Kubernetes from Go modules, and cargo-deny. `None`: it is there, or
-/// nobody will ask for it.
+/// What takes minutes and nothing waits for at once: Kubernetes from Go modules, and cargo-deny; clippy follows when no
+/// step needs cargo any more. `None`: it is there, or nobody will ask for it.
 fn start_beside(root: &Path) -> [Option<Result<Beside>>; 2] {
     let is_root = debian::is_root().unwrap_or_default();
     [

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::beside::{Beside, Priority};
 use crate::deploy::tools;
+use crate::test_program::test_program;
 use crate::{debian, images, step};
 
 /// What to run.
@@ -40,10 +41,10 @@ const OPERATOR_TESTS_AT_ONCE: usize = 3;
 pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     let Scenario::Cluster(options) = scenario;
     if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
-        return run_test(root, &test(options, &programs(root)?, "cluster", 1));
+        return run_test(root, &test(root, options, &programs(root)?, "cluster", 1)?);
     }
     on_control_plane(root, options)?;
-    on_nodes(root, options)
+    Nodes::prepare(root, options)?.run(root)
 }
 
 /// The programs themselves beside a real API server, without kubelets.
@@ -53,8 +54,9 @@ pub(crate) fn on_control_plane(root: &Path, options: &ClusterOptions) -> Result<
     // Otherwise each test that finds no Kubernetes would begin to build it.
     step::run(root, &kubernetes_builder(root), &[])?;
     // Its processes have fixed addresses on loopback, so that its own tests run one after the other.
-    let delivery = Beside::start(root, "delivery", Priority::Normal, test(options, &[], "delivery", 1))?;
-    let operator = run_test(root, &test(options, &[], "operator", OPERATOR_TESTS_AT_ONCE));
+    let delivery = Beside::start(root, "delivery", Priority::Normal, test(root, options, &[], "delivery", 1)?)?;
+    let operator = test(root, options, &[], "operator", OPERATOR_TESTS_AT_ONCE);
+    let operator = operator.and_then(|call| run_test(root, &call));
     let (delivery, _) = delivery.wait();
     operator.and(delivery)
 }
@@ -64,14 +66,24 @@ pub(crate) fn kubernetes_builder(root: &Path) -> String {
     step::target_folder(root).join("debug/peerdist-e2e-kubernetes").to_string_lossy().into_owned()
 }
 
-/// The images on nodes of our own with kubelets.
-pub(crate) fn on_nodes(root: &Path, options: &ClusterOptions) -> Result<()> {
-    if !debian::is_root()? {
-        bail!("nodes are made of namespaces, mounts and control groups: run as root, or set KUBECONFIG");
+/// The images on nodes of our own with kubelets: everything is built, and only has to be run.
+pub(crate) struct Nodes(Vec<String>);
+
+impl Nodes {
+    /// Builds whatever the scenario needs.
+    pub(crate) fn prepare(root: &Path, options: &ClusterOptions) -> Result<Self> {
+        if !debian::is_root()? {
+            bail!("nodes are made of namespaces, mounts and control groups: run as root, or set KUBECONFIG");
+        }
+        debian::install_missing_for_nodes()?;
+        let images = setting("IMAGES", &images::for_tests(root, options.release_images)?);
+        test(root, options, &[&programs(root)?[..], &[images]].concat(), "cluster", 1).map(Self)
     }
-    debian::install_missing_for_nodes()?;
-    let images = setting("IMAGES", &images::for_tests(root, options.release_images)?);
-    run_test(root, &test(options, &[&programs(root)?[..], &[images]].concat(), "cluster", 1))
+
+    /// Runs the scenario.
+    pub(crate) fn run(&self, root: &Path) -> Result<()> {
+        run_test(root, &self.0)
+    }
 }
 
 /// What a user types.
@@ -85,13 +97,11 @@ fn setting(name: &str, path: &Path) -> String {
 }
 
 /// The call of one test program.
-fn test(options: &ClusterOptions, settings: &[String], name: &str, at_once: usize) -> Vec<String> {
+fn test(root: &Path, options: &ClusterOptions, settings: &[String], name: &str, at_once: usize) -> Result<Vec<String>> {
     let long = if options.long { &LONG[..] } else { &[] };
-    let cargo = step::cargo();
-    let cargo = [&cargo, "test", "--locked", "--workspace", "--no-fail-fast", "--test", name, "--", "--nocapture"];
-    let settings = settings.iter().map(String::as_str);
-    let words = std::iter::once("env").chain(settings).chain(long.iter().copied()).chain(cargo);
-    words.map(str::to_owned).chain([format!("--test-threads={at_once}")]).collect()
+    let settings: Vec<String> = settings.iter().cloned().chain(long.iter().map(|&text| text.to_owned())).collect();
+    let program = test_program(root, name, &settings)?;
+    Ok(program.into_iter().chain(["--nocapture".to_owned(), format!("--test-threads={at_once}")]).collect())
 }
 
 fn run_test(root: &Path, call: &[String]) -> Result<()> {
