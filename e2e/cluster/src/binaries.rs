@@ -15,6 +15,8 @@ const COMPONENTS: [&str; 6] =
 const SOURCES: [&str; 3] = ["main.go", "go.mod", "go.sum"];
 /// Characters of a digest that tell binaries apart.
 const DIGEST_CHARACTERS: usize = 16;
+/// Above this the Go compiler tidies up its memory after all.
+const COMPILER_MEMORY: &str = "2GiB";
 /// Package with the version that the programs tell.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
@@ -76,12 +78,15 @@ fn build(binary: &Path) -> Result<()> {
         "-s -w -X {VERSION_PACKAGE}.gitVersion={VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=36"
     );
     let status = Command::new("go")
-        // What debuggers need is thrown away by the linker anyway: it only costs the compiler time.
-        .args(["build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", &flags, "-o"])
+        // A third of the compiler's time goes into what tests do without: what debuggers need, which the linker throws away
+        // anyway, functions inlined into others, and tidying up memory that ends with the process.
+        .args(["build", "-trimpath", "-gcflags=all=-dwarf=false -l", "-ldflags", &flags, "-o"])
         .arg(&unfinished)
         .arg(".")
         .current_dir(source())
         .env("CGO_ENABLED", "0")
+        .env("GOGC", "off")
+        .env("GOMEMLIMIT", COMPILER_MEMORY)
         .stdin(Stdio::null())
         .status()
         .context("cannot start go: it builds etcd and Kubernetes, install it")?;
