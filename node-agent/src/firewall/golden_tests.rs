@@ -26,7 +26,7 @@ fn renderings_are_the_committed_ones() {
 #[test]
 fn nftables_rules_load() {
     for (role, name) in ROLES {
-        check_with_nft(name, &render_nftables(role));
+        load(name, &["nft"], &["nft", "-c", "-f", "-"], &render_nftables(role));
     }
 }
 
@@ -38,19 +38,41 @@ fn iptables_script_is_valid_shell() {
     }
 }
 
-/// `nft -c` needs a network namespace of its own: from `unshare`, which also works without root where the kernel
-/// allows user namespaces. Only people without root may go without.
-fn check_with_nft(name: &str, rules: &str) {
-    let nft = "/usr/sbin/nft";
-    let has_namespace = Command::new("unshare").args(["-rn", "true"]).status().is_ok_and(|status| status.success());
-    if !Path::new(nft).exists() || !has_namespace {
-        let must_run = rustix::process::geteuid().is_root() || std::env::var_os("CI").is_some();
-        assert!(!must_run, "nft and unshare are needed: `cargo xtask test` installs them as root");
-        eprintln!("NOT RUN: {name} is not checked without nft and unshare");
-        return;
+#[test]
+fn iptables_script_loads_and_replaces_its_own_chains() {
+    for (role, name) in ROLES {
+        let script = render_iptables(role);
+        let twice = format!("{script}\n{script}\niptables-save\n");
+        let Some(loaded) = load(name, &["iptables", "ipset"], &["sh"], &twice) else { continue };
+        let rules = |text: &str, start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        for chain in ["PEERDIST-INPUT", "PEERDIST-OUTPUT"] {
+            let rendered = rules(&script, &format!("iptables -A {chain} "));
+            assert!(rendered > 0, "{name}");
+            assert_eq!(rules(&loaded, &format!("-A {chain} ")), rendered, "{name}: {loaded}");
+        }
+        assert_eq!(rules(&loaded, "-A INPUT -j PEERDIST-INPUT"), 1, "{name}: {loaded}");
+        assert_eq!(rules(&loaded, "-A OUTPUT -j PEERDIST-OUTPUT"), 1, "{name}: {loaded}");
     }
-    let output = feed(Command::new("unshare").args(["-rn", nft, "-c", "-f", "-"]), rules).unwrap();
+}
+
+/// Feeds rules to the program that loads them, in a network namespace of its own: from `unshare`, which also works
+/// without root where the kernel allows user namespaces. Returns what it prints. Only people without root may go without.
+fn load(name: &str, tools: &[&str], loader: &[&str], rules: &str) -> Option<String> {
+    let is_there = |tool: &&str| Path::new("/usr/sbin").join(tool).exists();
+    let has_namespace = Command::new("unshare").args(["-rn", "true"]).status().is_ok_and(|status| status.success());
+    if !tools.iter().all(is_there) || !has_namespace {
+        let must_run = rustix::process::geteuid().is_root() || std::env::var_os("CI").is_some();
+        assert!(!must_run, "{tools:?} and unshare are needed: `cargo xtask test` installs them as root");
+        eprintln!("NOT RUN: {name} is not checked without {tools:?} and unshare");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    let folder = tempfile::tempdir().unwrap();
+    command.arg("-rn").args(loader).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("XTABLES_LOCKFILE", folder.path().join("lock"));
+    let output = feed(&mut command, rules).unwrap();
     assert!(output.status.success(), "{name}: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn feed(command: &mut Command, input: &str) -> std::io::Result<std::process::Output> {
