@@ -187,7 +187,10 @@ impl Client {
             Event::Flushed { digest, runs } => self.flushed(now, digest, &runs),
             Event::ChunksLost { digest, runs } => self.chunks_lost(now, digest, &runs),
             Event::StoreFailed { digest, reason, message } => self.store_failed(now, digest, reason, message),
-            Event::Deleted { .. } => self.deleted(),
+            Event::Deleted { .. } => self.deleted(now),
+            Event::Pruned { digest } => {
+                self.older.remove(&digest);
+            }
             Event::Published { digest } => self.published(now, digest),
             Event::ServeEnded { to, transfer } => {
                 self.serving.remove(&(to, transfer));

@@ -1,6 +1,8 @@
 //! Which plan a node confirms: the newest of which nothing is left on its disk that the plan does not list. Who waits
 //! for a deleted package to be gone waits for disks, not for plans that were heard.
 
+use std::time::Instant;
+
 use super::Client;
 use super::event::Output;
 use crate::digest::Digest;
@@ -15,11 +17,10 @@ pub(super) struct Deletions {
 }
 
 impl Deletions {
-    /// This plan is in force, and all that it does not list was ordered to be deleted.
-    pub(super) fn confirm(&mut self, plan: Revision) {
-        if self.under_way == 0 {
-            self.confirmed = plan;
-        }
+    /// This plan is in force, and all that it does not list was ordered to be deleted. Returns whether it is confirmed
+    /// from now on.
+    pub(super) fn confirm(&mut self, plan: Revision) -> bool {
+        self.under_way == 0 && std::mem::replace(&mut self.confirmed, plan) != plan
     }
 }
 
@@ -29,18 +30,20 @@ impl Client {
         self.outputs.push_back(Output::Delete { digest });
     }
 
-    pub(super) fn deleted(&mut self) {
+    pub(super) fn deleted(&mut self, now: Instant) {
         self.deletions.under_way = self.deletions.under_way.saturating_sub(1);
-        self.deletions.confirm(self.revision());
+        if self.deletions.confirm(self.revision()) {
+            // Whoever deleted the object waits for this word.
+            self.hello_at = now;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
+    use super::*;
     use crate::client::fixture::{client, drain, pass, plan, planned, prepare, take_plan};
-    use crate::client::{Event, HELLO_INTERVAL, Output};
+    use crate::client::{Event, HELLO_INTERVAL, HOUSEKEEPING_INTERVAL};
     use crate::distribution::Priority;
     use crate::message::{Hello, Message};
     use crate::office::OfficeType;
@@ -52,12 +55,12 @@ mod tests {
         let mut plan = plan(OfficeType::Vpn, packages.to_vec());
         take_plan(&mut client, now, &mut plan);
         packages.iter().for_each(|package| prepare(&mut client, now, package.digest, 1));
-        let said = |client: &mut super::Client, now: &mut Instant, deleted| {
+        let said = |client: &mut Client, now: &mut Instant, deleted: Option<Digest>, after| {
             if let Some(digest) = deleted {
                 client.handle(*now, Event::Deleted { digest });
             }
             drain(client);
-            *now = pass(client, *now, HELLO_INTERVAL * 2);
+            *now = pass(client, *now, after);
             let hello = |output| match output {
                 Output::Send { message: Message::Hello(Hello { plan_revision, confirmed_revision, .. }), .. } => {
                     Some((plan_revision, confirmed_revision))
@@ -66,13 +69,15 @@ mod tests {
             };
             drain(client).into_iter().find_map(hello).unwrap()
         };
-        let (first, confirmed) = said(&mut client, &mut now, None);
+        let regularly = HELLO_INTERVAL * 2;
+        let (first, confirmed) = said(&mut client, &mut now, None, regularly);
         assert_eq!(confirmed, first);
         plan.packages.clear();
         take_plan(&mut client, now, &mut plan);
         let second = plan.revision;
-        assert_eq!(said(&mut client, &mut now, None), (second, first));
-        assert_eq!(said(&mut client, &mut now, Some(packages[0].digest)), (second, first));
-        assert_eq!(said(&mut client, &mut now, Some(packages[1].digest)), (second, second));
+        assert_eq!(said(&mut client, &mut now, None, regularly), (second, first));
+        assert_eq!(said(&mut client, &mut now, Some(packages[0].digest), regularly), (second, first));
+        let at_once = HOUSEKEEPING_INTERVAL;
+        assert_eq!(said(&mut client, &mut now, Some(packages[1].digest), at_once), (second, second));
     }
 }

@@ -135,6 +135,11 @@ pub enum Event {
         /// The package.
         digest: Digest,
     },
+    /// Retention deleted an old version ([`Output::Prune`]).
+    Pruned {
+        /// The package.
+        digest: Digest,
+    },
     /// Answer to [`Output::Publish`].
     Published {
         /// The package.
@@ -255,7 +260,7 @@ pub enum Output {
         /// The package.
         digest: Digest,
     },
-    /// Delete old versions of a distribution.
+    /// Delete old versions of a distribution: [`Event::Pruned`] follows for each.
     Prune {
         /// The distribution.
         distribution: DistributionKey,

@@ -13,9 +13,6 @@ use crate::office::OfficeType;
 use crate::plan::{Plan, PlannedPackage};
 use crate::rendezvous::Rendezvous;
 
-/// Most older versions that are remembered; those beyond go at the next start of the node.
-const OLDER_MAX: usize = 4096;
-
 impl Client {
     pub(super) fn take_plan(&mut self, now: Instant, signed: SignedBytes, plan: Plan) {
         if plan.office != self.config.me.office || plan.revision <= self.revision() {
@@ -38,7 +35,7 @@ impl Client {
             if planned.contains(&digest) {
                 continue;
             } else if distributions.contains(&stored.distribution) {
-                self.remember_older(stored);
+                self.older.insert(digest, stored);
             } else {
                 self.delete(digest);
             }
@@ -111,7 +108,8 @@ impl Client {
             self.packages.values().filter(replaced).map(|package| package.planned.digest).collect();
         for digest in published {
             self.forget_package(digest);
-            self.remember_older(StoredPackage { distribution: distribution.clone(), digest, published: true });
+            let stored = StoredPackage { distribution: distribution.clone(), digest, published: true };
+            self.older.insert(digest, stored);
         }
     }
 
@@ -143,13 +141,6 @@ impl Client {
         let by_others: BTreeSet<DistributionKey> =
             newest.map(|package| package.planned.key.distribution.clone()).collect();
         self.drop_unfinished(|of| by_others.contains(of));
-    }
-
-    /// Whether retention has deleted it since is not known, and deleting it again does no harm.
-    fn remember_older(&mut self, stored: StoredPackage) {
-        if self.older.len() < OLDER_MAX {
-            self.older.insert(stored.digest, stored);
-        }
     }
 
     fn drop_package(&mut self, digest: Digest) {
@@ -248,6 +239,40 @@ mod tests {
         take_plan(&mut client, now, &mut plan);
         prepare(&mut client, now, second.digest, 0);
         assert_eq!(orders(&mut client).0, []);
+    }
+
+    #[test]
+    fn unfinished_version_goes_when_the_object_went_back_to_the_published_one() {
+        let [first, second] = ["1", "2"].map(version);
+        let (mut client, mut now) = client(OfficeType::Vpn);
+        let mut plan = plan_with(first.clone());
+        take_plan(&mut client, now, &mut plan);
+        prepare(&mut client, now, first.digest, CHUNKS);
+        client.handle(now, Event::Published { digest: first.digest });
+        orders(&mut client);
+        plan.packages = vec![second.clone()];
+        take_plan(&mut client, now, &mut plan);
+        now = pass(&mut client, now, Duration::from_secs(1));
+        assert_eq!(orders(&mut client), (vec![], vec![second.digest]));
+        plan.packages = vec![first];
+        take_plan(&mut client, now, &mut plan);
+        pass(&mut client, now, Duration::from_secs(1));
+        assert_eq!(orders(&mut client).0, [second.digest]);
+    }
+
+    #[test]
+    fn version_that_retention_deleted_is_not_deleted_again() {
+        let [first, second, third] = ["1", "2", "3"].map(version);
+        let on_disk = vec![stored(&first, true), stored(&second, true)];
+        let (mut client, now) = client_with(OfficeType::Vpn, on_disk);
+        let mut plan = plan_with(third);
+        take_plan(&mut client, now, &mut plan);
+        client.handle(now, Event::Pruned { digest: first.digest });
+        orders(&mut client);
+        plan.packages = Vec::new();
+        take_plan(&mut client, now, &mut plan);
+        let deleted = orders(&mut client).0;
+        assert!(deleted.contains(&second.digest) && !deleted.contains(&first.digest), "{deleted:?}");
     }
 
     #[test]

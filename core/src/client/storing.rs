@@ -1,5 +1,6 @@
 //! What the store says of a package, from the flush of its chunks to the published tree and its old versions.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::event::Output;
@@ -9,6 +10,7 @@ use super::{Client, PRUNE_INTERVAL_MAX};
 use crate::chunk_set::{ChunkRun, indices_of};
 use crate::digest::Digest;
 use crate::message::Message;
+use crate::names::DistributionKey;
 use crate::peer::{MessageClass, Peer};
 
 /// Pause before publishing is tried again.
@@ -52,8 +54,8 @@ impl Client {
         self.hurry(now);
     }
 
-    /// Has old versions deleted whose time is over, of every distribution whose newest version is published: after a
-    /// publication, after a new plan, and regularly because time passes.
+    /// Has versions deleted whose time is over, of every distribution whose newest version is published, and those that
+    /// will never be finished: after a publication, after a new plan, and regularly because time passes.
     pub(super) fn prune(&mut self, now: Instant) {
         if self.prune_at > now {
             return;
@@ -70,6 +72,11 @@ impl Client {
                 retention_seconds,
             });
         }
+        // An object that went back to an earlier version has no use for what was begun of the other.
+        let made_ready = self.packages.values().filter(|package| !package.superseded && package.is_prepared());
+        let made_ready: BTreeSet<DistributionKey> =
+            made_ready.map(|package| package.planned.key.distribution.clone()).collect();
+        self.drop_unfinished(|of| made_ready.contains(of));
     }
 
     /// Tells the server of published packages until it has heard.

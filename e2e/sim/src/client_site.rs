@@ -234,8 +234,10 @@ impl World {
             }
             Output::Prune { distribution, versions, retention_seconds } => {
                 let now = self.instant();
-                if let Some(site) = self.clients.get_mut(&node) {
-                    site.store.prune(now, &distribution, versions, Duration::from_secs(retention_seconds));
+                let Some(site) = self.clients.get_mut(&node) else { return };
+                let grace = Duration::from_secs(retention_seconds);
+                for digest in site.store.prune(now, &distribution, versions, grace) {
+                    self.tell(&node, life, Event::Pruned { digest });
                 }
             }
         }

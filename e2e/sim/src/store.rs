@@ -159,8 +159,14 @@ impl Store {
         self.manifests.remove(&digest);
     }
 
-    /// Deletes versions that retention gives up.
-    pub fn prune(&mut self, now: Instant, distribution: &DistributionKey, versions: u32, grace: Duration) {
+    /// Deletes versions that retention gives up, and returns them.
+    pub fn prune(
+        &mut self,
+        now: Instant,
+        distribution: &DistributionKey,
+        versions: u32,
+        grace: Duration,
+    ) -> Vec<Digest> {
         let mut published: Vec<(Digest, OnDisk)> = self
             .packages
             .iter()
@@ -178,11 +184,10 @@ impl Store {
         let current =
             published.iter().find(|(_, package)| package.current).map(|(_, package)| package.key.version.clone());
         let retention = decide_retention(&held, current.as_ref(), versions, grace, now);
-        for (digest, package) in published {
-            if retention.evictable.contains(&package.key.version) {
-                self.delete(digest);
-            }
-        }
+        let evictable = published.iter().filter(|(_, package)| retention.evictable.contains(&package.key.version));
+        let evictable: Vec<Digest> = evictable.map(|(digest, _)| *digest).collect();
+        evictable.iter().for_each(|&digest| self.delete(digest));
+        evictable
     }
 
     /// What a kill leaves.

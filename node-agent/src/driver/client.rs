@@ -6,7 +6,6 @@
 //! follows a server that moves.
 
 mod arriving;
-mod in_turn;
 mod kept_plan;
 pub(super) mod manifests;
 mod node;

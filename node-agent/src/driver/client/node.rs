@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::in_turn::InTurn;
 use super::kept_plan::KeptPlan;
 use super::receiving::Expected;
 use super::{CHECK_PLAN, ClientSettings, manifests, receiving, storing};
+use crate::driver::in_turn::InTurn;
 use crate::driver::messages::{self, Incoming, SendFailure};
 use crate::driver::progress::{NodeProgress, PackageOnNode};
 use crate::driver::sending::{Sending, send_chunks};
@@ -35,6 +35,8 @@ use crate::metrics::{Metrics, PackageState};
 use crate::store::{NodeStore, StoreLimits};
 use crate::transport::{EnrolError, IncomingMessage, Transport};
 
+/// A package that cannot be deleted, because the disk is too full to note it for example, is tried again after this.
+const DELETE_RETRY: Duration = Duration::from_secs(10);
 /// Most events of tasks that wait for the machine; tasks wait when it is full.
 const EVENTS_MAX: usize = 1024;
 /// Events that the machine takes in before the node looks at anything else.
@@ -105,7 +107,8 @@ pub(super) struct Node {
     machine: Client,
     expected: Expected,
     received: mpsc::Receiver<Event>,
-    in_turn: InTurn,
+    /// Work of the store, by package.
+    in_turn: InTurn<Digest>,
     readiness: Readiness,
     /// When somebody's plan bore an unknown key for the last time that counted.
     keys_asked_for: Option<Instant>,
@@ -341,11 +344,14 @@ impl Node {
                 self.in_turn.spawn(digest, storing::publish(self.context.clone(), digest).instrument(span));
             }
             Output::Delete { digest } => {
-                self.in_turn.spawn(digest, storing::delete(self.context.clone(), digest));
+                let (context, node) = (&self.context, self.name().clone());
+                let deleting =
+                    storing::delete(context.store.clone(), context.events.clone(), node, digest, DELETE_RETRY);
+                self.in_turn.spawn(digest, deleting);
             }
             Output::Prune { distribution, versions, retention_seconds } => {
-                let store = self.context.store.clone();
-                tokio::task::spawn_blocking(move || storing::prune(&store, &distribution, versions, retention_seconds));
+                let context = self.context.clone();
+                tokio::spawn(storing::prune_and_tell(context, distribution, versions, retention_seconds));
             }
         }
     }

@@ -1,11 +1,13 @@
 //! The store's slow verbs on threads that may wait: flushing when due, publishing, deleting, retention.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use peerdist_core::client::Event;
 use peerdist_core::digest::Digest;
-use peerdist_core::names::DistributionKey;
+use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_core::rollout::{HeldVersion, decide_retention};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::node::Context;
@@ -13,9 +15,6 @@ use crate::store::NodeStore;
 
 /// Written chunks are journalled at least this often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A package that cannot be deleted, because the disk is too full to note it for example, is tried again after this.
-const DELETE_RETRY: Duration = Duration::from_secs(10);
 
 /// Flushes when enough was written, when a package is whole, and once a second.
 pub(super) async fn flush_when_due(context: Context, stop: CancellationToken) {
@@ -71,30 +70,50 @@ pub(super) async fn publish(context: Context, digest: Digest) {
     context.tell(event).await;
 }
 
-pub(super) async fn delete(context: Context, digest: Digest) {
+/// Deletes a package, however often it has to be tried, and tells when nothing of it is left.
+pub(super) async fn delete(
+    store: Arc<NodeStore>,
+    events: mpsc::Sender<Event>,
+    node: NodeName,
+    digest: Digest,
+    retry: Duration,
+) {
     loop {
-        let store = context.store.clone();
+        let store = store.clone();
         match tokio::task::spawn_blocking(move || store.delete(digest)).await {
-            Ok(Ok(())) => return context.tell(Event::Deleted { digest }).await,
-            Ok(Err(error)) => {
-                tracing::warn!(node = %context.settings.node, %digest, %error, "package cannot be deleted yet");
-            }
+            // Nobody listens: the node has stopped.
+            Ok(Ok(())) => return drop(events.send(Event::Deleted { digest }).await),
+            Ok(Err(error)) => tracing::warn!(%node, %digest, %error, "package cannot be deleted yet"),
             Err(_) => return,
         }
         tokio::select! {
-            () = context.events.closed() => return,
-            () = tokio::time::sleep(DELETE_RETRY) => {}
+            () = events.closed() => return,
+            () = tokio::time::sleep(retry) => {}
         }
     }
 }
 
-/// Deletes versions that retention gives up.
+/// Has retention look at a distribution, and tells what it deleted.
+pub(super) async fn prune_and_tell(
+    context: Context,
+    distribution: DistributionKey,
+    versions: u32,
+    retention_seconds: u64,
+) {
+    let store = context.store.clone();
+    let pruned = tokio::task::spawn_blocking(move || prune(&store, &distribution, versions, retention_seconds)).await;
+    for digest in pruned.unwrap_or_default() {
+        context.tell(Event::Pruned { digest }).await;
+    }
+}
+
+/// Deletes versions that retention gives up, and returns them.
 pub(in crate::driver) fn prune(
     store: &NodeStore,
     distribution: &DistributionKey,
     versions: u32,
     retention_seconds: u64,
-) {
+) -> Vec<Digest> {
     let (now, wall) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
     let mut packages: Vec<_> = store
         .inventory()
@@ -115,9 +134,51 @@ pub(in crate::driver) fn prune(
         .collect();
     let current = packages.iter().find(|package| package.current).map(|package| &package.key.version);
     let retention = decide_retention(&held, current, versions, Duration::from_secs(retention_seconds), now);
+    let mut pruned = Vec::new();
     for package in packages.iter().filter(|package| retention.evictable.contains(&package.key.version)) {
-        if let Err(error) = store.delete(package.digest) {
-            tracing::warn!(package = %package.key, %error, "old version cannot be deleted");
+        match store.delete(package.digest) {
+            Ok(()) => pruned.push(package.digest),
+            Err(error) => tracing::warn!(package = %package.key, %error, "old version cannot be deleted"),
         }
+    }
+    pruned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::fixture::{Root, TestPackage};
+
+    #[tokio::test]
+    async fn deletion_that_fails_is_tried_again_and_told_when_nothing_is_left() {
+        let (root, retry) = (Root::new(), Duration::from_millis(5));
+        let (store, package) = (Arc::new(root.open()), TestPackage::mixed("1"));
+        package.deliver(&store);
+        let digest = package.digest();
+        // Where the tree is moved before it is removed, there is something already.
+        let place = root.path().join("staging").join(format!("{}.removed", digest.to_hex()));
+        std::fs::create_dir_all(place.join("in-the-way")).unwrap();
+        let (events, mut told) = mpsc::channel(1);
+        let deleting = tokio::spawn(delete(store.clone(), events, NodeName::new("n").unwrap(), digest, retry));
+        tokio::time::sleep(retry * 10).await;
+        assert!(told.try_recv().is_err() && !deleting.is_finished());
+        std::fs::rename(place, root.path().join("elsewhere")).unwrap();
+        assert!(matches!(told.recv().await, Some(Event::Deleted { digest: deleted }) if deleted == digest));
+        assert!(store.inventory().is_empty());
+        assert!(!store.published_path(package.root.package()).exists());
+    }
+
+    #[tokio::test]
+    async fn deletion_that_fails_ends_with_the_node() {
+        let (root, retry) = (Root::new(), Duration::from_millis(5));
+        let (store, package) = (Arc::new(root.open()), TestPackage::mixed("1"));
+        package.deliver(&store);
+        let place = root.path().join("staging").join(format!("{}.removed", package.digest().to_hex()));
+        std::fs::create_dir_all(place.join("in-the-way")).unwrap();
+        let (events, told) = mpsc::channel(1);
+        drop(told);
+        let deleting = delete(store.clone(), events, NodeName::new("n").unwrap(), package.digest(), retry);
+        tokio::time::timeout(Duration::from_secs(30), deleting).await.expect("nobody waits for it");
+        assert!(store.published_path(package.root.package()).exists());
     }
 }

@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
 use crate::desired::object_of;
+use crate::driver::in_turn::InTurn;
 use crate::metrics::{ContentSource, Metrics};
 use crate::source::{
     FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SecretError, SourceError,
@@ -71,6 +72,8 @@ impl IngestError {
 pub(super) struct Ingests {
     tools: Tools,
     running: BTreeMap<PackageKey, CancellationToken>,
+    /// Two tasks for one package would write to the same download.
+    in_turn: InTurn<PackageKey>,
     /// Packages of earlier runs whose sources were compared in this one.
     checked: BTreeSet<PackageKey>,
     stopped: CancellationToken,
@@ -92,7 +95,13 @@ pub(super) struct Tools {
 
 impl Ingests {
     pub(super) fn new(tools: Tools) -> Self {
-        Self { tools, running: BTreeMap::new(), checked: BTreeSet::new(), stopped: CancellationToken::new() }
+        Self {
+            tools,
+            running: BTreeMap::new(),
+            in_turn: InTurn::default(),
+            checked: BTreeSet::new(),
+            stopped: CancellationToken::new(),
+        }
     }
 
     /// Failures of versions that nobody wants any more are history.
@@ -107,9 +116,10 @@ impl Ingests {
         let held: BTreeSet<PackageKey> = self.tools.store.inventory().into_iter().map(|package| package.key).collect();
         for distribution in distributions.values() {
             let key = distribution.package();
-            if held.contains(&key) && self.checked.insert(key) {
-                let progress = self.tools.overview.begin(&distribution.package());
-                tokio::spawn(self.tools.clone().check(distribution.clone(), progress, self.stopped.child_token()));
+            if held.contains(&key) && self.checked.insert(key.clone()) {
+                let progress = self.tools.overview.begin(&key);
+                let (tools, distribution) = (self.tools.clone(), distribution.clone());
+                self.begin(key, |cancelled| tools.check(distribution, progress, cancelled));
             }
         }
     }
@@ -118,11 +128,20 @@ impl Ingests {
         let key = distribution.package();
         // What is brought in anew needs no comparing.
         self.checked.insert(key.clone());
+        let tools = self.tools.clone();
+        self.begin(key, |cancelled| tools.run(distribution, cancelled));
+    }
+
+    /// Whatever was done for the package before is cancelled and ends first.
+    fn begin<W>(&mut self, key: PackageKey, work: impl FnOnce(CancellationToken) -> W)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
         let cancelled = self.stopped.child_token();
-        if let Some(earlier) = self.running.insert(key, cancelled.clone()) {
+        if let Some(earlier) = self.running.insert(key.clone(), cancelled.clone()) {
             earlier.cancel();
         }
-        tokio::spawn(self.tools.clone().run(distribution, cancelled));
+        self.in_turn.spawn(key, work(cancelled));
     }
 
     pub(super) fn cancel(&mut self, key: &PackageKey) {
@@ -200,7 +219,8 @@ impl Tools {
         progress: Arc<Progress>,
         cancelled: CancellationToken,
     ) -> Result<IngestedPackage, IngestError> {
-        let _place = self.places.take(&distribution.key.namespace).await;
+        let place = cancelled.run_until_cancelled(self.places.take(&distribution.key.namespace));
+        let _place = place.await.ok_or(SourceError::Cancelled)?;
         let key = distribution.package();
         let request = IngestRequest::from(distribution);
         let Ingested { root, is_new } = match self.ingest.find(&request, &cancelled).await? {

@@ -97,3 +97,63 @@ pub(super) async fn prune_library(
     }
     pruned
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::desired::{DesiredSource, DirectorySource};
+    use crate::store::tests::fixture::{Root, TestPackage, content, distribution, file};
+
+    const OFFICE: &str = "apiVersion: peerdist.io/v1alpha1\nkind: Office\nmetadata: {name: central}\nspec: {}\n";
+
+    /// An office, and version 2 of the package from that time on, if at all.
+    async fn desired(not_before: Option<&str>) -> Arc<DesiredState> {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("office.yaml"), OFFICE).unwrap();
+        let key = distribution();
+        if let Some(time) = not_before {
+            let object = format!(
+                "apiVersion: peerdist.io/v1alpha1\nkind: PackageDistribution\n\
+                 metadata: {{namespace: {}, name: {}}}\n\
+                 spec: {{version: '2', source: {{uri: 'file:x'}}, schedule: {{notBefore: '{time}'}}, \
+                 retention: {{versions: 1}}}}\n",
+                key.namespace, key.name
+            );
+            fs::write(directory.path().join("package.yaml"), object).unwrap();
+        }
+        let update = DirectorySource::new(directory.path()).next().await;
+        assert!(update.errors.is_empty(), "{:?}", update.errors);
+        update.state.unwrap()
+    }
+
+    fn current(store: &NodeStore) -> Vec<(String, bool)> {
+        let mut versions: Vec<_> =
+            store.inventory().into_iter().map(|package| (package.key.version.to_string(), package.current)).collect();
+        versions.sort();
+        versions
+    }
+
+    #[tokio::test]
+    async fn version_becomes_the_current_one_of_the_library_in_its_time_and_what_no_object_names_goes() {
+        let root = Root::new();
+        let (store, folder) = (Arc::new(root.open()), TempDir::new().unwrap());
+        let database = SqliteStore::open_url(None, folder.path()).await.unwrap();
+        for (version, sequence) in [("2", 1), ("1", 2)] {
+            TestPackage::with_sequence(version, sequence, vec![file("a", content(sequence, 1_000))]).deliver(&store);
+        }
+        let prune = async |desired| {
+            let pruned = prune_library(store.clone(), database.clone(), desired, 0).await;
+            pruned.into_iter().map(|(key, _)| key.version.to_string()).collect::<Vec<_>>()
+        };
+        assert!(prune(desired(Some("2999-01-01T00:00:00Z")).await).await.is_empty());
+        assert_eq!(current(&store), [("1".to_owned(), true), ("2".to_owned(), false)]);
+        assert_eq!(prune(desired(Some("2000-01-01T00:00:00Z")).await).await, ["1"]);
+        assert_eq!(current(&store), [("2".to_owned(), true)]);
+        assert_eq!(prune(desired(None).await).await, ["2"]);
+        assert!(current(&store).is_empty());
+    }
+}
