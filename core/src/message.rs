@@ -99,6 +99,13 @@ pub struct SignedBytes {
     pub key: bytes::Bytes,
 }
 
+impl SignedBytes {
+    /// Bytes of all three together.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.signature.len() + self.key.len()
+    }
+}
+
 /// See [`Message::Hello`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {

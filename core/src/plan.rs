@@ -1,11 +1,14 @@
 //! The plan of one office: which packages its nodes hold or pass on, and who its neighbours are. The server makes and
 //! signs it; rendezvous points hand it on inside their office, so a node never trusts a peer for it.
 
+mod granted_children;
+
 use std::net::IpAddr;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use prost::Message as _;
 
+pub use self::granted_children::GrantedChildren;
 use crate::digest::Digest;
 use crate::distribution::Priority;
 use crate::message::{
@@ -16,7 +19,7 @@ use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::NodeRef;
 use crate::signature::{SignatureError, SigningDomain, sign, verify_signature};
-use crate::wire::proto;
+use crate::wire::{LARGE_MESSAGE_BYTES_MAX, proto};
 
 /// Most nodes of the parent office that a plan names.
 pub const PARENT_NODES_MAX: usize = 16;
@@ -24,6 +27,16 @@ pub const PARENT_NODES_MAX: usize = 16;
 pub const ANSWERERS_MAX: usize = 8;
 /// Most packages that a plan names as awaited. It has to name all: what it does not name, nodes delete.
 pub const AWAITED_MAX: usize = 16 * PACKAGES_MAX;
+/// Room for the names of what is awaited, in the one message that a plan is.
+pub const AWAITED_BYTES_MAX: usize = LARGE_MESSAGE_BYTES_MAX / 4;
+/// What a plan takes besides packages, awaited names and children: parents, addresses, the signature and the like.
+const REST_BYTES_MAX: usize = 64 << 10;
+/// What a child takes beside its name twice: the name of its rendezvous point, an address, tags and lengths.
+const CHILD_OVERHEAD_BYTES: usize = 253 + 64;
+/// What a package takes in a plan beside its names, its root and its grants: digest, numbers, tags and lengths.
+const PLANNED_OVERHEAD_BYTES: usize = 96;
+/// What a name takes beside its text.
+const NAME_OVERHEAD_BYTES: usize = 16;
 /// Most child offices that a plan names.
 pub const CHILDREN_MAX: usize = 10_000;
 
@@ -42,7 +55,7 @@ pub struct Plan {
     pub parent: Option<OfficeName>,
     /// Nodes of the parent office, its rendezvous point first.
     pub parent_nodes: Vec<NodeRef>,
-    /// Its child offices.
+    /// Its child offices, by name.
     pub children: Vec<ChildOffice>,
     /// Packages, the most urgent first.
     pub packages: Vec<PlannedPackage>,
@@ -89,8 +102,8 @@ pub struct PlannedPackage {
     pub priority: Priority,
     /// How many versions nodes keep.
     pub retention_versions: u32,
-    /// Child offices that may have it.
-    pub granted_children: Vec<OfficeName>,
+    /// Which of the plan's child offices may have it.
+    pub granted_children: GrantedChildren,
 }
 
 /// A plan that is refused.
@@ -121,6 +134,11 @@ impl Plan {
         verify_signature(SigningDomain::Plan, &signed.into(), trusted)?;
         let plan = proto::Plan::decode(signed.body.clone()).map_err(|_| PlanError::Encoding)?;
         Ok(Self::decode(plan)?)
+    }
+
+    /// The place of a child office among the plan's children, if it is one.
+    pub fn place_of_child(&self, office: &OfficeName) -> Option<usize> {
+        self.children.binary_search_by(|child| child.name.cmp(office)).ok()
     }
 
     fn encode(&self) -> proto::Plan {
@@ -158,13 +176,7 @@ impl Plan {
             central: plan.central,
             parent: if plan.parent.is_empty() { None } else { Some(OfficeName::new(&plan.parent)?) },
             parent_nodes: message::list("parent_nodes", plan.parent_nodes, PARENT_NODES_MAX, decode_node)?,
-            children: message::list("children", plan.children, CHILDREN_MAX, |child: proto::ChildOffice| {
-                Ok(ChildOffice {
-                    name: OfficeName::new(&child.name)?,
-                    office_type: decode_office_type(child.office_type)?,
-                    nodes: message::list("nodes", child.nodes, NODES_MAX, decode_node)?,
-                })
-            })?,
+            children: decode_children(plan.children)?,
             packages: message::list("packages", plan.packages, PACKAGES_MAX, decode_planned)?,
             awaited: message::list("awaited", plan.awaited, AWAITED_MAX, |package| decode_package(&package))?,
             server_addresses: message::list("server_addresses", plan.server_addresses, 16, |text: String| {
@@ -178,6 +190,39 @@ impl Plan {
             })?,
         })
     }
+}
+
+/// Packages name children by their places, which are looked up by name.
+fn decode_children(children: Vec<proto::ChildOffice>) -> Result<Vec<ChildOffice>, DecodeError> {
+    let children = message::list("children", children, CHILDREN_MAX, |child: proto::ChildOffice| {
+        Ok(ChildOffice {
+            name: OfficeName::new(&child.name)?,
+            office_type: decode_office_type(child.office_type)?,
+            nodes: message::list("nodes", child.nodes, NODES_MAX, decode_node)?,
+        })
+    })?;
+    if !children.is_sorted_by(|before, after| before.name < after.name) {
+        return Err(DecodeError::OutOfRange("children"));
+    }
+    Ok(children)
+}
+
+/// Room for packages in the plan of an office with these children.
+pub(crate) fn planned_bytes_max<'tree>(children: impl Iterator<Item = &'tree OfficeName>) -> usize {
+    let children: usize = children.map(|child| 2 * child.as_str().len() + CHILD_OVERHEAD_BYTES).sum();
+    LARGE_MESSAGE_BYTES_MAX.saturating_sub(AWAITED_BYTES_MAX + REST_BYTES_MAX + children)
+}
+
+/// Most bytes that a package takes in a plan.
+pub(crate) fn bytes_of_planned(package: &PackageKey, root_bytes: usize, granted: &GrantedChildren) -> usize {
+    bytes_of_name(package) + root_bytes + granted.as_bytes().len() + PLANNED_OVERHEAD_BYTES
+}
+
+/// Most bytes that the name of a package takes in a plan.
+pub(crate) fn bytes_of_name(package: &PackageKey) -> usize {
+    let PackageKey { distribution, version } = package;
+    let texts = [distribution.namespace.as_str(), distribution.name.as_str(), version.as_str()];
+    texts.iter().map(|text| text.len()).sum::<usize>() + NAME_OVERHEAD_BYTES
 }
 
 fn encode_planned(package: &PlannedPackage) -> proto::PlannedPackage {
@@ -194,7 +239,7 @@ fn encode_planned(package: &PlannedPackage) -> proto::PlannedPackage {
         paused: package.paused,
         priority: priority as i32,
         retention_versions: package.retention_versions,
-        granted_children: package.granted_children.iter().map(|name| name.as_str().to_owned()).collect(),
+        granted_children: bytes::Bytes::copy_from_slice(package.granted_children.as_bytes()),
     }
 }
 
@@ -212,9 +257,7 @@ fn decode_planned(package: proto::PlannedPackage) -> Result<PlannedPackage, Deco
         paused: package.paused,
         priority,
         retention_versions: package.retention_versions,
-        granted_children: message::list("granted_children", package.granted_children, CHILDREN_MAX, |name: String| {
-            Ok(OfficeName::new(&name)?)
-        })?,
+        granted_children: GrantedChildren::try_from(&package.granted_children[..])?,
     })
 }
 
@@ -237,5 +280,38 @@ pub fn decode_office_type(number: i32) -> Result<OfficeType, DecodeError> {
         Ok(proto::OfficeType::Wifi) => Ok(OfficeType::WiFi),
         Ok(proto::OfficeType::Vpn) => Ok(OfficeType::Vpn),
         _ => Err(DecodeError::OutOfRange("office_type")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{DistributionKey, Namespace, PackageName, Version};
+
+    #[test]
+    fn package_takes_no_more_of_a_plan_than_is_reckoned_with() {
+        let name = "n".repeat(253);
+        let distribution =
+            DistributionKey { namespace: Namespace::new(&name).unwrap(), name: PackageName::new(&name).unwrap() };
+        let key = PackageKey { distribution, version: Version::new(&"1".repeat(63)).unwrap() };
+        let [body, signature, public] = [60_000, 64, 32].map(|bytes| vec![1; bytes].into());
+        let root = SignedBytes { body, signature, key: public };
+        let granted_children: GrantedChildren = (0..CHILDREN_MAX).collect();
+        let reckoned = bytes_of_planned(&key, root.bytes(), &granted_children);
+        let planned = PlannedPackage {
+            key: key.clone(),
+            digest: Digest::of(b"root"),
+            root,
+            target: true,
+            paused: true,
+            priority: Priority::High,
+            retention_versions: u32::MAX,
+            granted_children,
+        };
+        let (packages, awaited) = (vec![encode_planned(&planned)], vec![encode_package(&key)]);
+        let with_package = proto::Plan { packages, ..proto::Plan::default() }.encoded_len();
+        let with_name = proto::Plan { awaited, ..proto::Plan::default() }.encoded_len();
+        assert!((reckoned - 64..=reckoned).contains(&with_package), "{with_package}, reckoned {reckoned}");
+        assert!(with_name <= bytes_of_name(&key), "{with_name}");
     }
 }

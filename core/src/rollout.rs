@@ -15,6 +15,7 @@ pub use self::room::FullPlan;
 use crate::distribution::{Distribution, Priority};
 use crate::names::{DistributionKey, OfficeName, PackageKey, Version};
 use crate::office::OfficeTree;
+use crate::plan::GrantedChildren;
 
 /// Everything the decision depends upon.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +36,7 @@ pub struct Rollout {
     /// Packages the server should bring in now, the most urgent first. Those it has are not listed.
     pub ingest: Vec<PackageKey>,
     /// For each office of the tree what it should hold, the most urgent first. What is listed neither here nor as awaited
-    /// is evicted.
+    /// is evicted. An office that is not listed has more than a plan can name: its plan before stays in force.
     pub offices: BTreeMap<OfficeName, Vec<OfficePackage>>,
     /// What is meant for an office while the server has no version of it: it was not brought in yet, or the library was
     /// lost; and what its plan has no room for. Nodes keep what they hold of such a distribution.
@@ -61,8 +62,8 @@ pub struct OfficePackage {
     pub priority: Priority,
     /// Versions that the nodes keep, the current one included.
     pub retention_versions: u32,
-    /// The child offices that may ask this one for it, by name.
-    pub granted_children: Vec<OfficeName>,
+    /// Which of the office's children, by name, may ask it for the package.
+    pub granted_children: GrantedChildren,
 }
 
 /// What an office has a package for.
@@ -105,7 +106,8 @@ pub enum RolloutDecision {
     Distributes,
 }
 
-/// Decides what the server ingests and what every office holds.
+/// Decides what the server ingests and what every office holds. Whoever makes plans of it keeps it to their room
+/// ([`Rollout::keep_to_room`]).
 pub fn decide_rollout(input: RolloutInput<'_>) -> Rollout {
     let mut rollout = Rollout {
         offices: input.tree.offices().map(|office| (office.name.clone(), Vec::new())).collect(),
@@ -128,7 +130,6 @@ pub fn decide_rollout(input: RolloutInput<'_>) -> Rollout {
         }
         rollout.report.insert(distribution.key.clone(), report);
     }
-    rollout.keep_to_room(input.tree);
     rollout
 }
 
@@ -184,7 +185,11 @@ fn add_to_offices(
             paused: distribution.paused,
             priority: distribution.priority,
             retention_versions: distribution.retention_versions,
-            granted_children: tree.children_of(office).filter(|child| involved(child)).cloned().collect(),
+            granted_children: (0..)
+                .zip(tree.children_of(office))
+                .filter(|(_, child)| involved(child))
+                .map(|(place, _)| place)
+                .collect(),
         });
     }
 }

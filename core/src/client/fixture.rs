@@ -11,7 +11,7 @@ use crate::message::{Holder, Inventory, Message, NodeState, PackageInventory, Si
 use crate::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
 use crate::office::OfficeType;
 use crate::peer::{ContentClass, NodeRef, Peer};
-use crate::plan::{Plan, PlannedPackage};
+use crate::plan::{GrantedChildren, Plan, PlannedPackage};
 
 /// Chunks of every package here.
 pub(super) const CHUNKS: u32 = 8;
@@ -55,7 +55,7 @@ pub(super) fn planned(name: &str, priority: Priority) -> PlannedPackage {
         paused: false,
         priority,
         retention_versions: 1,
-        granted_children: Vec::new(),
+        granted_children: GrantedChildren::default(),
     }
 }
 

@@ -37,12 +37,11 @@ impl Client {
     /// That a child asks is noted.
     pub fn may_read_manifest(&mut self, now: Instant, peer: &NodeRef, digest: Digest) -> bool {
         let now = self.take_in(now);
-        let Some(package) = self.packages.get(&digest) else { return false };
-        let to_child = package.planned.granted_children.contains(&peer.office);
+        let to_child = self.is_granted(&peer.office, digest);
         if to_child {
             self.child_asks(now, digest);
         }
-        to_child || peer.office == self.config.me.office
+        to_child || (peer.office == self.config.me.office && self.packages.contains_key(&digest))
     }
 
     fn message_of_node(&mut self, now: Instant, from: NodeRef, message: Message) -> Result<(), Refusal> {

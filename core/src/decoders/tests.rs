@@ -118,7 +118,7 @@ fn a_plan() -> Plan {
             paused: false,
             priority: crate::distribution::Priority::High,
             retention_versions: 2,
-            granted_children: vec![office()],
+            granted_children: [0].into_iter().collect(),
         }],
         server_addresses: vec![[10, 0, 0, 1].into()],
         storage_limit_bytes: 1 << 30,

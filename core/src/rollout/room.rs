@@ -1,14 +1,14 @@
-//! A plan has room for so many packages. What an office is meant to hold beyond that is left out, the least urgent
-//! first, together with what its parent leaves out and could not pass on. It is awaited instead, so that no node loses
-//! what it has of it, and the report says so.
+//! A plan is one message and has room for so many packages. What an office is meant to hold beyond that is left out, the
+//! least urgent first, together with what its parent leaves out and could not pass on. It is awaited instead, so that no
+//! node loses what it has of it, and the report says so.
 
 use std::collections::BTreeMap;
 
-use super::Rollout;
+use super::{OfficePackage, Rollout};
 use crate::message::PACKAGES_MAX;
 use crate::names::{OfficeName, PackageKey};
 use crate::office::OfficeTree;
-use crate::plan::AWAITED_MAX;
+use crate::plan::{AWAITED_BYTES_MAX, AWAITED_MAX, bytes_of_name, bytes_of_planned, planned_bytes_max};
 
 /// Why a package is in the library and not in the plan of an office that is meant to hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,45 +19,85 @@ pub struct FullPlan {
     pub meant: usize,
 }
 
+/// What a plan can still take.
+#[derive(Clone, Copy)]
+struct Room {
+    packages: usize,
+    bytes: usize,
+}
+
+const NO_ROOM: Room = Room { packages: 0, bytes: 0 };
+
+impl Room {
+    /// False when there is no room, also none for anything less urgent from then on.
+    fn take(&mut self, bytes: usize) -> bool {
+        if self.packages == 0 || self.bytes < bytes {
+            *self = NO_ROOM;
+            return false;
+        }
+        self.packages -= 1;
+        self.bytes -= bytes;
+        true
+    }
+}
+
 impl Rollout {
     /// Why an office does not get a package that is meant for it, if its plan leaves that out.
     pub fn left_out(&self, office: &OfficeName, package: &PackageKey) -> Option<&FullPlan> {
         self.left_out.get(office)?.get(package)
     }
 
-    /// Leaves out what plans have no room for.
-    pub(super) fn keep_to_room(&mut self, tree: &OfficeTree) {
+    /// Leaves out what plans have no room for. `root_bytes` tells the size of a package's signed root.
+    pub fn keep_to_room(&mut self, tree: &OfficeTree, root_bytes: impl Fn(&PackageKey) -> usize) {
+        let bytes = |planned: &OfficePackage| {
+            bytes_of_planned(&planned.package, root_bytes(&planned.package), &planned.granted_children)
+        };
         let mut downwards = vec![tree.central()];
         while let Some(office) = downwards.pop() {
             downwards.extend(tree.children_of(office));
-            let left_out = self.beyond_room(office, tree.parent_of(office));
+            let full = FullPlan { office: office.clone(), meant: self.meant_for(office) };
+            let room = Room { packages: PACKAGES_MAX, bytes: planned_bytes_max(tree.children_of(office)) };
+            let left_out = self.beyond(room, &full, tree.parent_of(office), bytes);
             if !left_out.is_empty() {
                 self.leave_out(office, left_out);
             }
+            if self.awaits_too_much(office) {
+                let all = self.beyond(NO_ROOM, &full, tree.parent_of(office), bytes);
+                self.left_out.entry(office.clone()).or_default().extend(all);
+                self.offices.remove(office);
+            }
         }
     }
 
-    /// Should even the names of what is left out be too many, everything is: such a plan is not made.
-    fn beyond_room(&self, office: &OfficeName, parent: Option<&OfficeName>) -> BTreeMap<PackageKey, FullPlan> {
-        let awaited = self.awaited.get(office).map_or(0, Vec::len);
-        let left_out = self.beyond(PACKAGES_MAX, office, parent);
-        if awaited + left_out.len() > AWAITED_MAX { self.beyond(0, office, parent) } else { left_out }
+    /// Packages in the library and others.
+    fn meant_for(&self, office: &OfficeName) -> usize {
+        self.offices.get(office).map_or(0, Vec::len) + self.awaited.get(office).map_or(0, Vec::len)
     }
 
-    fn beyond(&self, room: usize, office: &OfficeName, parent: Option<&OfficeName>) -> BTreeMap<PackageKey, FullPlan> {
-        let packages = self.offices.get(office).map(Vec::as_slice).unwrap_or_default();
-        let mut taken = 0;
+    fn beyond(
+        &self,
+        mut room: Room,
+        full: &FullPlan,
+        parent: Option<&OfficeName>,
+        bytes: impl Fn(&OfficePackage) -> usize,
+    ) -> BTreeMap<PackageKey, FullPlan> {
+        let packages = self.offices.get(&full.office).map(Vec::as_slice).unwrap_or_default();
         let mut left_out = BTreeMap::new();
-        for package in packages.iter().map(|planned| &planned.package) {
+        for planned in packages {
+            let package = &planned.package;
             if let Some(above) = parent.and_then(|parent| self.left_out(parent, package)) {
                 left_out.insert(package.clone(), above.clone());
-            } else if taken == room {
-                left_out.insert(package.clone(), FullPlan { office: office.clone(), meant: packages.len() });
-            } else {
-                taken += 1;
+            } else if !room.take(bytes(planned)) {
+                left_out.insert(package.clone(), full.clone());
             }
         }
         left_out
+    }
+
+    /// Whether a plan could not even name what the office waits for.
+    fn awaits_too_much(&self, office: &OfficeName) -> bool {
+        let awaited = self.awaited.get(office).map(Vec::as_slice).unwrap_or_default();
+        awaited.len() > AWAITED_MAX || awaited.iter().map(bytes_of_name).sum::<usize>() > AWAITED_BYTES_MAX
     }
 
     fn leave_out(&mut self, office: &OfficeName, left_out: BTreeMap<PackageKey, FullPlan>) {
@@ -73,7 +113,8 @@ impl Rollout {
 mod tests {
     use super::*;
     use crate::distribution::{Distribution, Priority};
-    use crate::rollout::tests::{decide, distribution, for_region, office_name};
+    use crate::rollout::tests::{decide, distribution, for_region, office_name, tree};
+    use crate::wire::LARGE_MESSAGE_BYTES_MAX;
 
     /// As many distributions, the last of which is urgent, and what is decided when the library has all of them.
     fn decide_on(count: usize, to: impl Fn(Distribution) -> Distribution) -> Rollout {
@@ -84,6 +125,13 @@ mod tests {
         decide(names.iter().map(wanted).collect(), &ingested, 0)
     }
 
+    /// The same in plans, whose packages have roots of so many bytes.
+    fn plan_of(count: usize, root_bytes: usize, to: impl Fn(Distribution) -> Distribution) -> Rollout {
+        let mut rollout = decide_on(count, to);
+        rollout.keep_to_room(&tree(), |_| root_bytes);
+        rollout
+    }
+
     fn key(number: usize) -> PackageKey {
         distribution(&format!("app-{number:06}"), "1").package()
     }
@@ -91,7 +139,7 @@ mod tests {
     #[test]
     fn office_gets_as_many_packages_as_a_plan_has_room_for_and_keeps_what_it_has_of_the_others() {
         let meant = PACKAGES_MAX + 3;
-        let rollout = decide_on(meant, |distribution| for_region("us", distribution));
+        let rollout = plan_of(meant, 0, |distribution| for_region("us", distribution));
         let full = FullPlan { office: office_name("central"), meant };
         for office in ["central", "depot"].map(office_name) {
             let planned: Vec<&PackageKey> = rollout.offices[&office].iter().map(|planned| &planned.package).collect();
@@ -109,7 +157,7 @@ mod tests {
 
     #[test]
     fn plan_with_room_for_all_leaves_nothing_out() {
-        let rollout = decide_on(PACKAGES_MAX, |distribution| distribution);
+        let rollout = plan_of(PACKAGES_MAX, 0, |distribution| distribution);
         assert!(rollout.offices.values().all(|packages| packages.len() == PACKAGES_MAX));
         assert_eq!((rollout.awaited.len(), rollout.left_out.len()), (0, 0));
     }
@@ -117,10 +165,24 @@ mod tests {
     #[test]
     fn everything_is_left_out_when_there_is_no_room_for_the_names_either() {
         let meant = PACKAGES_MAX + AWAITED_MAX + 1;
-        let rollout = decide_on(meant, |distribution| for_region("hq", distribution));
+        let rollout = plan_of(meant, 0, |distribution| for_region("hq", distribution));
         let central = office_name("central");
-        assert!(rollout.offices[&central].is_empty());
-        assert_eq!(rollout.awaited[&central].len(), meant);
-        assert_eq!(rollout.left_out(&central, &key(1)), Some(&FullPlan { office: central.clone(), meant }));
+        assert!(!rollout.offices.contains_key(&central), "no plan is made, and the one before stays");
+        let full = FullPlan { office: central.clone(), meant };
+        for number in [1, meant] {
+            assert_eq!(rollout.left_out(&central, &key(number)), Some(&full));
+        }
+        assert!(rollout.offices.contains_key(&office_name("store")));
+    }
+
+    #[test]
+    fn packages_with_large_roots_are_fewer() {
+        let rollout = plan_of(400, crate::manifest::ROOT_BYTES_MAX, |distribution| for_region("hq", distribution));
+        let central = office_name("central");
+        let planned = rollout.offices[&central].len();
+        let roots_bytes = planned * crate::manifest::ROOT_BYTES_MAX;
+        assert!(roots_bytes > 10 << 20 && roots_bytes < LARGE_MESSAGE_BYTES_MAX, "{planned} packages");
+        assert_eq!(rollout.awaited[&central].len(), 400 - planned);
+        assert_eq!(rollout.offices[&central][0].package, key(400), "the most urgent first");
     }
 }

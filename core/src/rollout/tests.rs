@@ -55,7 +55,7 @@ fn office(name: &str, parent: Option<&str>, region: &str) -> Office {
 }
 
 /// central -> store (eu) -> kiosk (eu-kiosk), central -> depot (us)
-fn tree() -> OfficeTree {
+pub(super) fn tree() -> OfficeTree {
     OfficeTree::new([
         office("central", None, "hq"),
         office("store", Some("central"), "eu"),
@@ -81,13 +81,16 @@ pub(super) fn decide(distributions: Vec<Distribution>, ingested: &[(&str, &[&str
 
 /// `name version holding -> children` for every package of an office.
 fn plan_of(rollout: &Rollout, office: &str) -> Vec<String> {
+    let (tree, office) = (tree(), office_name(office));
     let line = |package: &OfficePackage| {
-        let children: Vec<&str> = package.granted_children.iter().map(OfficeName::as_str).collect();
+        let children =
+            (0..).zip(tree.children_of(&office)).filter(|(place, _)| package.granted_children.contains(*place));
+        let children: Vec<&str> = children.map(|(_, child)| child.as_str()).collect();
         let paused = if package.paused { " paused" } else { "" };
         let PackageKey { distribution, version } = &package.package;
         format!("{} {version} {:?}{paused} -> {}", distribution.name, package.holding, children.join(","))
     };
-    rollout.offices[&office_name(office)].iter().map(line).collect()
+    rollout.offices[&office].iter().map(line).collect()
 }
 
 #[test]
@@ -227,9 +230,10 @@ proptest! {
             for package in packages {
                 // Whoever holds a package may ask its parent for it, up to the Central Office.
                 if let Some(parent) = tree.parent_of(office) {
+                    let place = tree.children_of(parent).position(|child| child == office).unwrap();
                     let granted = rollout.offices[parent]
                         .iter()
-                        .any(|above| above.package == package.package && above.granted_children.contains(office));
+                        .any(|above| above.package == package.package && above.granted_children.contains(place));
                     prop_assert!(granted, "{office} is not granted {}", package.package);
                 }
                 // Only what the server has whole is planned.

@@ -11,7 +11,7 @@ use crate::message::Revision;
 use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeType;
 use crate::peer::NodeRef;
-use crate::plan::{ANSWERERS_MAX, AWAITED_MAX, ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
+use crate::plan::{ANSWERERS_MAX, ChildOffice, PARENT_NODES_MAX, Plan, PlannedPackage};
 use crate::rollout::{Holding, OfficePackage, RolloutInput, decide_rollout};
 
 /// The nodes of offices.
@@ -27,6 +27,7 @@ impl Server {
             tree,
             now: wall,
         });
+        self.rollout.keep_to_room(tree, |package| self.library.get(package).map_or(0, |known| known.root.bytes()));
         let digests: BTreeSet<Digest> = self.library.values().map(|package| package.digest).collect();
         self.central_ledger.retain(|digest| digests.contains(digest));
         self.progress.retain(|(office, digest), _| tree.office(office).is_some() && digests.contains(digest));
@@ -129,12 +130,9 @@ impl Server {
         let tree = self.tree.as_ref()?;
         let office = tree.office(name)?;
         let parent = tree.parent_of(name).cloned();
-        let packages = self.rollout.offices.get(name).map(Vec::as_slice).unwrap_or_default();
+        // Nodes would delete what it does not name.
+        let packages = self.rollout.offices.get(name)?;
         let awaited = self.rollout.awaited.get(name).cloned().unwrap_or_default();
-        // Nodes would delete what it does not name: the plan before stays in force.
-        if awaited.len() > AWAITED_MAX {
-            return None;
-        }
         Some(Plan {
             revision: 0,
             office: name.clone(),

@@ -55,13 +55,11 @@ impl Client {
 
     /// Checks that the peer is of a child office that may have the package.
     fn link(&self, from: &NodeRef, digest: Digest) -> Result<Link, Refusal> {
-        let child = self.plan.iter().flat_map(|plan| &plan.children).find(|child| child.name == from.office);
+        let child = self.plan.as_ref().and_then(|plan| plan.children.get(plan.place_of_child(&from.office)?));
         let Some(child) = child else {
             return Err(Refusal::new(NOT_GRANTED, format!("office {} is no child of this office", from.office)));
         };
-        let granted =
-            self.packages.get(&digest).is_some_and(|package| package.planned.granted_children.contains(&from.office));
-        if !granted {
+        if !self.is_granted(&from.office, digest) {
             return Err(Refusal::new(NOT_GRANTED, format!("office {} has no grant for this package", from.office)));
         }
         let node = (child.office_type == OfficeType::Vpn).then(|| from.name.clone());

@@ -213,8 +213,9 @@ pub(super) fn count(metrics: &Metrics, snapshot: &StatusSnapshot) {
 /// The office's plan, or the one of an office above, has no room for the package.
 fn plan_full(full: &FullPlan) -> StatusError {
     let message = format!(
-        "Office {}: {} packages are meant for it, and a plan has room for {PACKAGES_MAX}: this one is left out; select \
-         the office in fewer PackageDistributions, or raise spec.priority of this one",
+        "Office {}: {} packages are meant for it, more than a plan has room for ({PACKAGES_MAX} at most, less if they \
+         have very many files): this one is left out; select the office in fewer PackageDistributions, or raise \
+         spec.priority of this one",
         full.office, full.meant
     );
     StatusError { reason: "PlanFull".to_owned(), message }

@@ -30,8 +30,8 @@ fn leading_alone(chunks: u32, chunks_here: u32) -> (Client, Instant, Digest) {
     let (mut client, now) = client(OfficeType::Wired);
     let mut packages = vec![planned("package", Priority::Normal)];
     let digest = packages[0].digest;
-    let children = ["kiosk", "depot"].map(|office| node(office, office));
-    packages[0].granted_children = children.iter().map(|child| child.office.clone()).collect();
+    let children = ["depot", "kiosk"].map(|office| node(office, office));
+    packages[0].granted_children = (0..children.len()).collect();
     let mut plan = plan(OfficeType::Wired, packages);
     plan.children = children
         .into_iter()

@@ -100,8 +100,8 @@ fn full_disk_gives_the_role_away_for_the_sake_of_a_child_office_too() {
     let (mut client, now, mut plan, [urgent, other]) = leading_two();
     let child = node("kiosk", "kiosk-1");
     let (name, office_type, nodes) = (child.office.clone(), OfficeType::Wired, vec![child.clone()]);
-    plan.children = vec![ChildOffice { name: name.clone(), office_type, nodes }];
-    plan.packages[0].granted_children = vec![name];
+    plan.children = vec![ChildOffice { name, office_type, nodes }];
+    plan.packages[0].granted_children = [0].into_iter().collect();
     take_plan(&mut client, now, &mut plan);
     prepare(&mut client, now, other, 0);
     fill_disk(&mut client, now, urgent);
