@@ -140,10 +140,12 @@ impl Client {
                 own.coming.said(now, &coming, &own.available);
             }
         }
+        let mut over_link = Vec::new();
         for digest in self.digests_by_urgency() {
             self.assign_package(now, digest);
-            self.fetch_package(now, digest);
+            over_link.extend(self.ask_parent(now, digest));
         }
+        self.want_by_urgency(now, &over_link);
         self.grant_waiting(now);
         self.report_office(now);
         self.hand_over_if_unable(now);

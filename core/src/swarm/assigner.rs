@@ -16,7 +16,8 @@ use crate::peer::NodeRef;
 
 /// Most bytes a member fetches at once.
 pub const MEMBER_WINDOW_BYTES: u64 = 8 << 20;
-/// Most bytes one node receives at once over a link that is paid for once; bounds what its death costs.
+/// Most bytes one node receives at once over a link that is paid for once, of all packages over the link to a parent
+/// office; bounds what its death costs.
 pub const LINK_WINDOW_BYTES: u64 = 4 << 20;
 /// The server is asked for so much at once at least, while it sends already: each request is a stream of its own.
 const SERVER_REQUEST_BYTES: u64 = LINK_WINDOW_BYTES / 4;

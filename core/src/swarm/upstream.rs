@@ -110,21 +110,25 @@ impl Upstream {
         runs_of(request)
     }
 
+    /// What is on its way over the link.
+    pub fn wanted_bytes(&self, lengths: &ChunkLengths) -> u64 {
+        self.bytes(lengths, |asked| *asked == Asked::Wanted)
+    }
+
     /// Chooses what to want of holders now.
     ///
-    /// `unshared_bytes` is what only the rendezvous point has although other members want it. That and what is wanted
-    /// stay within [`LINK_WINDOW_BYTES`] together; a chunk that is larger goes alone.
-    pub fn next_wants(&mut self, unshared_bytes: u64, lengths: &ChunkLengths) -> BTreeMap<NodeRef, Vec<ChunkRun>> {
-        let mut at_risk = unshared_bytes + self.bytes(lengths, |asked| *asked == Asked::Wanted);
+    /// `other_bytes` is what only one member has although others want it, and what other packages have on the link. With
+    /// what is wanted of this package it stays within [`LINK_WINDOW_BYTES`]; a chunk that is larger goes alone.
+    pub fn next_wants(&mut self, other_bytes: u64, lengths: &ChunkLengths) -> BTreeMap<NodeRef, Vec<ChunkRun>> {
+        let mut at_risk = other_bytes + self.wanted_bytes(lengths);
         let mut wants: BTreeMap<NodeRef, Vec<ChunkIndex>> = BTreeMap::new();
-        let begins_full = LINK_WINDOW_BYTES.saturating_sub(at_risk) < WANT_BYTES_MIN;
-        if at_risk > 0 && begins_full {
+        if begins_full(at_risk) {
             return BTreeMap::new();
         }
         for (&index, asked) in &mut self.asked {
             let Asked::Granted(holder) = asked else { continue };
             let bytes = length_of(lengths, index);
-            if at_risk > 0 && at_risk + bytes > LINK_WINDOW_BYTES {
+            if !fits(at_risk, bytes) {
                 break;
             }
             at_risk += bytes;
@@ -132,6 +136,18 @@ impl Upstream {
             *asked = Asked::Wanted;
         }
         wants.into_iter().map(|(holder, chunks)| (holder, runs_of(chunks))).collect()
+    }
+
+    /// Whether something would be wanted now if no other package had anything on the link.
+    pub fn waits_for_link(&self, unshared_bytes: u64, lengths: &ChunkLengths) -> bool {
+        let granted = self.asked.iter().find(|(_, asked)| matches!(asked, Asked::Granted(_)));
+        let at_risk = unshared_bytes + self.wanted_bytes(lengths);
+        granted.is_some_and(|(&index, _)| !begins_full(at_risk) && fits(at_risk, length_of(lengths, index)))
+    }
+
+    /// Others have the link: that nothing comes is not the parent's silence.
+    pub fn wait_for_link(&mut self, now: Instant) {
+        self.waits_since = Some(now);
     }
 
     /// First receivers that the next request names as lost, once.
@@ -264,6 +280,15 @@ impl Upstream {
     fn bytes(&self, lengths: &ChunkLengths, which: impl Fn(&Asked) -> bool) -> u64 {
         self.asked.iter().filter(|(_, asked)| which(asked)).map(|(&index, _)| length_of(lengths, index)).sum()
     }
+}
+
+/// Whether so little room is left that it waits for more.
+fn begins_full(at_risk: u64) -> bool {
+    at_risk > 0 && LINK_WINDOW_BYTES.saturating_sub(at_risk) < WANT_BYTES_MIN
+}
+
+fn fits(at_risk: u64, bytes: u64) -> bool {
+    at_risk == 0 || at_risk + bytes <= LINK_WINDOW_BYTES
 }
 
 fn length_of(lengths: &ChunkLengths, index: ChunkIndex) -> u64 {

@@ -1,11 +1,13 @@
 //! What the office lacks is asked of the parent office, and wanted of the holders that the parent names.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{FAILURES_TO_BRING_IN, FAILURES_TO_BRING_IN_AGAIN, LOST_AFTER, Leading};
 use crate::chunk_set::{ChunkIndex, ChunkRun, ChunkSet, indices_of, runs_of};
 use crate::client::Client;
 use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
+use crate::client::receiving::Incoming;
 use crate::digest::Digest;
 use crate::message::{Fetch, Grant, Holder, Inventory, Message, PackageInventory, Unserved, UnservedReason};
 use crate::names::NodeName;
@@ -16,20 +18,27 @@ use crate::plan::PlannedPackage;
 /// while the package only passes through, or does not tell.
 const SAYS_NOTHING: Duration = Duration::from_secs(120);
 
+/// A transfer that brought nothing for so long takes no share of the link from other packages.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A package that may be brought in over the link to the parent office.
+pub(super) struct OverLink {
+    digest: Digest,
+    /// What only one member has of it although others want it.
+    unshared_bytes: u64,
+}
+
 impl Client {
-    /// Asks the parent office for what nobody here has.
-    pub(super) fn fetch_package(&mut self, now: Instant, digest: Digest) {
-        if self.config.central {
-            return;
-        }
-        if !self.may_bring_in(now, digest) {
-            return;
+    /// Asks the parent office for what nobody here has. `None` when the package is not to be brought in now.
+    pub(super) fn ask_parent(&mut self, now: Instant, digest: Digest) -> Option<OverLink> {
+        if self.config.central || !self.may_bring_in(now, digest) {
+            return None;
         }
         self.look_at_parent(now, digest);
-        let Some(parent) = self.parent_node(now) else { return };
-        let (Some(leading), Some(package)) = (&mut self.leading, self.packages.get_mut(&digest)) else { return };
+        let parent = self.parent_node(now)?;
+        let (leading, package) = (self.leading.as_mut()?, self.packages.get_mut(&digest)?);
         if package.state.error.is_some() {
-            return;
+            return None;
         }
         let doubted = leading.doubted(now, &self.config.me.name, &package.planned, FAILURES_TO_BRING_IN);
         let (present, twice) = leading.view.spread(now, digest, package.capacity(), &doubted);
@@ -38,23 +47,62 @@ impl Client {
         let mut provided = leading.view.coming(now, digest, &package.lengths);
         provided.union_with(&present);
         let runs = package.upstream.next_request(now, &provided, demand.as_ref(), &package.lengths);
-        let at_risk = if package.planned.target && leading.has_receivers(now, &self.config.me.name, digest) {
+        let unshared_bytes = if package.planned.target && leading.has_receivers(now, &self.config.me.name, digest) {
             let mut unshared = present;
             unshared.subtract(&twice);
             unshared.iter().map(|index| package.bytes_of(index)).sum()
         } else {
             0
         };
-        let wants = package.upstream.next_wants(at_risk, &package.lengths);
         if !runs.is_empty() {
             let (lost_holders, delivered_by) =
                 (package.upstream.take_lost_holders(), package.upstream.take_delivered_by());
             let fetch = Fetch { term: self.election.term(), digest, runs, lost_holders, delivered_by };
             self.send_small(&parent, Message::Fetch(fetch));
         }
-        for (holder, runs) in wants {
-            self.want_of_parent(now, holder, digest, &runs);
+        Some(OverLink { digest, unshared_bytes })
+    }
+
+    /// Wants of the holders what was granted, of the most urgent package first: all packages share the window of the
+    /// link, and the others get what that one leaves.
+    pub(super) fn want_by_urgency(&mut self, now: Instant, over_link: &[OverLink]) {
+        let mut on_link = self.bytes_on_link(now);
+        for OverLink { digest, unshared_bytes } in over_link {
+            let Some(package) = self.packages.get_mut(digest) else { continue };
+            let others: u64 = on_link.iter().filter(|(other, _)| *other != digest).map(|(_, bytes)| bytes).sum();
+            let wants = package.upstream.next_wants(unshared_bytes + others, &package.lengths);
+            let wants_more = !wants.is_empty();
+            for (holder, runs) in wants {
+                self.want_of_parent(now, holder, *digest, &runs);
+            }
+            let Some(package) = self.packages.get_mut(digest) else { continue };
+            if wants_more {
+                on_link.insert(*digest, package.upstream.wanted_bytes(&package.lengths));
+            }
+            if package.upstream.waits_for_link(*unshared_bytes, &package.lengths) {
+                break;
+            }
         }
+        for OverLink { digest, unshared_bytes } in over_link {
+            if let Some(package) = self.packages.get_mut(digest)
+                && package.upstream.waits_for_link(*unshared_bytes, &package.lengths)
+            {
+                package.upstream.wait_for_link(now);
+            }
+        }
+    }
+
+    /// What each package has on its way over the link. One that rests, or of which nothing came for a while, takes
+    /// nothing from the others.
+    fn bytes_on_link(&self, now: Instant) -> BTreeMap<Digest, u64> {
+        let moves = |incoming: &&Incoming| {
+            incoming.class == ContentClass::Background
+                && !incoming.pace.paused
+                && incoming.last_progress + STALLED_AFTER > now
+        };
+        let moving: BTreeSet<Digest> = self.transfers.values().filter(moves).map(|incoming| incoming.digest).collect();
+        let packages = moving.into_iter().filter_map(|digest| Some((digest, self.packages.get(&digest)?)));
+        packages.map(|(digest, package)| (digest, package.upstream.wanted_bytes(&package.lengths))).collect()
     }
 
     /// Wants chunks of a holder that the parent named. What cannot be wanted now is asked for again.

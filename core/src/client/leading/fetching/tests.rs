@@ -1,12 +1,12 @@
 //! What is brought in, and what is left to others who bring it in already.
 
 use super::*;
-use crate::client::Output;
 use crate::client::fixture::{
     CHUNKS, client, drain, lead, node, pass, plan, planned, prepare_chunks, report, take_plan,
 };
+use crate::client::{Event, Output};
 use crate::distribution::Priority;
-use crate::message::{Assignment, MemberReport, NodeState, PackageDelta};
+use crate::message::{Assignment, MemberReport, NodeState, PackageDelta, TransferId};
 use crate::office::OfficeType;
 use crate::plan::ANSWERERS_MAX;
 
@@ -156,4 +156,94 @@ fn first_receiver_that_lives_and_never_speaks_of_the_package_is_lost_in_the_end(
     }
     let lost_since = lost_since.expect("the chunks never come");
     assert!(lost_since >= SAYS_NOTHING, "it may only need time to begin: {lost_since:?}");
+}
+
+/// A node that fetches for itself, with two packages of chunks of these sizes, of which it was granted all it asked for.
+fn fetching_two(sizes: [u32; 2]) -> (Client, Instant, [Digest; 2]) {
+    let (mut client, mut now) = client(OfficeType::Vpn);
+    let packages = vec![planned("urgent", Priority::High), planned("other", Priority::Normal)];
+    let digests = [packages[0].digest, packages[1].digest];
+    take_plan(&mut client, now, &mut plan(OfficeType::Vpn, packages));
+    for (digest, bytes) in digests.into_iter().zip(sizes) {
+        prepare_chunks(&mut client, now, digest, &vec![bytes; (2 * LARGE / bytes * 4) as usize], 0);
+    }
+    now = pass(&mut client, now, Duration::from_secs(1));
+    drain(&mut client);
+    (client, now, digests)
+}
+
+/// What is wanted of holders within a moment: transfer, package, first chunk.
+fn wanted(client: &mut Client, now: &mut Instant) -> Vec<(TransferId, Digest, ChunkIndex)> {
+    *now = pass(client, *now, Duration::from_millis(100));
+    let expected = drain(client).into_iter().filter_map(|output| match output {
+        Output::Expect { transfer, digest, runs, .. } => Some((transfer, digest, runs[0].first)),
+        _ => None,
+    });
+    expected.collect()
+}
+
+#[test]
+fn packages_share_the_window_of_the_link_and_the_most_urgent_goes_first() {
+    let (mut client, mut now, [urgent, other]) = fetching_two([LARGE, LARGE]);
+    for digest in [other, urgent] {
+        grant_all(&mut client, now, digest);
+    }
+    let first = wanted(&mut client, &mut now);
+    let [(transfer, _, _)] = first[..] else { panic!("one chunk fills the window: {first:?}") };
+    assert_eq!(first, [(transfer, urgent, 0)]);
+    for index in 0..3 {
+        client.handle(now, Event::ChunkStored { transfer, index });
+        assert_eq!(wanted(&mut client, &mut now), [(transfer, urgent, index + 1)]);
+    }
+    client.handle(now, Event::ChunkStored { transfer, index: 3 });
+    let next = wanted(&mut client, &mut now);
+    let is_other = matches!(next[..], [(_, digest, 0)] if digest == other);
+    assert!(is_other, "nothing more is granted of the urgent one: {next:?}");
+}
+
+#[test]
+fn urgent_package_of_large_chunks_gets_the_link_from_one_of_small_chunks() {
+    let (mut client, mut now, [urgent, other]) = fetching_two([LARGE, LARGE / 8]);
+    grant_all(&mut client, now, other);
+    let first = wanted(&mut client, &mut now);
+    let [(transfer, _, 0)] = first[..] else { panic!("the other one has the link: {first:?}") };
+    grant_all(&mut client, now, urgent);
+    for index in 0..7 {
+        client.handle(now, Event::ChunkStored { transfer, index });
+        assert_eq!(wanted(&mut client, &mut now), [], "what becomes free is kept for the urgent one");
+    }
+    client.handle(now, Event::ChunkStored { transfer, index: 7 });
+    assert!(matches!(wanted(&mut client, &mut now)[..], [(_, digest, 0)] if digest == urgent));
+}
+
+#[test]
+fn holder_that_hangs_keeps_the_link_from_other_packages_only_for_a_while() {
+    let (mut client, mut now, [urgent, other]) = fetching_two([LARGE, LARGE]);
+    for digest in [other, urgent] {
+        grant_all(&mut client, now, digest);
+    }
+    let first = wanted(&mut client, &mut now);
+    let [(transfer, digest, 0)] = first[..] else { panic!("one chunk fills the window: {first:?}") };
+    assert_eq!(digest, urgent);
+    client.handle(now, Event::TransferStarted { transfer });
+    let start = now;
+    let next = std::iter::from_fn(|| Some(wanted(&mut client, &mut now))).take(200).find(|wanted| !wanted.is_empty());
+    assert!(matches!(next.as_deref(), Some([(_, digest, 0)]) if *digest == other), "{next:?}");
+    assert!((STALLED_AFTER..STALLED_AFTER + Duration::from_secs(2)).contains(&(now - start)));
+}
+
+#[test]
+fn package_that_waits_for_the_link_does_not_accuse_the_parent() {
+    let (mut client, mut now, [urgent, other]) = fetching_two([LARGE, LARGE]);
+    for digest in [other, urgent] {
+        grant_all(&mut client, now, digest);
+    }
+    let transfer = wanted(&mut client, &mut now)[0].0;
+    for index in 0..8 {
+        now = pass(&mut client, now, Duration::from_secs(9));
+        client.handle(now, Event::ChunkStored { transfer, index });
+        grant_all(&mut client, now, urgent);
+        let waits = client.packages[&other].state.waits.clone();
+        assert_eq!(waits, None, "after chunk {index}");
+    }
 }
