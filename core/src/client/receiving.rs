@@ -75,7 +75,7 @@ impl Client {
         lost_holders: Vec<NodeName>,
     ) -> ChunkSet {
         let Some(package) = self.packages.get_mut(&digest) else { return ChunkSet::default() };
-        if !package.is_prepared() || package.planned.paused || self.transfers.len() >= TRANSFERS_MAX {
+        if !package.is_prepared() || package.planned.paused {
             return ChunkSet::default();
         }
         let mut wanted: Vec<ChunkIndex> = Vec::new();
@@ -109,6 +109,11 @@ impl Client {
             self.outputs.push_back(Output::Expect { transfer, from, class, digest, runs: runs.clone() });
             self.outputs.push_back(Output::Steer { transfer, signal: ControlSignal::Want(runs) });
             return remaining;
+        }
+        // No holder is to blame: a rendezvous point orders again what did not come in an order's time.
+        if self.transfers.len() >= TRANSFERS_MAX {
+            package.in_flight.subtract(&remaining);
+            return ChunkSet::default();
         }
         let transfer = self.next_transfer;
         self.next_transfer += 1;
@@ -278,8 +283,15 @@ mod tests {
             let assign = Assign { term, digest, assignments: assignments.to_vec() };
             client.message(now, leader.clone(), Message::Assign(assign)).unwrap();
         }
-        let expected = drain(&mut client).iter().filter(|output| matches!(output, Output::Expect { .. })).count();
-        assert_eq!(expected, TRANSFERS_MAX);
+        let expected =
+            |client: &mut Client| drain(client).iter().filter(|one| matches!(one, Output::Expect { .. })).count();
+        assert_eq!(expected(&mut client), TRANSFERS_MAX);
+        // A transfer that runs takes more all the same.
+        let Assignment { holder, .. } = order(0);
+        let more =
+            Assignment { holder, runs: vec![ChunkRun { first: CHUNKS - 1, count: 1 }], lost_holders: Vec::new() };
+        client.message(now, leader, Message::Assign(Assign { term, digest, assignments: vec![more] })).unwrap();
+        assert_eq!(expected(&mut client), 1);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use super::*;
 use crate::chunk_set::ChunkRun;
 use crate::client::event::{NOT_RENDEZVOUS_POINT, Refusal};
-use crate::client::fixture::{CHUNKS, client, drain, node, pass, plan, planned, prepare, take_plan};
+use crate::client::fixture::{CHUNKS, client, drain, node, pass, plan, planned, prepare, start, take_plan};
 use crate::client::{Event, Output};
 use crate::distribution::Priority;
 use crate::message::{MemberReport, PlanChanged};
 use crate::office::OfficeType;
+use crate::peer::ContentClass;
 use std::time::Duration;
 
 /// The member `store-1` of the rendezvous point `store-2`, with a package of which it has no chunk.
@@ -109,4 +110,40 @@ fn rendezvous_point_that_refuses_reports_for_whatever_reason_is_lost() {
     assert!(refused_with(Refusal::unexpected().reason), "it is in another office now");
     assert!(!refused_with(INVENTORY_NEEDED));
     assert!(!refused_with(BUSY));
+}
+
+/// First chunks of what the member says to have, by reports.
+fn reported(client: &mut Client) -> Vec<u32> {
+    let reports = drain(client).into_iter().filter_map(|output| match output {
+        Output::Send { message: Message::MemberReport(report), .. } => Some(report),
+        _ => None,
+    });
+    reports.flat_map(|report| report.packages).flat_map(|delta| delta.available).map(|run| run.first).collect()
+}
+
+#[test]
+fn last_word_of_a_member_does_not_wait_for_the_answer_to_the_one_before() {
+    let (mut client, now) = following();
+    let now = pass(&mut client, now, Duration::from_secs(2));
+    claims(&mut client, now);
+    let (holder, digest) = (node("store", "store-3"), planned("package", Priority::Normal).digest);
+    let transfer = start(&mut client, now, holder, ContentClass::Foreground, digest);
+    client.handle(now, Event::ChunkStored { transfer, index: 0 });
+    drain(&mut client);
+    let now = pass(&mut client, now, Duration::from_millis(500));
+    assert_eq!(reported(&mut client), [0]);
+    client.handle(now, Event::ChunkStored { transfer, index: 1 });
+    let now = pass(&mut client, now, Duration::from_millis(200));
+    assert!(reported(&mut client).is_empty(), "it waits for the answer");
+    client.report_at_last(now);
+    assert_eq!(reported(&mut client), [1]);
+}
+
+#[test]
+fn last_word_to_a_rendezvous_point_that_knows_nothing_yet_is_the_inventory() {
+    let (mut client, now) = following();
+    drain(&mut client);
+    client.report_at_last(now);
+    let is_inventory = |output: &Output| matches!(output, Output::Send { message: Message::Inventory(_), .. });
+    assert!(drain(&mut client).iter().any(is_inventory));
 }
