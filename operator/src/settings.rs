@@ -94,6 +94,9 @@ pub struct ServerSettings {
     /// Networks that sources may not be fetched from: those of pods, services and nodes.
     #[serde(default)]
     pub forbidden_sources: Vec<IpNet>,
+    /// How long a version of a package stays after a newer one took its place. Without it, as long as the server decides.
+    #[serde(default)]
+    pub retention_seconds: Option<u64>,
 }
 
 /// What a pod gets.
@@ -301,6 +304,7 @@ pub(crate) mod tests {
         assert_eq!(settings.traces, TracesSettings::default());
         assert_eq!(settings.client, ClientSettings::default(), "the chart and the program have the same defaults");
         assert_eq!(settings.server.storage, ServerStorage::HostPath("/var/lib/peerdist-server".to_owned()));
+        assert_eq!(settings.server.retention_seconds, Some(3_600));
     }
 
     #[test]

@@ -5,14 +5,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use peerdist_core::names::{NodeName, OfficeName};
 
+use crate::driver::server::RETENTION_SECONDS_DEFAULT;
+
+/// Longest time for which old versions can be kept beyond their number: a year.
+const RETENTION_SECONDS_MAX: u64 = 365 * 24 * 3_600;
 /// Exit codes in words.
 const EXIT_CODES: &str = "Exit codes: 0 all is done, 1 the command failed, 2 the objects or the command line are \
                           unusable and nothing was started, 3 something about one package failed and the others were \
-                          distributed";
+                          distributed, or a run with --once was interrupted before everything was done";
 
 /// `peerdist up`: server and clients in one process on loopback addresses.
 #[derive(Debug, Clone, Args)]
@@ -24,8 +29,9 @@ pub struct UpOptions {
     /// Directory that keeps everything between runs
     #[arg(long, value_name = "DIR", env = "PEERDIST_STATE", default_value = DEFAULT_STATE)]
     pub state: PathBuf,
-    /// End when everything is distributed
-    #[arg(long, env = "PEERDIST_ONCE")]
+    /// End when everything is distributed. Packages that are paused, or that spec.schedule.notBefore keeps back, are
+    /// not waited for; an interrupt before the end is no success, and a second run resumes
+    #[arg(long, env = "PEERDIST_ONCE", value_parser = BoolishValueParser::new())]
     pub once: bool,
     /// What goes to standard output
     #[arg(long, value_enum, env = "PEERDIST_OUTPUT", default_value_t)]
@@ -42,7 +48,13 @@ pub struct ServerOptions {
     #[arg(long, value_name = "DIR", env = "PEERDIST_MANIFESTS", required_unless_present = "kubernetes")]
     pub manifests: Option<PathBuf>,
     /// Take the objects from the Kubernetes cluster that this process runs in, or that KUBECONFIG names
-    #[arg(long, env = "PEERDIST_KUBERNETES", conflicts_with = "manifests", requires = "authority")]
+    #[arg(
+        long,
+        env = "PEERDIST_KUBERNETES",
+        value_parser = BoolishValueParser::new(),
+        conflicts_with = "manifests",
+        requires = "authority"
+    )]
     pub kubernetes: bool,
     /// Directory with the keys of the authority, as the operator makes them, which is followed; without it the server
     /// makes its own
@@ -76,6 +88,15 @@ pub struct ServerOptions {
     /// Metadata database; a SQLite file under the root when absent
     #[arg(long, value_name = "URL", env = "PEERDIST_DATABASE")]
     pub database: Option<String>,
+    /// How long nodes keep a version beyond spec.retention.versions after a newer one took its place, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "PEERDIST_RETENTION_SECONDS",
+        default_value_t = RETENTION_SECONDS_DEFAULT,
+        value_parser = clap::value_parser!(u64).range(..=RETENTION_SECONDS_MAX)
+    )]
+    pub retention_seconds: u64,
 }
 
 /// `peerdist client`: the peer-to-peer client of one node.

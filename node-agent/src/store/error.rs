@@ -20,6 +20,23 @@ pub enum StoreError {
         /// Who has it, as far as known.
         holder: String,
     },
+    /// Another user made what is in the root: what we would write there is closed to that user.
+    #[error(
+        "{} belongs to user {owner} and this is user {us}: run peerdist as user {owner}, or give the folder to this \
+         user with chown -R {us} {}",
+        path.display(),
+        root.display()
+    )]
+    OwnedByAnother {
+        /// The root folder.
+        root: PathBuf,
+        /// What belongs to the other user.
+        path: PathBuf,
+        /// Number of that user.
+        owner: u32,
+        /// Number of the user that we are.
+        us: u32,
+    },
     /// A file operation.
     #[error("cannot {operation} {}", path.display())]
     Io {
@@ -191,6 +208,7 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             StoreError::Locked { .. } => "StoreLocked",
+            StoreError::OwnedByAnother { .. } => "StoreOwnedByAnother",
             StoreError::DiskFull { .. } | StoreError::InodesFull { .. } => "DiskFull",
             StoreError::PathOccupied { .. } => "PathOccupied",
             StoreError::ChunkRefused { .. } => "ChunkRefused",

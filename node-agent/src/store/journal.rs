@@ -1,5 +1,6 @@
-//! The journal: which packages a root has, in what stage, and which of their chunks are held. An embedded database
-//! whose commits survive power loss. Says nothing about files: the other modules order writes and commits.
+//! The journal: which packages a root has, in what stage, which of their chunks are held, and which trees are to be put
+//! right. An embedded database whose commits survive power loss. Says nothing about files: the other modules order
+//! writes and commits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -26,6 +27,8 @@ const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records
 const ROOTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("roots");
 /// Package digest and row number (big-endian) to a bitmap of held chunks.
 const HELD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("held");
+/// Package digest to nothing: published trees that differ from their manifests.
+const FAULTY: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("faulty");
 
 /// What is known about a package besides its chunks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +125,14 @@ impl Journal {
         let rows = read_rows(database).map_err(|source| journal_error("read", source))?;
         rows.into_iter().map(PackageRows::parse).collect()
     }
+
+    /// Packages whose published trees are to be put right.
+    pub(super) fn faulty(&self) -> Result<Vec<Digest>, StoreError> {
+        let guard = lock(&self.database);
+        let Some(database) = guard.as_ref() else { return Ok(Vec::new()) };
+        let keys = read_faulty(database).map_err(|source| journal_error("read", source))?;
+        Ok(keys.iter().filter_map(|key| Digest::try_from(&key[..]).ok()).collect())
+    }
 }
 
 /// Whether rows of the journal with these bytes would be a package: its signed root, its record and one row of chunks.
@@ -176,6 +187,17 @@ fn read_rows(database: &Database) -> Result<Vec<PackageRows>, redb::Error> {
     Ok(packages)
 }
 
+fn read_faulty(database: &Database) -> Result<Vec<Vec<u8>>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(FAULTY)?;
+    let mut keys = Vec::new();
+    for row in table.iter()? {
+        let (key, _) = row?;
+        keys.push(key.value().to_vec());
+    }
+    Ok(keys)
+}
+
 fn held_key(digest: &[u8], row: u32) -> Vec<u8> {
     [digest, &row.to_be_bytes()].concat()
 }
@@ -199,7 +221,7 @@ fn journal_error(operation: &'static str, source: redb::Error) -> StoreError {
 
 impl Changes<'_> {
     fn create_tables(&self) -> Result<(), redb::Error> {
-        for table in [RECORDS, ROOTS, HELD] {
+        for table in [RECORDS, ROOTS, HELD, FAULTY] {
             self.transaction.open_table(table)?;
         }
         Ok(())
@@ -245,8 +267,20 @@ impl Changes<'_> {
         Ok(())
     }
 
+    /// Notes that a published tree is to be put right.
+    pub(super) fn mark_faulty(&self, digest: Digest) -> Result<(), redb::Error> {
+        self.transaction.open_table(FAULTY)?.insert(&digest.as_bytes()[..], &b""[..])?;
+        Ok(())
+    }
+
+    pub(super) fn clear_faulty(&self, digest: Digest) -> Result<(), redb::Error> {
+        self.transaction.open_table(FAULTY)?.remove(&digest.as_bytes()[..])?;
+        Ok(())
+    }
+
     pub(super) fn forget(&self, digest: Digest) -> Result<(), redb::Error> {
         self.forget_held(digest)?;
+        self.clear_faulty(digest)?;
         self.transaction.open_table(RECORDS)?.remove(&digest.as_bytes()[..])?;
         self.transaction.open_table(ROOTS)?.remove(&digest.as_bytes()[..])?;
         Ok(())

@@ -14,7 +14,8 @@ use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::{ChunkTable, ManifestRoot};
 use peerdist_core::names::{DistributionKey, PackageKey};
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::beneath;
 use super::error::{StoreError, io_error};
@@ -23,6 +24,7 @@ use super::open_files::OpenFiles;
 use super::package::{Package, Stage, Unflushed, lock};
 use super::pages::{Pages, check_page};
 use super::recent::Recent;
+use super::recover::{Gone, Losses};
 
 /// What a store may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +69,8 @@ pub struct NodeStore {
     pub(super) files: OpenFiles,
     pub(super) recent: Mutex<Recent>,
     pub(super) packages: Mutex<BTreeMap<Digest, Arc<Package>>>,
+    /// Packages whose trees were gone when the root was opened.
+    pub(super) gone: Gone,
     /// Held while places under `packages/` change. Taken after a package's lifecycle, before `flushing`.
     pub(super) places: Mutex<()>,
     /// Held by a flush, and by whoever takes chunks away. Taken before the journal.
@@ -81,10 +85,25 @@ impl NodeStore {
     /// Opens a root folder, made if absent; recovers what a crash left.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when another process has it, otherwise what failed on disk.
+    /// [`StoreError::Locked`] when another process has it, [`StoreError::OwnedByAnother`] when another user made it,
+    /// otherwise what failed on disk.
     pub fn open(root: &Path, limits: StoreLimits) -> Result<Self, StoreError> {
+        Self::open_with(root, limits, Losses::Journalled)
+    }
+
+    /// Opens a root for [`NodeStore::verify`]. What a crash left is recovered as always, but a package whose tree is
+    /// gone stays in the journal: to look must not be what loses it.
+    ///
+    /// # Errors
+    /// As of [`NodeStore::open`].
+    pub fn open_to_verify(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, StoreLimits::default(), Losses::OnlyTold)
+    }
+
+    fn open_with(root: &Path, limits: StoreLimits, losses: Losses) -> Result<Self, StoreError> {
         fs::create_dir_all(root).map_err(io_error("create", root))?;
         let root_directory = OwnedFd::from(File::open(root).map_err(io_error("open", root))?);
+        check_owner(root, &root_directory)?;
         let folder = |name: &str, mode| {
             let made = beneath::ensure_directory(&root_directory, name.as_bytes(), mode);
             made.map(|(directory, _)| directory).map_err(io_error("create", root.join(name)))
@@ -93,7 +112,7 @@ impl NodeStore {
             (folder("staging", beneath::PRIVATE_DIRECTORY)?, folder("packages", beneath::OPEN_DIRECTORY)?);
         folder("journal", beneath::PRIVATE_DIRECTORY)?;
         let lock_file = take_lock(root)?;
-        let store = Self {
+        let mut store = Self {
             root: root.to_owned(),
             _lock: lock_file,
             root_directory,
@@ -105,13 +124,14 @@ impl NodeStore {
             files: OpenFiles::new(),
             recent: Mutex::new(Recent::default()),
             packages: Mutex::new(BTreeMap::new()),
+            gone: Gone::new(),
             places: Mutex::new(()),
             flushing: Mutex::new(()),
             unflushed_bytes: AtomicU64::new(0),
             reserving: Mutex::new(0),
             ingests: AtomicU64::new(0),
         };
-        store.recover()?;
+        store.gone = store.recover(losses)?;
         Ok(store)
     }
 
@@ -252,26 +272,36 @@ impl NodeStore {
                 beneath::open_directory(&self.staging, name.as_bytes())
                     .map_err(io_error("open", self.staging_path(&name)))
             }
-            Stage::Published { .. } => self.open_published(key).map_err(io_error("open", self.published_path(key))),
+            Stage::Published { .. } => {
+                self.open_published(key, OFlags::RDONLY).map_err(io_error("open", self.published_path(key)))
+            }
         };
         let tree = Arc::new(opened?);
         state.tree = Some(Arc::clone(&tree));
         Ok(tree)
     }
 
-    fn open_published(&self, key: &PackageKey) -> std::io::Result<OwnedFd> {
+    fn open_published(&self, key: &PackageKey, flags: OFlags) -> std::io::Result<OwnedFd> {
         let path = format!("{}/{}/{}", key.distribution.namespace, key.distribution.name, key.version);
-        beneath::open(&self.published, path.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY)
+        beneath::open(&self.published, path.as_bytes(), flags | OFlags::DIRECTORY)
     }
 
-    /// The directory at a package's place, whosever it is.
-    pub(super) fn tree_at_place(&self, key: &PackageKey) -> Option<OwnedFd> {
-        self.open_published(key).ok()
+    /// The directory at a package's place, whosever it is, to be looked at only: its inode can be told even where its
+    /// mode keeps us from reading it. What cannot be looked at is an error: it may be ours.
+    pub(super) fn tree_at_place(&self, key: &PackageKey) -> Result<Option<OwnedFd>, StoreError> {
+        match self.open_published(key, OFlags::PATH) {
+            Ok(tree) => Ok(Some(tree)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+                _ => Err(io_error("examine", self.published_path(key))(error)),
+            },
+        }
     }
 
     /// Inode of the directory at a package's place.
     pub(super) fn inode_at_place(&self, key: &PackageKey) -> Option<u64> {
-        rustix::fs::fstat(self.tree_at_place(key)?).ok().map(|stat| stat.st_ino)
+        let tree = self.tree_at_place(key).ok().flatten()?;
+        rustix::fs::fstat(tree).ok().map(|stat| stat.st_ino)
     }
 
     /// Writes the journal's record of a package; `change` decides what it says and what memory says afterwards.
@@ -303,6 +333,24 @@ fn stored(package: &Package) -> Option<StoredPackage> {
         current: state.current,
         superseded_at_seconds: state.superseded_at_seconds,
     })
+}
+
+/// Refuses a root whose journal another user made. Root could open it nevertheless, and that user could not afterwards.
+/// The root folder itself may belong to anybody: in a cluster it is given to us by a group.
+fn check_owner(root: &Path, directory: &OwnedFd) -> Result<(), StoreError> {
+    let us = rustix::process::geteuid().as_raw();
+    for name in ["journal", "journal/journal.redb"] {
+        let path = root.join(name);
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if stat.st_uid == us => {}
+            Ok(stat) => {
+                return Err(StoreError::OwnedByAnother { root: root.to_owned(), path, owner: stat.st_uid, us });
+            }
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(io_error("examine", path)(error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// Locks the root against a second process. The file names the holder for the other one's message.

@@ -44,7 +44,8 @@ impl NodeStore {
         match stage {
             Stage::Removing { .. } => return Err(StoreError::BeingRemoved(digest)),
             Stage::Listed => self.stage_tree(&package)?,
-            Stage::Staged | Stage::Published { .. } => {}
+            Stage::Staged => {}
+            Stage::Published { .. } => self.begin_repair(&package)?,
         }
         let table = self.pages.table(&package.root)?;
         self.hash_what_a_crash_left(&package, &table)?;
@@ -54,6 +55,16 @@ impl NodeStore {
             (state.available.clone(), state.held.clone())
         });
         Ok(Prepared { available, held, bytes_from_local })
+    }
+
+    /// A published tree that lacks chunks gets its directories back before they are written, and is marked so that it
+    /// is sealed when all of them are there.
+    fn begin_repair(&self, package: &Package) -> Result<(), StoreError> {
+        if package.state().held.is_full() {
+            return Ok(());
+        }
+        self.journal.commit(|changes| changes.mark_faulty(package.digest()), || ())?;
+        self.restore(package)
     }
 
     fn stage_tree(&self, package: &Package) -> Result<(), StoreError> {

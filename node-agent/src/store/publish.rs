@@ -58,6 +58,9 @@ impl NodeStore {
     fn activate(&self, package: &Package) -> Result<Publication, StoreError> {
         // A published tree may have lost chunks since.
         self.check_complete(package)?;
+        if self.journal.faulty()?.contains(&package.digest()) {
+            self.restore(package)?;
+        }
         let key = package.root.package();
         let target = self.current_target(&key.distribution)?;
         if package.state().current && target.as_deref() == Some(key.version.as_str().as_bytes()) {

@@ -180,6 +180,9 @@ fn container(settings: &Settings) -> Value {
             arguments.push(json!(format!("{flag}={}", networks.join(","))));
         }
     }
+    if let (Some(seconds), Some(arguments)) = (server.retention_seconds, container["args"].as_array_mut()) {
+        arguments.push(json!(format!("--retention-seconds={seconds}")));
+    }
     container
 }
 
@@ -247,6 +250,16 @@ mod tests {
         assert!(!variables(&settings()).contains("OTEL"));
         let traced = variables(&traced_settings());
         assert!(traced.contains(r#"{"name":"OTEL_EXPORTER_OTLP_ENDPOINT","value":"http://otel:4318"}"#), "{traced}");
+    }
+
+    #[test]
+    fn old_versions_stay_as_long_as_the_settings_say() {
+        let text = "image: a\nserver: {storage: {hostPath: /x}, retentionSeconds: 60}";
+        let arguments = |settings: &Settings| {
+            built(None, settings).stateful_set.body["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+        };
+        assert!(arguments(&Settings::parse(text).unwrap()).contains("--retention-seconds=60"));
+        assert!(!arguments(&settings()).contains("--retention"), "the program knows what is usual");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Packages made from a list of entries, and stores on temporary folders.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -203,6 +203,48 @@ pub(crate) fn os_path(path: &RelativePath) -> PathBuf {
 
 pub(crate) fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Changes what is in a sealed directory, as only its owner or root can.
+pub(crate) fn inside<Outcome>(directory: &Path, change: impl FnOnce(&Path) -> Outcome) -> Outcome {
+    let before = mode(directory);
+    set_mode(directory, 0o755);
+    let outcome = change(directory);
+    set_mode(directory, before);
+    outcome
+}
+
+/// Writes other content into a sealed file, which stays the same file with the same mode.
+pub(crate) fn rewrite(file: &Path, content: &[u8]) {
+    let before = mode(file);
+    set_mode(file, 0o644);
+    fs::write(file, content).unwrap();
+    set_mode(file, before);
+}
+
+/// Moves a published tree, which keeps its inode, and seals it again.
+pub(crate) fn move_out(tree: &Path, to: &Path) {
+    set_mode(tree, 0o755);
+    fs::rename(tree, to).unwrap();
+    set_mode(to, 0o555);
+}
+
+/// A user that runs no tests.
+pub(crate) const OTHER_USER: u32 = 65532;
+
+/// Gives a path to another user, and says whether it could: only root can, as whom CI runs.
+pub(crate) fn give_away(path: &Path) -> bool {
+    if rustix::process::geteuid().is_root() {
+        lchown(path, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "only root can give {} away", path.display());
+    eprintln!("skipped: only root can give {} away", path.display());
+    false
 }
 
 pub(crate) fn count_below(path: &Path) -> usize {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -11,8 +12,8 @@ use peerdist_core::manifest::{ManifestRoot, SigningDomain, sign};
 use peerdist_core::wire::proto;
 use prost::Message;
 
-use super::fixture::{Root, TestPackage, content, file, held, key};
-use crate::store::{ReadError, StoreError};
+use super::fixture::{Root, TestPackage, content, file, held, inside, key, rewrite, set_mode};
+use crate::store::{NodeStore, ReadError, StoreError, VerifyReport};
 
 #[test]
 fn other_bytes_than_the_manifest_names_are_refused() {
@@ -250,5 +251,163 @@ fn verification_names_bad_files_and_has_them_fetched_again() {
     assert!(report.packages[0].faults.iter().any(|fault| fault.path == "readme" && fault.chunk.is_some()));
     assert!(report.packages[0].faults.iter().all(|fault| fault.path != "bin/pos"));
     assert!(!held(&store, package.digest()).is_full());
-    assert!(store.verify().unwrap().is_clean(), "what is lost is not held");
+    let again = store.verify().unwrap();
+    assert!(again.packages[0].chunks < package.count(), "what is lost is not held");
+    assert!(again.packages[0].faults.iter().any(|fault| fault.path == "readme" && fault.chunk.is_some()));
+    assert!(!again.is_clean(), "and not healed by looking");
+}
+
+/// Delivers a package and changes its published tree.
+fn changed(change: impl FnOnce(&Path)) -> (Root, TestPackage) {
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    let store = root.open();
+    package.deliver(&store);
+    change(&store.published_path(&key("1.0")));
+    (root, package)
+}
+
+fn verify(root: &Root) -> VerifyReport {
+    NodeStore::open_to_verify(&root.path()).unwrap().verify().unwrap()
+}
+
+/// Expects that a verification names one path with one problem, besides chunks, and again when it looks again.
+fn named(path: &str, problem: &str, change: impl FnOnce(&Path)) {
+    let (root, _package) = changed(change);
+    for _ in 0..2 {
+        let report = verify(&root);
+        assert!(!report.is_clean(), "{path}: {problem}");
+        let faults = report.packages[0].faults.iter().filter(|fault| fault.chunk.is_none());
+        let named: Vec<_> = faults.map(|fault| (fault.path.as_str(), fault.problem)).collect();
+        assert_eq!(named, [(path, problem)]);
+    }
+}
+
+#[test]
+fn verification_names_sizes_and_modes_that_are_not_the_manifests() {
+    let size = "its size is not the one that the manifest says";
+    named("data/b", size, |top| rewrite(&top.join("data/b"), b"x"));
+    named("data/a", size, |top| rewrite(&top.join("data/a"), &[0; 101]));
+    named("bin/pos", "it should be executable and is not", |top| set_mode(&top.join("bin/pos"), 0o444));
+    named("readme", "it is executable and should not be", |top| set_mode(&top.join("readme"), 0o555));
+    let mode = "its mode is not that of a published file (0444, of a program 0555)";
+    named("readme", mode, |top| set_mode(&top.join("readme"), 0o644));
+    named("bin/pos", mode, |top| set_mode(&top.join("bin/pos"), 0o755));
+    let mode = "its mode is not that of a published directory (0555)";
+    named("data/empty", mode, |top| set_mode(&top.join("data/empty"), 0o755));
+    named(".", mode, |top| set_mode(top, 0o755));
+}
+
+#[test]
+fn verification_names_what_is_missing_replaced_or_foreign() {
+    named("data/empty", "it is missing", |top| {
+        inside(&top.join("data"), |data| fs::remove_dir(data.join("empty")).unwrap());
+    });
+    named("data/latest", "it leads elsewhere than the manifest says", |top| {
+        inside(&top.join("data"), |data| {
+            fs::remove_file(data.join("latest")).unwrap();
+            symlink("a", data.join("latest")).unwrap();
+        });
+    });
+    named("data/b", "it is something else than the manifest says", |top| {
+        inside(&top.join("data"), |data| {
+            fs::remove_file(data.join("b")).unwrap();
+            symlink("a", data.join("b")).unwrap();
+        });
+    });
+    let foreign = "it does not belong to the package";
+    named("data/theirs", foreign, |top| inside(&top.join("data"), |data| fs::write(data.join("theirs"), "x").unwrap()));
+    named("data/empty/theirs", foreign, |top| {
+        inside(&top.join("data/empty"), |empty| symlink("..", empty.join("theirs")).unwrap());
+    });
+    named("theirs", foreign, |top| {
+        inside(top, |top| {
+            fs::create_dir(top.join("theirs")).unwrap();
+            fs::write(top.join("theirs/more"), "x").unwrap();
+        });
+    });
+    named("th?eirs", foreign, |top| inside(top, |top| fs::write(top.join("th\x1beirs"), "x").unwrap()));
+}
+
+#[test]
+fn all_that_is_in_a_missing_directory_is_missing() {
+    let (root, _package) = changed(|top| inside(top, remove_data));
+    let report = verify(&root);
+    for path in ["data", "data/a", "data/b", "data/empty", "data/latest"] {
+        let named = |fault: &&crate::store::VerifyFault| fault.path == path && fault.problem == "it is missing";
+        assert_eq!(report.packages[0].faults.iter().filter(named).count(), 1, "{path}");
+    }
+}
+
+fn remove_data(top: &Path) {
+    set_mode(&top.join("data"), 0o755);
+    fs::remove_dir_all(top.join("data")).unwrap();
+}
+
+#[test]
+fn what_needs_no_content_is_put_right_by_the_start_after_a_verification() {
+    let (root, package) = changed(|top| {
+        rewrite(&top.join("data/b"), b"x");
+        set_mode(&top.join("bin/pos"), 0o444);
+        set_mode(&top.join("readme"), 0o666);
+        inside(&top.join("data"), |data| {
+            fs::remove_dir(data.join("empty")).unwrap();
+            fs::remove_file(data.join("latest")).unwrap();
+            fs::create_dir(data.join("latest")).unwrap();
+        });
+        set_mode(top, 0o755);
+    });
+    assert!(!verify(&root).is_clean());
+    let store = root.open();
+    package.assert_published_in(&store);
+    assert!(store.verify().unwrap().is_clean());
+    assert!(held(&store, package.digest()).is_full());
+}
+
+#[test]
+fn what_others_put_into_a_tree_stays_and_is_named_until_they_take_it_away() {
+    let (root, _package) = changed(|top| inside(top, |top| fs::write(top.join("theirs"), "x").unwrap()));
+    assert!(!verify(&root).is_clean());
+    let store = root.open();
+    assert!(!store.verify().unwrap().is_clean());
+    inside(&store.published_path(&key("1.0")), |top| {
+        assert_eq!(fs::read(top.join("theirs")).unwrap(), b"x");
+        fs::remove_file(top.join("theirs")).unwrap();
+    });
+    assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_repaired_tree_is_whole_and_sealed_again() {
+    let (root, package) = changed(|top| {
+        set_mode(&top.join("readme"), 0o644);
+        fs::write(top.join("readme"), vec![7; 50_000]).unwrap();
+        inside(top, remove_data);
+    });
+    assert!(!verify(&root).is_clean());
+    let store = root.open();
+    // What a repair takes from a file that had to be made anew is lost, too.
+    for _ in 0..2 {
+        let missing = store.prepare(package.digest()).unwrap().available.complement();
+        package.write(&store, missing.iter());
+    }
+    store.flush().unwrap();
+    store.publish(package.digest()).unwrap();
+    package.assert_published_in(&store);
+    assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn damage_that_a_reader_finds_is_repaired_and_sealed_without_a_verification() {
+    let (root, package) = changed(|top| {
+        set_mode(&top.join("readme"), 0o644);
+        fs::write(top.join("readme"), vec![7; 50_000]).unwrap();
+    });
+    let store = root.open();
+    let lost = (0..package.count()).filter(|&index| store.read_chunk(package.digest(), index).is_err()).count();
+    assert!(lost > 0);
+    let missing = store.prepare(package.digest()).unwrap().available.complement();
+    package.write(&store, missing.iter());
+    store.flush().unwrap();
+    store.publish(package.digest()).unwrap();
+    package.assert_published_in(&store);
 }

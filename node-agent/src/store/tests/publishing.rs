@@ -1,10 +1,12 @@
-//! Places that are not ours, and versions that replace each other.
+//! Places that are not ours, places that stay ours, and versions that replace each other.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
 
-use super::fixture::{Root, TestPackage, content, directory, file, key};
-use crate::store::{Publication, StoreError};
+use super::fixture::{
+    OTHER_USER, Root, TestPackage, content, directory, file, give_away, held, key, move_out, set_mode,
+};
+use crate::store::{NodeStore, Publication, StoreError, StoreLimits};
 
 #[test]
 fn a_foreign_directory_at_the_place_is_left_alone() {
@@ -83,4 +85,130 @@ fn the_link_always_leads_to_a_whole_version_while_versions_change() {
         reader.join().unwrap();
     });
     assert_eq!(store.publish(versions[5].digest()).unwrap(), Publication::Unchanged);
+}
+
+/// A root with one published package, and the place of its tree.
+fn published() -> (Root, TestPackage, std::path::PathBuf) {
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    let store = root.open();
+    package.deliver(&store);
+    let top = store.published_path(&key("1.0"));
+    (root, package, top)
+}
+
+fn assert_still_published(store: &NodeStore, package: &TestPackage) {
+    let inventory = store.inventory();
+    assert!(inventory[0].published && inventory[0].current && inventory[0].held.is_full());
+    assert_eq!(store.publish(package.digest()).unwrap(), Publication::Unchanged);
+}
+
+#[test]
+fn a_published_tree_stays_ours_whatever_its_mode_is() {
+    for mode in [0o755, 0o700, 0o000] {
+        let (root, package, top) = published();
+        set_mode(&top, mode);
+        drop(NodeStore::open_to_verify(&root.path()).unwrap());
+        drop(root.open());
+        set_mode(&top, 0o555);
+        let store = root.open();
+        assert_still_published(&store, &package);
+        package.assert_published_in(&store);
+    }
+}
+
+#[test]
+fn a_published_tree_stays_ours_whoever_its_owner_is() {
+    let (root, package, top) = published();
+    if give_away(&top) {
+        assert!(NodeStore::open_to_verify(&root.path()).unwrap().verify().unwrap().is_clean());
+        assert_still_published(&root.open(), &package);
+    }
+}
+
+#[test]
+fn a_root_folder_of_another_user_is_no_hindrance() {
+    let (root, package, _) = published();
+    if give_away(&root.path()) {
+        assert_still_published(&root.open(), &package);
+    }
+}
+
+#[test]
+fn a_journal_of_another_user_is_refused_and_nothing_is_changed() {
+    for name in ["journal", "journal/journal.redb"] {
+        let (root, package, top) = published();
+        let (given, journal) = (root.path().join(name), root.path().join("journal/journal.redb"));
+        if !give_away(&given) {
+            return;
+        }
+        set_mode(&top, 0o755);
+        let before = fs::read(&journal).unwrap();
+        let us = rustix::process::geteuid().as_raw();
+        let refusals = [
+            NodeStore::open(&root.path(), StoreLimits::default()).unwrap_err(),
+            NodeStore::open_to_verify(&root.path()).unwrap_err(),
+            NodeStore::remove_root(&root.path()).unwrap_err(),
+        ];
+        for refused in refusals {
+            assert_eq!(refused.reason(), "StoreOwnedByAnother");
+            let words = [
+                format!("{} belongs to user {OTHER_USER} and this is user {us}", given.display()),
+                format!("chown -R {us} {}", root.path().display()),
+            ];
+            assert!(words.iter().all(|words| refused.to_string().contains(words)), "{refused}");
+        }
+        assert_eq!(fs::read(&journal).unwrap(), before);
+        lchown(&given, Some(us), None).unwrap();
+        set_mode(&top, 0o555);
+        assert_still_published(&root.open(), &package);
+    }
+}
+
+#[test]
+fn a_tree_that_is_gone_is_told_and_found_again_when_it_comes_back() {
+    let (root, package, top) = published();
+    let elsewhere = root.0.path().join("elsewhere");
+    move_out(&top, &elsewhere);
+    for _ in 0..2 {
+        let report = NodeStore::open_to_verify(&root.path()).unwrap().verify().unwrap();
+        assert!(!report.is_clean() && report.packages[0].gone);
+        let problem = "its tree is not at its place any more: the next run fetches it again";
+        assert_eq!((report.packages[0].faults[0].path.as_str(), report.packages[0].faults[0].problem), (".", problem));
+    }
+    move_out(&elsewhere, &top);
+    let store = root.open();
+    assert_still_published(&store, &package);
+    package.assert_published_in(&store);
+}
+
+#[test]
+fn a_tree_that_is_gone_is_fetched_again() {
+    let (root, package, top) = published();
+    move_out(&top, &root.0.path().join("elsewhere"));
+    let store = root.open();
+    assert!(held(&store, package.digest()).is_empty());
+    assert!(!store.verify().unwrap().is_clean(), "the run that lost it says so, too");
+    package.deliver(&store);
+    package.assert_published_in(&store);
+    assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn verification_tells_of_something_else_at_the_place_and_of_a_tree_that_left_staging() {
+    let (root, _package, top) = published();
+    move_out(&top, &root.0.path().join("elsewhere"));
+    fs::create_dir(&top).unwrap();
+    let problem = |root: &Root| {
+        let report = NodeStore::open_to_verify(&root.path()).unwrap().verify().unwrap();
+        assert!(report.packages[0].gone && report.packages[0].fault_count == 1);
+        report.packages[0].faults[0].problem
+    };
+    assert!(problem(&root).starts_with("something else lies at its place"));
+    assert!(top.exists());
+
+    let (root, package) = (Root::new(), TestPackage::mixed("1.0"));
+    package.hold(&root.open());
+    fs::remove_dir_all(root.path().join("staging").join(package.digest().to_hex())).unwrap();
+    assert!(problem(&root).starts_with("its tree is gone from staging"));
+    assert!(problem(&root).starts_with("its tree is gone from staging"), "looking does not make it forgotten");
 }

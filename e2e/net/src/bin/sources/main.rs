@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use peerdist_node_agent::desired::DirectorySource;
-use peerdist_node_agent::driver::server::{AddressRule, BoundServer, RetryPolicy, ServerSettings};
+use peerdist_node_agent::driver::server::{
+    AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings,
+};
 use peerdist_node_agent::status::StatusSnapshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,7 @@ async fn main() -> Result<()> {
         retry: RetryPolicy::Once,
         sources: AddressRule::checked(Vec::new(), forbidden),
         authority: None,
+        retention_seconds: RETENTION_SECONDS_DEFAULT,
         cluster: None,
     })
     .await?;
