@@ -2,11 +2,12 @@
 //! port numbers, on objects from a directory. The roles are the same code as in separate processes.
 //!
 //! [`run`] starts and ends a run; `nodes` starts and stops clients as offices come and go; `progress` merges what the
-//! server and the clients know; `report` says what happened.
+//! server and the clients know; `standstill` finds what can never arrive; `report` says what happened.
 
 mod nodes;
 mod progress;
 mod report;
+mod standstill;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,15 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Console, ExitStatus, OutputFormat, Progress, UpOptions};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, DirectorySource, ObjectError};
-use crate::driver::server::{AddressRule, BoundServer, RetryPolicy, ServerSettings};
+use crate::driver::server::{AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings};
 use crate::report::RunReport;
 use nodes::Nodes;
 use progress::Watch;
 
 /// How often progress is shown and the end is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// With `--once`, nodes that report errors and nothing else for so long are given up.
-const STUCK_MAX: Duration = Duration::from_secs(8);
 /// Nodes that could not be started are tried again this often.
 const START_RETRY: Duration = Duration::from_secs(5);
 /// Most updates of objects that wait for the server.
@@ -126,6 +125,7 @@ impl Run {
             database: None,
             retry: if options.once { RetryPolicy::Once } else { RetryPolicy::KeepTrying },
             sources: AddressRule::any(),
+            retention_seconds: RETENTION_SECONDS_DEFAULT,
             cluster: None,
         };
         let server = BoundServer::bind(settings).await.map_err(|error| match error.is_port_in_use() {
@@ -156,38 +156,52 @@ impl Run {
         console: Console,
         stop: CancellationToken,
     ) -> ExitStatus {
-        let mut news = desired::watch(source, self.stop.clone());
         let mut progress = Progress::new(&console);
+        let interrupted = self.follow(source, options.once, &console, &mut progress, stop).await;
+        let snapshot = self.watch.look(&self.nodes);
+        progress.update(&snapshot, Instant::now());
+        progress.finish();
+        let mut summary = report::make(&self.watch, &self.nodes, &snapshot, &self.object_errors);
+        if interrupted && options.once {
+            let unfinished = report::of_interrupt(&self.watch, &snapshot);
+            for error in &unfinished {
+                console.line(&format!("peerdist: {}: {}", error.object, error.message));
+            }
+            summary.errors.extend(unfinished);
+        }
+        self.nodes.stop().await;
+        self.stop.cancel();
+        drop(self.server.await);
+        print(options, &console, &summary);
+        if summary.errors.is_empty() { ExitStatus::Done } else { ExitStatus::PackageFailed }
+    }
+
+    /// Takes edits and shows progress until `stop`, or with `once` until nothing is left to wait for. Returns whether it
+    /// was stopped.
+    async fn follow(
+        &mut self,
+        source: DirectorySource,
+        once: bool,
+        console: &Console,
+        progress: &mut Progress,
+        stop: CancellationToken,
+    ) -> bool {
+        let mut news = desired::watch(source, self.stop.clone());
         let mut look = tokio::time::interval(LOOK_INTERVAL);
-        let mut stuck_since: Option<Instant> = None;
         loop {
             tokio::select! {
-                () = stop.cancelled() => break,
-                Some(update) = news.recv() => self.take(update, &console).await,
+                () = stop.cancelled() => return true,
+                Some(update) = news.recv() => self.take(update, console).await,
                 _ = look.tick() => {
-                    self.start_missing(&console).await;
+                    self.start_missing(console).await;
                     let snapshot = self.watch.look(&self.nodes);
                     progress.update(&snapshot, Instant::now());
-                    if options.once && self.watch.is_done() {
-                        break;
-                    }
-                    let stuck = options.once && self.watch.is_stuck(&snapshot);
-                    stuck_since = stuck.then(|| stuck_since.unwrap_or_else(Instant::now));
-                    if stuck_since.is_some_and(|since| since.elapsed() >= STUCK_MAX) {
-                        break;
+                    if once && self.watch.is_over(Instant::now(), &snapshot) {
+                        return false;
                     }
                 }
             }
         }
-        let snapshot = self.watch.look(&self.nodes);
-        progress.update(&snapshot, Instant::now());
-        progress.finish();
-        let report = report::make(&self.watch, &self.nodes, &snapshot, &self.object_errors);
-        self.nodes.stop().await;
-        self.stop.cancel();
-        drop(self.server.await);
-        print(options, &console, &report);
-        if report.errors.is_empty() { ExitStatus::Done } else { ExitStatus::PackageFailed }
     }
 
     /// An edit: printed when it is bad, and the last good objects stay in force.

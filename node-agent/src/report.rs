@@ -12,7 +12,7 @@ use peerdist_core::ports::TransferClass;
 use serde::{Serialize, Serializer};
 
 use crate::metrics::{ClassCounters, Direction};
-use crate::status::LinkStatus;
+use crate::status::{LinkStatus, StatusError};
 
 pub(crate) use text::link_title;
 
@@ -46,6 +46,9 @@ pub struct PackageReport {
     pub digest: Option<Digest>,
     /// Sum of the sizes of all files.
     pub bytes: u64,
+    /// Why it is not distributed although nothing failed: its object keeps it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<StatusError>,
     /// Targeted and transit offices, by name.
     pub offices: Vec<OfficeReport>,
 }
@@ -168,6 +171,7 @@ mod tests {
             version: Version::new("1.95.0").unwrap(),
             digest,
             bytes,
+            waits: None,
             offices,
         };
         RunReport {
@@ -226,5 +230,16 @@ mod tests {
     #[test]
     fn summary_is_for_people() {
         check_golden("report.txt", &report().to_text());
+    }
+
+    #[test]
+    fn package_that_its_object_keeps_back_says_why() {
+        let mut report = report();
+        let message = "paused, as spec.rollout.paused says".to_owned();
+        report.packages[1].waits = Some(StatusError { reason: "Paused".into(), message });
+        let text = report.to_text();
+        let line = "\nnot distributed: demo/toolchain 1.95.0: paused, as spec.rollout.paused says\n";
+        assert!(text.contains(line), "{text}");
+        assert!(report.to_json().unwrap().contains("\"waits\":{\"reason\":\"Paused\""));
     }
 }

@@ -11,7 +11,8 @@ pub enum ExitStatus {
     Failed,
     /// The whole set of objects, or the command line, is unusable: nothing was started.
     Unusable,
-    /// Something that concerns one package failed; the others were distributed.
+    /// Something that concerns one package failed and the others were distributed, or a run that was to distribute
+    /// everything was interrupted before.
     PackageFailed,
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 pub use console::Console;
 
-use crate::status::StatusSnapshot;
+use crate::status::{NodeStatus, OfficeStatus, StatusError, StatusSnapshot};
 use bars::Bars;
 use plain::PlainLines;
 
@@ -50,4 +50,15 @@ impl Progress {
             bars.clear();
         }
     }
+}
+
+/// What the first node of the office says that says anything of this kind, after its name.
+fn remark<'office>(
+    office: &'office OfficeStatus,
+    kind: impl Fn(&'office NodeStatus) -> Option<&'office StatusError>,
+) -> Option<(&'office StatusError, String)> {
+    office.nodes.iter().find_map(|node| {
+        let remark = kind(node)?;
+        Some((remark, format!("{}: {}", node.name, remark.message)))
+    })
 }

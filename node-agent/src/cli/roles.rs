@@ -25,7 +25,7 @@ pub(super) async fn up(options: UpOptions) -> ExitStatus {
 pub(super) async fn server(options: ServerOptions) -> ExitStatus {
     let console = Console::standard_error();
     let telemetry = TelemetryOptions { service: "peerdist-server", default_filter: "info", prefer_text: false };
-    let run = async { ended(run_server(options, stop_on_signal()).await, ServerError::is_port_in_use, &console) };
+    let run = async { ended(run_server(options, stop_on_signal()).await, ServerError::is_address_unusable, &console) };
     logged(telemetry, &console, run).await
 }
 
@@ -33,19 +33,20 @@ pub(super) async fn server(options: ServerOptions) -> ExitStatus {
 pub(super) async fn client(options: ClientOptions) -> ExitStatus {
     let console = Console::standard_error();
     let telemetry = TelemetryOptions { service: "peerdist-client", default_filter: "info", prefer_text: false };
-    let run = async { ended(run_client(options, stop_on_signal()).await, ClientError::is_port_in_use, &console) };
+    let run = async { ended(run_client(options, stop_on_signal()).await, ClientError::is_address_unusable, &console) };
     logged(telemetry, &console, run).await
 }
 
-/// As with `up`, a port that somebody else holds is a set-up that cannot be used.
+/// A port that somebody else holds, as with `up`, and an address that this host lacks are a command line that cannot be
+/// used.
 fn ended<E: std::fmt::Display>(
     result: Result<(), E>,
-    is_port_in_use: impl Fn(&E) -> bool,
+    is_address_unusable: impl Fn(&E) -> bool,
     console: &Console,
 ) -> ExitStatus {
     let Err(error) = result else { return ExitStatus::Done };
     console.line(&format!("peerdist: {error}"));
-    if is_port_in_use(&error) { ExitStatus::Unusable } else { ExitStatus::Failed }
+    if is_address_unusable(&error) { ExitStatus::Unusable } else { ExitStatus::Failed }
 }
 
 async fn logged(options: TelemetryOptions, console: &Console, run: impl Future<Output = ExitStatus>) -> ExitStatus {

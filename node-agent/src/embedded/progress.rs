@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use peerdist_core::distribution::Distribution;
 use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 use tokio::sync::watch;
 
 use super::nodes::Nodes;
+use super::standstill::{self, Standstill};
 use crate::desired::DesiredState;
 use crate::driver::progress::PackageOnNode;
 use crate::driver::server::IngestOverview;
@@ -23,6 +26,7 @@ pub(super) struct Watch {
     /// When an office was complete for a package, after the start.
     pub(super) completed_after: BTreeMap<(PackageKey, OfficeName), Duration>,
     snapshots: watch::Receiver<Arc<StatusSnapshot>>,
+    standstill: Standstill,
     done: bool,
 }
 
@@ -34,7 +38,16 @@ impl Watch {
         overview: IngestOverview,
         server_metrics: Arc<Metrics>,
     ) -> Self {
-        Self { started, desired, overview, server_metrics, completed_after: BTreeMap::new(), snapshots, done: false }
+        Self {
+            started,
+            desired,
+            overview,
+            server_metrics,
+            completed_after: BTreeMap::new(),
+            snapshots,
+            standstill: Standstill::default(),
+            done: false,
+        }
     }
 
     /// New objects are in force.
@@ -55,6 +68,7 @@ impl Watch {
         let mut links = LinkTotals::new(&self.desired.offices, self.overview.origin_bytes());
         latest.values().for_each(|(office, package)| links.add(office, &package.state));
         snapshot.links = links.into_links();
+        let members = members(nodes);
         for package in &mut snapshot.packages {
             let key = self.key_of(package);
             for office in &mut package.offices {
@@ -64,6 +78,7 @@ impl Watch {
                     self.completed_after.entry(place).or_insert_with(|| self.started.elapsed());
                 }
             }
+            standstill::explain_waits(package, &self.desired.offices, &members);
             if package.state == PackageState::Transferring && package.is_complete() {
                 package.state = PackageState::Complete;
             }
@@ -72,21 +87,34 @@ impl Watch {
         snapshot
     }
 
-    /// Whether every package is on every node of its offices, failed for good, or rests.
-    pub(super) fn is_done(&self) -> bool {
-        self.done
+    /// Whether a run with `--once` is over: every package is on every node of its offices, failed for good, or rests;
+    /// or nothing has been able to go on for long.
+    pub(super) fn is_over(&mut self, now: Instant, snapshot: &StatusSnapshot) -> bool {
+        let offices = snapshot.packages.iter().flat_map(|package| &package.offices);
+        let bytes: u64 = offices.map(OfficeStatus::bytes).sum();
+        let stuck = self.is_stuck(snapshot);
+        self.done || self.standstill.is_over(now, stuck, bytes)
     }
 
-    /// Whether nothing can go on: every node that is not complete reports an error.
-    pub(super) fn is_stuck(&self, snapshot: &StatusSnapshot) -> bool {
-        let open = snapshot.packages.iter().filter(|package| !self.is_settled(package));
-        open.clone().count() > 0
-            && open.into_iter().all(|package| {
-                let nodes = package.offices.iter().filter(|office| office.targeted).flat_map(|office| &office.nodes);
-                package.digest.is_some()
-                    && nodes.clone().count() > 0
-                    && nodes.into_iter().all(|node| node.complete || node.error.is_some())
-            })
+    /// What is wanted and neither everywhere, nor failed for good, nor at rest, with what is known of it.
+    pub(super) fn unfinished<'watch>(
+        &'watch self,
+        snapshot: &'watch StatusSnapshot,
+    ) -> impl Iterator<Item = (&'watch Distribution, Option<&'watch PackageStatus>)> {
+        self.desired.distributions.values().filter_map(move |distribution| {
+            let package = snapshot.packages.iter().find(|package| self.key_of(package) == distribution.package());
+            let settled = package.is_some_and(|package| self.is_settled(package, snapshot.time));
+            (!settled).then_some((distribution, package))
+        })
+    }
+
+    /// Whether the object keeps the package from being distributed now, and the server has heard of it.
+    pub(super) fn rests(&self, package: &PackageStatus, now: Timestamp) -> bool {
+        let distribution = self.desired.distributions.get(&self.key_of(package).distribution);
+        let keeps_back = |distribution: &Distribution| {
+            distribution.paused || distribution.not_before.is_some_and(|moment| now < moment)
+        };
+        package.waits.is_some() && distribution.is_some_and(keeps_back)
     }
 
     pub(super) fn key_of(&self, package: &PackageStatus) -> PackageKey {
@@ -97,27 +125,38 @@ impl Watch {
     }
 
     fn all_is_done(&self, snapshot: &StatusSnapshot) -> bool {
-        let wanted = self.desired.distributions.values();
-        wanted.clone().count() == snapshot.packages.len()
-            && wanted.into_iter().all(|distribution| {
-                let package = snapshot.packages.iter().find(|package| self.key_of(package) == distribution.package());
-                package.is_some_and(|package| self.is_settled(package))
-            })
+        self.desired.distributions.len() == snapshot.packages.len() && self.unfinished(snapshot).next().is_none()
     }
 
-    fn is_settled(&self, package: &PackageStatus) -> bool {
+    /// Whether nothing can go on, at least for now.
+    fn is_stuck(&self, snapshot: &StatusSnapshot) -> bool {
+        let packages = snapshot.packages.iter();
+        let mut open = packages.filter(|package| !self.is_settled(package, snapshot.time)).peekable();
+        open.peek().is_some() && open.all(standstill::is_stuck)
+    }
+
+    fn is_settled(&self, package: &PackageStatus, now: Timestamp) -> bool {
         let key = self.key_of(package);
         if self.overview.running(&key).is_some() {
             return false;
         }
         let failed = self.overview.failure(&key).is_some_and(|failure| failure.is_final);
-        failed || package.state == PackageState::Paused || (package.is_complete() && has_nodes(package))
+        failed || self.rests(package, now) || (package.is_complete() && has_nodes(package))
     }
 }
 
 /// A package without a single node is not complete, it has not begun.
 fn has_nodes(package: &PackageStatus) -> bool {
     package.offices.iter().filter(|office| office.targeted).all(|office| !office.nodes.is_empty())
+}
+
+/// How many nodes run in each office.
+fn members(nodes: &Nodes) -> BTreeMap<OfficeName, usize> {
+    let mut members: BTreeMap<OfficeName, usize> = BTreeMap::new();
+    for (_, node) in nodes.iter() {
+        *members.entry(node.office.clone()).or_default() += 1;
+    }
+    members
 }
 
 fn bring_up_to_date(
@@ -138,11 +177,13 @@ fn bring_up_to_date(
             continue;
         };
         let state = &package.state;
-        if office.transit && state.bytes_held == 0 {
+        let is_listed = office.nodes.iter().any(|node| node.name == *name);
+        // Nodes of a transit office count once they have some of the package, or have tried to.
+        if office.transit && !is_listed && state.bytes_held == 0 && state.error.is_none() {
             continue;
         }
         let complete = state.complete || (office.transit && package_bytes > 0 && state.bytes_held >= package_bytes);
-        if !office.nodes.iter().any(|node| node.name == *name) {
+        if !is_listed {
             office.nodes.push(empty(name.clone()));
         }
         let Some(node) = office.nodes.iter_mut().find(|node| node.name == *name) else { continue };

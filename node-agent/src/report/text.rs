@@ -1,4 +1,5 @@
-//! The summary at the end of a run: packages by office, what crossed each link, bytes by class, where the time went.
+//! The summary at the end of a run: packages by office, what crossed each link, bytes by class, where the time went,
+//! what was kept back and what failed.
 
 use std::fmt::Write;
 
@@ -16,6 +17,10 @@ pub(super) fn render(report: &RunReport) -> String {
     }
     let _ = write!(text, "\n{}", classes(report));
     let _ = write!(text, "\n{}", time(&report.time));
+    let kept_back = kept_back(&report.packages);
+    if !kept_back.is_empty() {
+        let _ = write!(text, "\n{kept_back}");
+    }
     if !report.errors.is_empty() {
         let _ = write!(text, "\n{}", errors(&report.errors));
     }
@@ -78,6 +83,16 @@ fn time(time: &TimeSpent) -> String {
         time.disk.as_secs_f64(),
         time.run.as_secs_f64()
     )
+}
+
+/// A line for each package that nothing failed for and whose object keeps it back.
+fn kept_back(packages: &[PackageReport]) -> String {
+    let line = |package: &PackageReport| {
+        let waits = package.waits.as_ref()?;
+        let PackageReport { namespace, name, version, .. } = package;
+        Some(format!("not distributed: {namespace}/{name} {version}: {}\n", waits.message))
+    };
+    packages.iter().filter_map(line).collect()
 }
 
 fn errors(errors: &[ErrorReport]) -> String {

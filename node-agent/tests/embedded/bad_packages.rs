@@ -133,3 +133,55 @@ fn nothing_but_bad_packages_is_no_success() {
     assert_eq!(ended.code, Some(PACKAGE_FAILED), "{}", ended.said);
     assert_eq!(ended.report["errors"].as_array().map(Vec::len), Some(1), "{}", ended.report);
 }
+
+#[test]
+fn package_that_an_office_above_cannot_take_ends_the_run_and_is_named_in_every_office_below() {
+    let place = Place::new(124);
+    let central = office("central", None, 1, "type: Wired, storage: {limit: 3Mi}");
+    let below = office("store", Some("central"), 2, "type: Wired") + &office("kiosk", Some("store"), 1, "type: Wired");
+    place.write("right/data", &content("data", DATA_BYTES));
+    place.write("big/data", &content("big", BIG_BYTES));
+    place.write("through/data", &content("through", BIG_BYTES));
+    // The last one only passes through the Central Office and the store.
+    let packages = [
+        package("right", "1", &place.uri("right"), ""),
+        package("big", "1", &place.uri("big"), ""),
+        package("through", "1", &place.uri("through"), "offices: {matchLabels: {office: kiosk}}"),
+    ];
+    place.objects(&(central + &below + &packages.concat()));
+
+    let ended = place.once();
+    assert_eq!(ended.code, Some(PACKAGE_FAILED), "{}", ended.said);
+    let of = |object: &str, field: &str, reason: &str, words: &str| {
+        let about = ended.errors().iter().filter(|error| error["object"] == object);
+        let alike = about.filter(|error| error["field"] == field && error["reason"] == reason);
+        let named = alike.filter(|error| error["message"].as_str().unwrap().contains(words));
+        assert_eq!(named.count(), 1, "{object} and {words} in {:#?}", ended.errors());
+    };
+    of("Office central", "spec.storage", "DiskFull", "demo/big 1");
+    of("Office central", "spec.storage", "DiskFull", "demo/through 1");
+    of("Office store", "", "WaitsForOffice", "demo/big 1: waits for Office central");
+    of("Office kiosk", "", "WaitsForOffice", "demo/big 1: waits for Office central");
+    of("Office kiosk", "", "WaitsForOffice", "demo/through 1: waits for Office central");
+    assert_eq!(ended.errors().len(), 5, "{:#?}", ended.errors());
+    for (office, nodes) in [("central", 1), ("store", 2), ("kiosk", 1)] {
+        ended.assert_complete("right", office, nodes);
+    }
+    let why = "demo/big 1: kiosk 0 %, 0/1 nodes: kiosk-1: waits for Office central";
+    assert_eq!(ended.said.matches(why).count(), 1, "once is enough: {}", ended.said);
+}
+
+#[test]
+fn file_in_the_way_of_a_package_is_no_fault_of_a_field() {
+    let place = Place::new(125);
+    place.write("app/data", &content("data", DATA_BYTES));
+    place.write("state/nodes/store-2/packages/demo/app/1/foreign", b"foreign");
+    place.objects(&(two_offices() + &package("app", "1", &place.uri("app"), "")));
+    let ended = place.once();
+    assert_eq!(ended.code, Some(PACKAGE_FAILED), "{}", ended.said);
+    let words = ["demo/app/1 is not ours: move it away", "node store-2", "demo/app 1"];
+    ended.assert_error("Office store", "", "PathOccupied", &words);
+    assert_eq!(ended.errors().len(), 1, "{:#?}", ended.errors());
+    ended.assert_complete("app", "central", 1);
+    assert_eq!(ended.office("app", "store")["complete"], 1);
+}

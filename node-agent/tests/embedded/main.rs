@@ -13,6 +13,8 @@ mod credentials;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod full_disks;
 #[cfg(test)]
 mod hostile;

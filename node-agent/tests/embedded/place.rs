@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -93,9 +94,14 @@ impl Place {
 
     /// Runs until everything is distributed or has failed.
     pub(crate) fn once(&self) -> Ended {
+        self.start_once().wait()
+    }
+
+    /// Starts such a run.
+    pub(crate) fn start_once(&self) -> Run {
         let mut command = self.command();
         command.arg("--once");
-        Run::start(command).wait()
+        Run::start(command)
     }
 
     /// Starts a run that goes on until it is interrupted.
@@ -181,8 +187,17 @@ impl Run {
 
     /// Ctrl-C, and what it came to.
     pub(crate) fn interrupt(self) -> Ended {
+        self.end_by(Signal::INT)
+    }
+
+    /// What service managers send, and what it came to.
+    pub(crate) fn terminate(self) -> Ended {
+        self.end_by(Signal::TERM)
+    }
+
+    fn end_by(self, signal: Signal) -> Ended {
         let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
         self.wait()
     }
 

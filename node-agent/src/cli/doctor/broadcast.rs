@@ -17,6 +17,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Datagrams of others that may arrive before the own one.
 const HEARD_MAX: u32 = 16;
 const PROBE: &[u8] = b"peerdist doctor";
+/// Said when no address was given.
+const UNTRIED: &str = "of this host's subnets none was tried: name one of its addresses with --address";
 
 pub(super) fn check(address: IpAddr) -> Finding {
     let source = if address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address };
@@ -29,6 +31,7 @@ pub(super) fn check(address: IpAddr) -> Finding {
         return Finding::warn(CHECK, format!("no interface with a subnet holds {source}"), advice);
     };
     match send_and_hear(source, SocketAddr::new(target.into(), CLIENT_BROADCAST)) {
+        Ok(()) if address.is_unspecified() => Finding::ok(CHECK, format!("{target} from {source} is heard; {UNTRIED}")),
         Ok(()) => Finding::ok(CHECK, format!("{target} from {source} is heard")),
         Err(error) => Finding::warn(
             CHECK,
@@ -62,7 +65,8 @@ mod tests {
 
     #[test]
     fn loopback_hears_its_broadcasts() {
-        let finding = check(Ipv4Addr::UNSPECIFIED.into());
-        assert_eq!(finding, Finding::ok(CHECK, "127.255.255.255 from 127.0.0.1 is heard"));
+        let heard = "127.255.255.255 from 127.0.0.1 is heard";
+        assert_eq!(check(Ipv4Addr::LOCALHOST.into()), Finding::ok(CHECK, heard));
+        assert_eq!(check(Ipv4Addr::UNSPECIFIED.into()), Finding::ok(CHECK, format!("{heard}; {UNTRIED}")));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressStyle};
 
+use super::remark;
 use crate::report::link_title;
 use crate::status::{OfficeStatus, PackageStatus, StatusSnapshot};
 
@@ -60,10 +61,10 @@ impl Bars {
         let Some(bar) = self.bar((package.title(), office.name.to_string()), &label) else { return };
         bar.set_length(package.bytes.saturating_mul(office.nodes.len() as u64));
         bar.set_position(office.bytes());
-        let error = office.nodes.iter().find_map(|node| Some((&node.name, node.error.as_ref()?)));
-        let error = error.map(|(node, error)| format!("{node}: {}", error.message));
+        let error = remark(office, |node| node.error.as_ref());
+        let said = error.or_else(|| remark(office, |node| node.waits.as_ref())).map(|(_, text)| text);
         let nodes = format!("{}/{} nodes", office.complete_nodes(), office.nodes.len());
-        bar.set_message(format!("{nodes}{}", error_text(error.as_deref())));
+        bar.set_message(format!("{nodes}{}", error_text(said.as_deref())));
         if office.is_complete() && !bar.is_finished() {
             bar.abandon();
         }

@@ -1,11 +1,13 @@
-//! Plain lines where there is no terminal: a line an office and package when it has moved by a step, not too often.
+//! Plain lines where there is no terminal: a line an office and package when it has moved by a step or there is
+//! something new to say of it, not too often.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use indicatif::BinaryBytes;
 
-use crate::status::{OfficeStatus, PackageStatus, StatusSnapshot};
+use super::remark;
+use crate::status::{OfficeStatus, PackageStatus, StatusError, StatusSnapshot};
 
 /// Progress that is worth a line.
 const STEP_PERCENT: u8 = 10;
@@ -22,6 +24,8 @@ struct Said {
     percent: u8,
     at: Instant,
     error: Option<String>,
+    /// Reason words of what nodes waited for, each of which is said once.
+    waits: BTreeSet<String>,
 }
 
 impl PlainLines {
@@ -42,43 +46,60 @@ impl PlainLines {
         let percent = crate::status::percent(package.bytes_ingested, package.bytes, read);
         let error = package.remark().map(|remark| remark.message.clone());
         let title = package.title();
-        if !self.is_due((title.clone(), String::new()), percent, error.as_deref(), now) {
+        if !self.is_due((title.clone(), String::new()), percent, error.as_deref(), None, now) {
             return None;
         }
         let bytes = BinaryBytes(package.bytes_ingested);
         let what = if read { "in the library".to_owned() } else { format!("read {bytes}") };
-        Some(format!("{title}: {what}{}", error_text(error)))
+        Some(format!("{title}: {what}{}", remarks_text(error)))
     }
 
     fn office_line(&mut self, package: &PackageStatus, office: &OfficeStatus, now: Instant) -> Option<String> {
         let percent = office.percent(package.bytes);
-        let failing = office.nodes.iter().find_map(|node| Some((&node.name, node.error.as_ref()?)));
-        let error = failing.map(|(node, error)| format!("{node}: {}", error.message));
         let title = package.title();
-        if !self.is_due((title.clone(), office.name.to_string()), percent, error.as_deref(), now) {
+        let key = (title.clone(), office.name.to_string());
+        let said = self.said.get(&key);
+        let is_new = |waits: &StatusError| said.is_none_or(|said| !said.waits.contains(&waits.reason));
+        let error = remark(office, |node| node.error.as_ref()).map(|(_, text)| text);
+        let waits = remark(office, |node| node.waits.as_ref().filter(|waits| is_new(waits)));
+        let reason = waits.as_ref().map(|(waits, _)| waits.reason.as_str());
+        if !self.is_due(key, percent, error.as_deref(), reason, now) {
             return None;
         }
         let (complete, nodes) = (office.complete_nodes(), office.nodes.len());
         let part = if office.transit { " (transit)" } else { "" };
-        Some(format!("{title}: {}{part} {percent} %, {complete}/{nodes} nodes{}", office.name, error_text(error)))
+        let remarks = remarks_text(error.into_iter().chain(waits.map(|(_, text)| text)));
+        Some(format!("{title}: {}{part} {percent} %, {complete}/{nodes} nodes{remarks}", office.name))
     }
 
-    fn is_due(&mut self, key: (String, String), percent: u8, error: Option<&str>, now: Instant) -> bool {
-        let due = self.said.get(&key).is_none_or(|said| {
+    /// Whether a line is due, which is then taken as said. `waits` is the reason word of a wait that was not said yet.
+    fn is_due(
+        &mut self,
+        key: (String, String),
+        percent: u8,
+        error: Option<&str>,
+        waits: Option<&str>,
+        now: Instant,
+    ) -> bool {
+        let said = self.said.get(&key);
+        let due = said.is_none_or(|said| {
             let finished = percent == 100 && said.percent < 100;
             let step = percent / STEP_PERCENT != said.percent / STEP_PERCENT;
             let new_error = error.is_some() && said.error.as_deref() != error;
-            finished || ((step || new_error) && now.duration_since(said.at) >= LINE_INTERVAL)
+            let news = step || new_error || waits.is_some();
+            finished || (news && now.duration_since(said.at) >= LINE_INTERVAL)
         });
         if due {
-            self.said.insert(key, Said { percent, at: now, error: error.map(str::to_owned) });
+            let before = said.map(|said| said.waits.clone()).unwrap_or_default();
+            let waits = before.into_iter().chain(waits.map(str::to_owned)).collect();
+            self.said.insert(key, Said { percent, at: now, error: error.map(str::to_owned), waits });
         }
         due
     }
 }
 
-fn error_text(error: Option<String>) -> String {
-    error.map(|error| format!(": {error}")).unwrap_or_default()
+fn remarks_text(remarks: impl IntoIterator<Item = String>) -> String {
+    remarks.into_iter().map(|remark| format!(": {remark}")).collect()
 }
 
 #[cfg(test)]
@@ -108,5 +129,22 @@ mod tests {
             (node.complete, node.error) = (true, None);
         }
         assert_eq!(plain.lines(&snapshot, later), ["retail/pos-app 7.4.1: store-1 100 %, 2/2 nodes"]);
+    }
+
+    #[test]
+    fn why_a_node_waits_is_said_once() {
+        let mut plain = PlainLines::default();
+        let start = Instant::now();
+        let mut snapshot = snapshot_under_way();
+        snapshot.packages[0].offices[1].nodes[1].error = None;
+        plain.lines(&snapshot, start);
+        let silent = StatusError { reason: "ParentSilent".into(), message: "central-1 has sent nothing".into() };
+        snapshot.packages[0].offices[1].nodes[0].waits = Some(silent);
+        let line = "retail/pos-app 7.4.1: store-1 30 %, 0/2 nodes: store-1-1: central-1 has sent nothing";
+        assert_eq!(plain.lines(&snapshot, start + LINE_INTERVAL), [line]);
+        assert!(plain.lines(&snapshot, start + LINE_INTERVAL * 2).is_empty(), "it waits still");
+        snapshot.packages[0].offices[1].nodes[1].bytes = 60 << 20;
+        let moved = "retail/pos-app 7.4.1: store-1 50 %, 0/2 nodes";
+        assert_eq!(plain.lines(&snapshot, start + LINE_INTERVAL * 3), [moved]);
     }
 }
