@@ -2,10 +2,13 @@
 //!
 //! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers
 //! and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and publishes,
-//! `kept_plan` survives restarts, `server_address`
+//! `kept_plan` survives restarts, `following` says whom the node follows, `server_address`
 //! follows a server that moves.
 
 mod arriving;
+#[cfg(test)]
+mod fixture;
+mod following;
 mod kept_plan;
 pub(super) mod manifests;
 mod node;
@@ -15,7 +18,6 @@ mod signals;
 pub(super) mod storing;
 mod waiting;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::node::Ended;
 pub use self::server_address::ServerAddress;
 use self::waiting::answering_probes;
+use super::address_trouble::{is_address_missing, is_http_address_missing, is_http_port_held, is_port_held};
 use super::progress::NodeProgress;
 use crate::cli::ClientOptions;
 use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
@@ -114,6 +117,14 @@ pub enum ClientError {
         /// What is wrong.
         source: TransportError,
     },
+    /// The address.
+    #[error("node {node}: this host has no address {address}: expected the address of one of its interfaces")]
+    NoSuchAddress {
+        /// The node.
+        node: NodeName,
+        /// What was to be bound.
+        address: IpAddr,
+    },
     /// The server was set up anew while the node ran.
     #[error(
         "node {node}: the token file is of another server than the one at which this node enrolled: it enrols there when \
@@ -186,10 +197,10 @@ impl BoundClient {
             TransportSettings::default(),
             counters.clone(),
         )
-        .map_err(|source| ClientError::Transport { node: node.clone(), source })?;
+        .map_err(|source| ClientError::of_transport(&node, settings.address, source))?;
         let listener = http::bind(SocketAddr::new(settings.address, CLIENT_HTTP_PORT))
             .await
-            .map_err(|source| ClientError::Http { node, source })?;
+            .map_err(|source| ClientError::of_http(&node, settings.address, source))?;
         Ok(Self {
             settings,
             store: Arc::new(store),
@@ -226,12 +237,16 @@ impl BoundClient {
     /// # Errors
     /// [`ClientError`] when the node cannot enrol.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ClientError> {
+        self.settings.say_started();
         let service = HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: None };
         let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
         tokio::spawn(self.settings.server.clone().follow(stop.clone()));
         let enrolled = tokio::select! {
             enrolled = enrol(&self.settings, &self.transport) => enrolled?,
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                tracing::info!(role = "client", node = %self.settings.node, "stopping");
+                return Ok(());
+            }
         };
         self.readiness.set(CHECK_ENROLLED, Ok(()));
         let node = node::Node::new(
@@ -290,7 +305,10 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
         // Read anew each time: a server that was set up again has written another token.
         let token = token().await?;
         match transport.enrol(settings.server.get(), &token, me.clone()).await {
-            Ok(enrolment) => return Ok(enrolment),
+            Ok(enrolment) => {
+                tracing::info!(%node, office = %settings.office, server = %settings.server.get(), "enrolled");
+                return Ok(enrolment);
+            }
             Err(EnrolError::Request(RequestError::Refused { reason, message, .. }))
                 if reason != "certificate"
                     && reason != "unknown-office"
@@ -332,6 +350,20 @@ impl ClientSettings {
         JoinToken::look(&self.join_token_file, self.trust_file.as_deref())
     }
 
+    fn say_started(&self) {
+        let Self { server, address, office, node, root, .. } = self;
+        tracing::info!(
+            role = "client",
+            %node,
+            %office,
+            %address,
+            server = %server.get(),
+            root = %root.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "started"
+        );
+    }
+
     fn me(&self) -> NodeRef {
         NodeRef { name: self.node.clone(), office: self.office.clone(), address: self.address }
     }
@@ -339,14 +371,35 @@ impl ClientSettings {
 
 /// The address cannot be listened on, or similar: for exit codes.
 impl ClientError {
-    /// Whether a port or address is held by somebody else.
+    fn of_transport(node: &NodeName, address: IpAddr, source: TransportError) -> Self {
+        let node = node.clone();
+        if is_address_missing(&source) {
+            Self::NoSuchAddress { node, address }
+        } else {
+            Self::Transport { node, source }
+        }
+    }
+
+    fn of_http(node: &NodeName, address: IpAddr, source: http::HttpBindError) -> Self {
+        let node = node.clone();
+        if is_http_address_missing(&source) {
+            Self::NoSuchAddress { node, address }
+        } else {
+            Self::Http { node, source }
+        }
+    }
+
+    /// Whether a port is held by somebody else.
     pub fn is_port_in_use(&self) -> bool {
         match self {
-            Self::Transport { source: TransportError::Bind(_), .. } | Self::Http { .. } => true,
-            Self::Transport { source: TransportError::Endpoint { source, .. }, .. } => {
-                source.kind() == io::ErrorKind::AddrInUse
-            }
+            Self::Transport { source, .. } => is_port_held(source),
+            Self::Http { source, .. } => is_http_port_held(source),
             _ => false,
         }
+    }
+
+    /// Whether the address cannot be used: a port of it is held by somebody else, or this host does not have it.
+    pub fn is_address_unusable(&self) -> bool {
+        self.is_port_in_use() || matches!(self, Self::NoSuchAddress { .. })
     }
 }

@@ -1,4 +1,5 @@
-//! What a client shows of itself to its own process: progress of every package, and counters.
+//! What a client shows of itself to its own process: progress of every package, and counters. What both roles measure
+//! on their connections gets into their metrics here, too.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +9,9 @@ use std::time::Duration;
 use peerdist_core::digest::Digest;
 use peerdist_core::message::NodeState;
 use peerdist_core::names::PackageKey;
+
+use crate::metrics::Metrics;
+use crate::transport::Transport;
 
 /// Progress of one package on one node.
 #[derive(Debug, Clone)]
@@ -29,6 +33,14 @@ struct Shared {
     packages: Mutex<BTreeMap<Digest, PackageOnNode>>,
     waiting_ns: AtomicU64,
     writing_ns: AtomicU64,
+}
+
+/// Brings the queue that background connections saw since the last look into the metrics. Both roles have such
+/// connections: large messages between offices are background traffic at the server, too.
+pub(super) fn count_queue_delay(transport: &Transport, metrics: &Metrics) {
+    if let Some(delay) = transport.queue_delay().take_seconds() {
+        metrics.background_queue_delay_seconds().observe(delay);
+    }
 }
 
 impl NodeProgress {

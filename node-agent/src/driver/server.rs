@@ -45,6 +45,7 @@ use crate::transport::authority::AuthorityError;
 use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
 
+use super::address_trouble::{is_address_missing, is_http_port_held, is_port_held};
 use crate::source::NetworksFileError;
 pub use crate::source::{AddressRule, RetryPolicy};
 pub use overview::{IngestFailure, IngestOverview};
@@ -53,8 +54,8 @@ pub use overview::{IngestFailure, IngestOverview};
 const CHECK_OBJECTS: &str = "objects";
 /// File in the server's root with the token of its API.
 const API_TOKEN_FILE: &str = "api-token";
-/// How long nodes keep an old version after it stopped being current.
-const RETENTION_SECONDS: u64 = 3_600;
+/// How long nodes keep an old version after it stopped being current, unless somebody says so.
+pub const RETENTION_SECONDS_DEFAULT: u64 = 3_600;
 
 /// What a server needs to know.
 #[derive(Clone)]
@@ -73,6 +74,8 @@ pub struct ServerSettings {
     pub retry: RetryPolicy,
     /// From where sources may be fetched.
     pub sources: AddressRule,
+    /// How long nodes and library keep an old version after it stopped being current.
+    pub retention_seconds: u64,
     /// The cluster that it serves, if any: pods enrol by their tokens, and progress goes to the objects.
     pub cluster: Option<Cluster>,
 }
@@ -94,7 +97,10 @@ pub enum ServerError {
     Authority(#[from] AuthorityError),
     /// A port.
     #[error("server: {0}")]
-    Transport(#[from] TransportError),
+    Transport(#[source] TransportError),
+    /// The address.
+    #[error("server: this host has no address {0}: expected the address of one of its interfaces")]
+    NoSuchAddress(IpAddr),
     /// The join token.
     #[error("server: {0}")]
     Token(#[from] JoinTokenError),
@@ -122,9 +128,22 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// Whether a port or address is held by somebody else.
+    fn of_transport(address: IpAddr, error: TransportError) -> Self {
+        if is_address_missing(&error) { Self::NoSuchAddress(address) } else { Self::Transport(error) }
+    }
+
+    /// Whether a port is held by somebody else.
     pub fn is_port_in_use(&self) -> bool {
-        matches!(self, Self::Transport(TransportError::Bind(_)) | Self::Http(_))
+        match self {
+            Self::Transport(error) => is_port_held(error),
+            Self::Http(error) => is_http_port_held(error),
+            _ => false,
+        }
+    }
+
+    /// Whether the address cannot be used: a port of it is held by somebody else, or this host does not have it.
+    pub fn is_address_unusable(&self) -> bool {
+        self.is_port_in_use() || matches!(self, Self::NoSuchAddress(_))
     }
 }
 
@@ -162,7 +181,8 @@ impl BoundServer {
         let identity = Arc::new(authority.server_identity(settings.address, SystemTime::now())?);
         let counters = Arc::new(ClassCounters::default());
         let transport =
-            Transport::bind(Role::Server, settings.address, identity, TransportSettings::default(), counters.clone())?;
+            Transport::bind(Role::Server, settings.address, identity, TransportSettings::default(), counters.clone())
+                .map_err(|error| ServerError::of_transport(settings.address, error))?;
         let http_address = SocketAddr::new(settings.address, SERVER_HTTP_PORT);
         let listener = http::bind(http_address).await?;
         let database = SqliteStore::open_url(settings.database.as_deref(), &settings.root).await?;
@@ -218,6 +238,7 @@ impl BoundServer {
 
     /// Runs until `stop`, on objects from `desired`.
     pub async fn run(self, desired: impl DesiredSource + 'static, stop: CancellationToken) {
+        self.say_started();
         let service =
             HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: Some(self.api) };
         let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
@@ -246,6 +267,18 @@ impl BoundServer {
         node.run(desired, stop).await;
         transport.close().await;
         drop(http.await);
+    }
+
+    fn say_started(&self) {
+        let ServerSettings { address, root, cluster, .. } = &self.settings;
+        tracing::info!(
+            role = "server",
+            %address,
+            root = %root.display(),
+            kubernetes = cluster.is_some(),
+            version = env!("CARGO_PKG_VERSION"),
+            "started"
+        );
     }
 }
 
@@ -279,6 +312,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         database: options.database,
         retry: RetryPolicy::KeepTrying,
         sources,
+        retention_seconds: options.retention_seconds,
         cluster: cluster.clone(),
     })
     .await?;

@@ -54,11 +54,11 @@ label! {
 label! {
     /// Where verified package bytes came from.
     ContentSource {
-        /// The package's source, read by the server.
+        /// At the server the package's source; at a client of the Central Office the server, from its library.
         Origin => "origin",
         /// The parent office.
         Parent => "parent",
-        /// A peer of the same office (in the Central Office also the server).
+        /// A peer of the same office.
         Office => "office",
         /// This node's own disk: an older version or another package.
         Local => "local",
@@ -84,7 +84,7 @@ label! {
         WrongLength => "wrong_length",
         /// Nobody asked for it.
         NotRequested => "not_requested",
-        /// It was here already.
+        /// It was here already; its sender is not blamed for it.
         Duplicate => "duplicate",
         /// Its package is not, or no longer, known.
         UnknownPackage => "unknown_package",

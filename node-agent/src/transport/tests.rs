@@ -130,6 +130,11 @@ impl TestNode {
         (self.counters.bytes(class, Direction::Sent), self.counters.bytes(class, Direction::Received))
     }
 
+    /// Whether one of its connections used the controller that gives way, since this was asked last.
+    fn gave_way(&self) -> bool {
+        self.transport.queue_delay().take_seconds().is_some()
+    }
+
     fn messages(&self, class: TransferClass) -> (u64, u64) {
         (self.counters.messages(class, Direction::Sent), self.counters.messages(class, Direction::Received))
     }

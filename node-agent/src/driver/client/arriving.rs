@@ -11,12 +11,14 @@ use peerdist_core::client::Event;
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{TransferId, UnservedReason};
 use peerdist_core::peer::{ContentClass, Peer};
+use peerdist_core::ports::TransferClass;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::node::Context;
 use super::receiving::Expected;
 use crate::driver::progress::NodeProgress;
-use crate::metrics::{ChunkRejection, ContentLink, ContentSource};
+use crate::metrics::{ChunkRejection, ContentLink, ContentSource, TransferErrorReason};
 use crate::store::{ChunkFault, ChunkOutcome, NodeStore, StoreError};
 use crate::transport::bulk::{BulkError, ChunkReceiver};
 
@@ -31,18 +33,22 @@ pub(super) struct Arriving<'a> {
     pub(super) digest: Digest,
     pub(super) class: ContentClass,
     pub(super) from: Peer,
+    /// The transfer is not expected any more, and what still arrives of it is nobody's fault.
+    pub(super) cancelled: &'a CancellationToken,
 }
 
 /// The transfer is over, and the machine knows why.
 struct Over;
+
+/// A chunk on its arrival, or why none comes any more.
+type Arrived = Result<(ChunkIndex, Bytes), BulkError>;
 
 /// A chunk and what became of it.
 type Written = (ChunkIndex, u64, Result<ChunkOutcome, StoreError>);
 
 impl Arriving<'_> {
     /// Takes in chunks until the end. `None` when the machine has been told already.
-    pub(super) async fn take_all(&self, chunks: Box<dyn ChunkReceiver>) -> Option<Option<UnservedReason>> {
-        let mut chunks = waited_for(chunks, self.context.progress.clone());
+    pub(super) async fn take_all(&self, chunks: &mut BoxStream<'static, Arrived>) -> Option<Option<UnservedReason>> {
         let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
         let mut writing: Option<JoinHandle<Vec<Written>>> = None;
         let mut ended = None;
@@ -91,6 +97,8 @@ impl Arriving<'_> {
         self.context.metrics.content_payload_received(link).inc_by(bytes);
         if self.expected.take(self.transfer, index) {
             Ok(())
+        } else if self.cancelled.is_cancelled() {
+            Err(Over)
         } else {
             Err(self.reject(ChunkRejection::NotRequested, bytes).await)
         }
@@ -121,6 +129,9 @@ impl Arriving<'_> {
         if outcome.needs_flush {
             self.context.flush.notify_one();
         }
+        if !outcome.new {
+            self.context.metrics.chunks_rejected(ChunkRejection::Duplicate).inc();
+        }
         let source = match (&self.from, self.class) {
             (Peer::Server, _) => ContentSource::Origin,
             (_, ContentClass::Background) => ContentSource::Parent,
@@ -134,18 +145,25 @@ impl Arriving<'_> {
     }
 
     async fn refused(&self, error: StoreError, bytes: u64) -> Over {
-        if let StoreError::ChunkRefused { fault, .. } = error {
-            let reason = match fault {
-                ChunkFault::Digest => ChunkRejection::DigestMismatch,
-                ChunkFault::Length => ChunkRejection::WrongLength,
-                ChunkFault::UnknownIndex => ChunkRejection::NotRequested,
-            };
-            return self.reject(reason, bytes).await;
+        match rejection(&error) {
+            Some(ChunkRejection::UnknownPackage) => {
+                self.context.metrics.chunks_rejected(ChunkRejection::UnknownPackage).inc();
+            }
+            Some(reason) => return self.reject(reason, bytes).await,
+            None => self.count_local_error(),
         }
         tracing::warn!(node = %self.context.settings.node, %error, "chunk cannot be stored");
         let (reason, message) = (error.reason().to_owned(), error.to_string());
         self.context.tell(Event::StoreFailed { digest: self.digest, reason, message }).await;
         Over
+    }
+
+    fn count_local_error(&self) {
+        let class = match self.class {
+            ContentClass::Foreground => TransferClass::ForegroundContent,
+            ContentClass::Background => TransferClass::BackgroundContent,
+        };
+        self.context.metrics.class_counters().add_error(class, TransferErrorReason::Local);
     }
 
     async fn reject(&self, reason: ChunkRejection, bytes: u64) -> Over {
@@ -156,11 +174,22 @@ impl Arriving<'_> {
     }
 }
 
+/// Why the chunk is thrown away; `None` when the store failed. That its package was deleted while it was on its way is
+/// not the holder's fault.
+fn rejection(error: &StoreError) -> Option<ChunkRejection> {
+    match error {
+        StoreError::ChunkRefused { fault: ChunkFault::Digest, .. } => Some(ChunkRejection::DigestMismatch),
+        StoreError::ChunkRefused { fault: ChunkFault::Length, .. } => Some(ChunkRejection::WrongLength),
+        StoreError::ChunkRefused { fault: ChunkFault::UnknownIndex, .. } => Some(ChunkRejection::NotRequested),
+        StoreError::UnknownPackage(_) | StoreError::BeingRemoved(_) | StoreError::NotPrepared(_) => {
+            Some(ChunkRejection::UnknownPackage)
+        }
+        _ => None,
+    }
+}
+
 /// The chunks as a stream, which keeps a chunk that has arrived in part while others are written.
-fn waited_for(
-    chunks: Box<dyn ChunkReceiver>,
-    progress: NodeProgress,
-) -> BoxStream<'static, Result<(ChunkIndex, Bytes), BulkError>> {
+pub(super) fn waited_for(chunks: Box<dyn ChunkReceiver>, progress: NodeProgress) -> BoxStream<'static, Arrived> {
     stream::unfold((chunks, progress), |(mut chunks, progress)| async move {
         let began = Instant::now();
         let next = chunks.next_chunk(CHUNK_BYTES_MAX as usize).await;
@@ -182,3 +211,6 @@ fn write_until_one_fails(store: &NodeStore, digest: Digest, chunks: Vec<(ChunkIn
     }
     written
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use peerdist_core::message::{Message, SignedBytes, decode_node, encode_node};
 use peerdist_core::names::{NodeName, PackageKey};
 use peerdist_core::peer::{MessageClass, Peer};
 use peerdist_core::plan::{Plan, PlanError, decode_office_type};
-use peerdist_core::ports::Role;
+use peerdist_core::ports::{Role, TransferClass};
 use peerdist_core::signature::SignatureError;
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::broadcast::Request;
@@ -23,16 +23,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
+use super::following::Following;
 use super::kept_plan::KeptPlan;
 use super::receiving::Expected;
 use super::{CHECK_PLAN, ClientSettings, manifests, receiving, storing};
 use crate::driver::in_turn::InTurn;
 use crate::driver::messages::{self, Incoming, SendFailure};
-use crate::driver::progress::{NodeProgress, PackageOnNode};
+use crate::driver::progress::{NodeProgress, PackageOnNode, count_queue_delay};
 use crate::driver::sending::{Sending, send_chunks};
 use crate::http::Readiness;
-use crate::metrics::{Metrics, PackageState};
+use crate::metrics::{Metrics, PackageState, TransferErrorReason};
 use crate::store::{NodeStore, StoreLimits};
+use crate::transport::broadcast::BroadcastError;
 use crate::transport::{EnrolError, IncomingMessage, Transport};
 
 /// A package that cannot be deleted, because the disk is too full to note it for example, is tried again after this.
@@ -60,7 +62,7 @@ pub(super) struct Context {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) flush: Arc<tokio::sync::Notify>,
     pub(super) progress: NodeProgress,
-    renewing: Arc<tokio::sync::Mutex<()>>,
+    pub(super) renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why a node does not run any more.
@@ -112,6 +114,7 @@ pub(super) struct Node {
     readiness: Readiness,
     /// When somebody's plan bore an unknown key for the last time that counted.
     keys_asked_for: Option<Instant>,
+    following: Following,
 }
 
 impl Node {
@@ -163,6 +166,7 @@ impl Node {
             in_turn: InTurn::default(),
             readiness,
             keys_asked_for: None,
+            following: Following::default(),
         };
         if let Some((signed, plan)) = node.kept_plan.load(&node.context.trusted()) {
             node.take_plan(signed, plan);
@@ -211,7 +215,9 @@ impl Node {
             while let Some(output) = self.machine.poll() {
                 self.act(output);
             }
+            self.following.look(&self.context.settings.node, &self.machine);
         }
+        tracing::info!(role = "client", node = %self.name(), "stopping");
         self.show();
         if matches!(ended, Ended::Stopped) {
             self.report_at_last().await;
@@ -282,6 +288,7 @@ impl Node {
         self.machine.handle(Instant::now(), Event::Plan { signed: signed.clone(), plan });
         let Some(plan) = self.machine.plan().filter(|plan| Some(plan.revision) != before) else { return };
         let limit_bytes = (plan.storage_limit_bytes > 0).then_some(plan.storage_limit_bytes);
+        tracing::info!(node = %self.name(), revision = plan.revision, packages = plan.packages.len(), "plan taken");
         self.context.store.set_limits(StoreLimits { limit_bytes });
         self.readiness.set(CHECK_PLAN, Ok(()));
         self.kept_plan.keep(plan.revision, &signed);
@@ -388,12 +395,15 @@ impl Node {
         };
         let sender = Some(encode_node(&self.context.settings.me()));
         let message = proto::Broadcast { sender, boot_id: 0, counter: 0, request: Some(request) };
-        let transport = self.context.transport.clone();
+        let (transport, metrics) = (self.context.transport.clone(), self.context.metrics.clone());
         tokio::spawn(async move {
             if let Some(broadcaster) = transport.broadcaster()
                 && let Err(error) = broadcaster.send(message).await
             {
                 tracing::debug!(%error, "broadcast was not sent");
+                if matches!(error, BroadcastError::Send { .. }) {
+                    metrics.class_counters().add_error(TransferClass::Broadcast, TransferErrorReason::Local);
+                }
             }
         });
     }
@@ -441,9 +451,7 @@ impl Node {
         for (state, count) in counts {
             self.context.metrics.packages(state).set(count);
         }
-        if let Some(delay) = self.context.transport.queue_delay().take_seconds() {
-            self.context.metrics.background_queue_delay_seconds().observe(delay);
-        }
+        count_queue_delay(&self.context.transport, &self.context.metrics);
         self.context.progress.replace(packages);
     }
 }

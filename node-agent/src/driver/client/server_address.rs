@@ -28,12 +28,15 @@ impl ServerAddress {
 
     /// Waits until the file has an address.
     pub async fn wait(file: PathBuf) -> Self {
+        if let Some(found) = Self::of_file(file.clone()) {
+            return found;
+        }
+        tracing::info!(file = %file.display(), "waiting for the address of the server");
         loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
             if let Some(found) = Self::of_file(file.clone()) {
                 return found;
             }
-            tracing::debug!(file = %file.display(), "no address of the server yet");
-            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 

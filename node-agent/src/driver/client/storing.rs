@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::node::Context;
-use crate::store::NodeStore;
+use crate::store::{NodeStore, Publication};
 
 /// Written chunks are journalled at least this often.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,11 +63,26 @@ async fn flush(context: &Context) -> Option<String> {
 pub(super) async fn publish(context: Context, digest: Digest) {
     let store = context.store.clone();
     let event = match tokio::task::spawn_blocking(move || store.publish(digest)).await {
-        Ok(Ok(_)) => Event::Published { digest },
+        Ok(Ok(publication)) => {
+            say_published(&context, digest, publication);
+            Event::Published { digest }
+        }
         Ok(Err(error)) => Event::StoreFailed { digest, reason: error.reason().to_owned(), message: error.to_string() },
         Err(_) => return,
     };
     context.tell(event).await;
+}
+
+/// What was there already and current, as after a restart, is no news.
+fn say_published(context: &Context, digest: Digest, publication: Publication) {
+    let node = &context.settings.node;
+    let Ok(root) = context.store.manifest_root(digest) else { return };
+    let (package, bytes) = (root.package(), root.total_bytes());
+    match publication {
+        Publication::Published => tracing::info!(%node, %package, bytes, "package published"),
+        Publication::Activated => tracing::info!(%node, %package, bytes, "package made current again"),
+        Publication::Unchanged => {}
+    }
 }
 
 /// Deletes a package, however often it has to be tried, and tells when nothing of it is left.

@@ -22,7 +22,7 @@ pub(super) async fn answering_probes<T>(
 ) -> Result<T, ClientError> {
     let listener = http::bind(SocketAddr::new(address, CLIENT_HTTP_PORT))
         .await
-        .map_err(|source| ClientError::Http { node: node.clone(), source })?;
+        .map_err(|source| ClientError::of_http(node, address, source))?;
     let service = HttpService {
         metrics: Arc::new(Metrics::new(Arc::new(ClassCounters::default()))?),
         readiness: Readiness::new([CHECK_SERVER]),

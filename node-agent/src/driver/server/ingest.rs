@@ -221,6 +221,7 @@ impl Tools {
     ) -> Result<IngestedPackage, IngestError> {
         let place = cancelled.run_until_cancelled(self.places.take(&distribution.key.namespace));
         let _place = place.await.ok_or(SourceError::Cancelled)?;
+        let began = Instant::now();
         let key = distribution.package();
         let request = IngestRequest::from(distribution);
         let Ingested { root, is_new } = match self.ingest.find(&request, &cancelled).await? {
@@ -246,12 +247,14 @@ impl Tools {
             error: None,
         };
         self.database.put_package(&row).await?;
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || described(&store, root.digest()))
-            .await
-            .ok()
-            .flatten()
-            .ok_or(IngestError::Vanished)
+        let (store, digest) = (self.store.clone(), root.digest());
+        let package = tokio::task::spawn_blocking(move || described(&store, digest)).await.ok().flatten();
+        let package = package.ok_or(IngestError::Vanished)?;
+        if is_new {
+            let seconds = began.elapsed().as_secs_f64();
+            tracing::info!(package = %key, bytes = package.bytes, seconds, "package ingested");
+        }
+        Ok(package)
     }
 }
 

@@ -25,19 +25,20 @@ use super::ingest::{Ingests, Tools};
 use super::recording::Recorder;
 use super::reviews::Reviews;
 use super::secrets::Secrets;
-use super::{CHECK_OBJECTS, IngestOverview, RETENTION_SECONDS, ServerSettings, enrolment, keys, library, snapshot};
+use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, library, snapshot};
 use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, SecretReader, Standing, TokenReviewer};
 use crate::database::{MetadataStore, SqliteStore};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
 use crate::driver::messages::{self, Incoming};
+use crate::driver::progress::count_queue_delay;
 use crate::driver::sending::{Sending, send_chunks};
 use crate::http::Readiness;
 use crate::metrics::Metrics;
 use crate::source::{Ingest, KnownSecrets};
 use crate::status::StatusSnapshot;
 use crate::store::NodeStore;
-use crate::transport::{Authority, IncomingMessage, JoinToken, ReplyHandle, Transport};
+use crate::transport::{Authority, IncomingMessage, JoinToken, PeerIdentity, ReplyHandle, Transport};
 
 /// Most events of tasks that wait for the machine.
 const EVENTS_MAX: usize = 1024;
@@ -97,7 +98,7 @@ impl Node {
         let now = Instant::now();
         let config = ServerConfig {
             addresses: vec![parts.settings.address],
-            retention_seconds: RETENTION_SECONDS,
+            retention_seconds: parts.settings.retention_seconds,
             last_revision: parts.last_revision,
         };
         let (key, settings) = (parts.authority.manifest_key(), &parts.settings);
@@ -165,6 +166,7 @@ impl Node {
                 self.act(output);
             }
         }
+        tracing::info!(role = "server", "stopping");
         self.ingests.stop();
         self.show();
     }
@@ -206,6 +208,7 @@ impl Node {
         for error in &update.errors {
             tracing::error!(object = %error.object, field = %error.field, reason = %error.reason, "{}", error.message);
         }
+        let refused = update.errors.len();
         self.parts.overview.set_object_errors(update.errors);
         let Some(state) = update.state else {
             if self.desired.is_none() {
@@ -219,12 +222,24 @@ impl Node {
             known.clone_from(&state.secrets);
             is_other
         });
+        self.say_changed(&state, refused);
         self.ingests.objects_changed(&state.distributions);
         self.ingests.check_sources(&state.distributions);
         self.desired = Some(state.clone());
         self.objects = Arc::new(state.objects.packages.clone());
         let (tree, distributions) = (state.offices.clone(), state.distributions.clone());
         self.handle(ServerEvent::Desired { tree, distributions });
+    }
+
+    /// A cluster tells of its objects also when nothing about what people want has changed, for example when a status
+    /// was written.
+    fn say_changed(&self, state: &DesiredState, refused: usize) {
+        let is_same =
+            |known: &DesiredState| known.offices == state.offices && known.distributions == state.distributions;
+        if !self.desired.as_deref().is_some_and(is_same) {
+            let (offices, packages) = (state.offices.offices().count(), state.distributions.len());
+            tracing::info!(offices, packages, refused, "objects changed");
+        }
     }
 
     fn take_message(&mut self, incoming: IncomingMessage) {
@@ -265,9 +280,10 @@ impl Node {
         }
         let office = |name: &_| self.machine.office(name);
         let claimed = asked.enrol.node.as_ref().map(|node| node.office.clone()).unwrap_or_default();
-        let address = asked.address;
+        let (address, is_new) = (asked.address, asked.from == PeerIdentity::Enrolling);
         match enrolment::answer(&self.parts.authority, entitlement, asked, office) {
             Ok(enrolled) => {
+                say_enrolled(&enrolled.node, is_new);
                 self.recorder.enrolled(&enrolled);
                 for replaced in self.machine.replaced_by(&enrolled.node) {
                     tracing::info!(node = %replaced, by = %enrolled.node.name, %address, "forgotten: another node has its address");
@@ -358,6 +374,7 @@ impl Node {
     }
 
     fn show(&mut self) {
+        count_queue_delay(&self.parts.transport, &self.parts.metrics);
         let Some(desired) = &self.desired else { return };
         let overview = &self.parts.overview;
         let made = self.snapshot.make(&self.machine, desired, overview);
@@ -400,13 +417,23 @@ impl Node {
         if let Some(desired) = self.desired.as_ref().filter(|_| self.parts.overview.object_errors().is_empty()) {
             let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
             let desired = desired.clone();
-            let events = self.events.clone();
+            let (events, retention_seconds) = (self.events.clone(), self.parts.settings.retention_seconds);
             tokio::spawn(async move {
-                let removed = library::prune_library(store, database, desired, RETENTION_SECONDS).await;
+                let removed = library::prune_library(store, database, desired, retention_seconds).await;
                 if !removed.is_empty() {
                     drop(events.send(ServerEvent::Removed(removed)).await);
                 }
             });
         }
+    }
+}
+
+/// A certificate that is renewed is no news: of a large fleet some are renewed every minute.
+fn say_enrolled(enrolled: &NodeRef, is_new: bool) {
+    let NodeRef { name, office, address } = enrolled;
+    if is_new {
+        tracing::info!(node = %name, %office, %address, "node enrolled");
+    } else {
+        tracing::debug!(node = %name, %office, %address, "certificate renewed");
     }
 }

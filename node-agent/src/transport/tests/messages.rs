@@ -44,6 +44,8 @@ async fn rows_carry(prefix: &str, class: MessageClass, transfer_class: TransferC
     assert_only(&[&server, &first, &second], transfer_class);
     assert_eq!(server.messages(transfer_class), (2, 2), "a request and a reply each way");
     assert_eq!(first.messages(transfer_class), (4, 4));
+    let gave_way = [&server, &first, &second].map(TestNode::gave_way);
+    assert_eq!(gave_way, [class == MessageClass::Background; 3], "controllers follow the class");
     for node in [server, first, second] {
         node.transport.close().await;
     }

@@ -67,6 +67,8 @@ async fn content_arrives(from: &TestNode, to: &TestNode, class: ContentClass) {
     assert_eq!(to.messages(transfer_class), (0, u64::from(CHUNKS)));
     assert_eq!(from.messages(TransferClass::ContentControl), (0, 2));
     assert_eq!(to.messages(TransferClass::ContentControl), (2, 0));
+    let is_background = class == ContentClass::Background;
+    assert_eq!((from.gave_way(), to.gave_way()), (is_background, is_background), "controllers follow the class");
 }
 
 #[tokio::test(flavor = "multi_thread")]
