@@ -214,6 +214,23 @@ fn death_of_a_rendezvous_point_costs_at_most_its_window() {
 }
 
 #[test]
+fn killed_rendezvous_point_is_replaced_within_five_seconds_in_mid_package() {
+    for (seed, office) in (1..=8).flat_map(|seed| ["central", "store", "kiosk"].map(|office| (seed, name(office)))) {
+        let mut world = World::new(&three_levels(seed).with_package("package", 128 * MIB, 64 << 10));
+        world.run_for(Duration::from_millis(4_000 + seed * 500));
+        let killed = world.rendezvous_point(&office).expect("somebody leads");
+        let start = world.now();
+        world.operate(Operation::KillRendezvousPoint(office.clone(), seconds(60)));
+        while world.rendezvous_point(&office).is_none_or(|leads| leads == killed) {
+            let waited = world.now() - start;
+            assert!(waited <= seconds(5), "{office}, seed {seed}: nobody leads {waited:?} after {killed} died");
+            world.run_for(Duration::from_millis(50));
+        }
+        assert!(world.run_until_complete(seconds(600)), "{office}, seed {seed}");
+    }
+}
+
+#[test]
 fn death_of_a_transit_node_costs_what_it_alone_had_in_flight() {
     for (seed, milliseconds) in [(1, 3_000), (2, 5_000), (3, 7_000)] {
         let killed = Operation::KillRendezvousPoint(name("between"), seconds(60));

@@ -115,6 +115,8 @@ impl User {
         phases.run("every tree equals its source", || self.compare(&installed))?;
         phases.run("every transfer class moved bytes", || self.count(&installed))?;
         fate.disturb(self, &mut installed, phases)?;
+        // The workload holds the folder of its package open.
+        phases.run("the pod that uses a package ends", || self.delete(&installed, "workload.yaml"))?;
         phases.run("packages are deleted and gone from every node", || self.take_packages(&installed))?;
         phases.run("a package arrives again", || self.bring_a_package_back(&installed))?;
         fate.darken(self, &mut installed, phases)?;
@@ -230,8 +232,6 @@ impl User {
 
     fn take_packages(&self, installed: &Installed) -> Result<()> {
         let Installed { sites, eyes, .. } = installed;
-        // The workload holds the folder of its package open.
-        self.delete(installed, "workload.yaml")?;
         self.commands.kubectl(&["delete", "packagedistributions", "--all", "--namespace=retail"])?;
         self.eventually("no node holds anything of a deleted package", || {
             for node in sites.all() {
