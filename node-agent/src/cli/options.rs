@@ -88,7 +88,8 @@ pub struct ServerOptions {
     /// Metadata database; a SQLite file under the root when absent
     #[arg(long, value_name = "URL", env = "PEERDIST_DATABASE")]
     pub database: Option<String>,
-    /// How long nodes keep a version beyond spec.retention.versions after a newer one took its place, in seconds
+    /// How long nodes and library keep a version beyond spec.retention.versions after a newer one took its place, in
+    /// seconds
     #[arg(
         long,
         value_name = "SECONDS",

@@ -64,7 +64,8 @@ impl NodeStore {
             return Ok(());
         }
         self.journal.commit(|changes| changes.mark_faulty(package.digest()), || ())?;
-        self.restore(package)
+        self.restore_or_warn(package);
+        Ok(())
     }
 
     fn stage_tree(&self, package: &Package) -> Result<(), StoreError> {

@@ -59,7 +59,7 @@ impl NodeStore {
         // A published tree may have lost chunks since.
         self.check_complete(package)?;
         if self.journal.faulty()?.contains(&package.digest()) {
-            self.restore(package)?;
+            self.restore_or_warn(package);
         }
         let key = package.root.package();
         let target = self.current_target(&key.distribution)?;

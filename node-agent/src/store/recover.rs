@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::digest::Digest;
-use peerdist_core::manifest::{Entry, EntryKind};
+use peerdist_core::manifest::{Entry, EntryKind, ManifestRoot};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::beneath;
@@ -27,10 +27,11 @@ type Claims = BTreeMap<u64, Digest>;
 /// Packages whose trees are gone, and what to say about each.
 pub(super) type Gone = BTreeMap<Digest, &'static str>;
 
-const GONE_FROM_PLACE: &str = "its tree is not at its place any more: the next run fetches it again";
+const GONE_FROM_PLACE: &str =
+    "its tree is not at its place any more: the next run fetches it again, if it is still wanted";
 const ELSE_AT_PLACE: &str =
     "something else lies at its place: move it away, and the next run fetches the package again";
-const GONE_FROM_STAGING: &str = "its tree is gone from staging: the next run fetches it again";
+const GONE_FROM_STAGING: &str = "its tree is gone from staging: the next run fetches it again, if it is still wanted";
 
 /// What becomes of the journal's entry for a package whose tree is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ struct Recovered {
     stage: RecordedStage,
     /// What to say, when its tree was lost.
     gone: Option<&'static str>,
+    /// Its published tree is ours and does not look so: another mode or owner.
+    differs: bool,
 }
 
 impl NodeStore {
@@ -55,10 +58,17 @@ impl NodeStore {
         let (mut half_published, mut removing, mut gone) = (Vec::new(), Vec::new(), Gone::new());
         for package in journalled {
             let was_publishing = matches!(package.record.stage, RecordedStage::Publishing { .. });
-            let recovered = self.recovered(&package, &claims)?;
+            let recovered = self.recovered(&package, &claims).unwrap_or_else(|error| {
+                // It may be ours: nothing is decided about it, and it keeps no other one from being used.
+                tracing::warn!(package = %package.root.package(), %error, "a package cannot be looked at");
+                Recovered { stage: package.record.stage, gone: None, differs: false }
+            });
             if let Some(problem) = recovered.gone {
                 tracing::warn!(package = %package.root.package(), "a package is lost: {problem}");
                 gone.insert(package.root.digest(), problem);
+            }
+            if recovered.differs && losses == Losses::Journalled {
+                self.journal.commit(|changes| changes.mark_faulty(package.root.digest()), || ())?;
             }
             let package = Arc::new(self.recover_package(package, &recovered, losses)?);
             lock(&self.packages).insert(package.digest(), Arc::clone(&package));
@@ -69,7 +79,11 @@ impl NodeStore {
                 _ => {}
             }
         }
-        removing.into_iter().try_for_each(|digest| self.delete(digest))?;
+        for digest in removing {
+            if let Err(error) = self.delete(digest) {
+                tracing::warn!(%digest, %error, "a package cannot be deleted yet");
+            }
+        }
         self.sweep_staging()?;
         self.sweep_pages()?;
         self.mark_current()?;
@@ -125,7 +139,7 @@ impl NodeStore {
             (RecordedStage::Removing { .. } | RecordedStage::Listed, _) => was,
             // The tree that we made, whatever became of its mode and owner.
             (RecordedStage::Publishing { inode } | RecordedStage::Published { inode }, Some(found))
-                if found == inode =>
+                if found == inode && at_place.as_ref().is_some_and(|tree| self.is_same_tree(&package.root, tree)) =>
             {
                 RecordedStage::Published { inode }
             }
@@ -141,7 +155,18 @@ impl NodeStore {
         // Another manifest of the same version that took the place of this one is no loss.
         let is_replaced = is_of_another && matches!(was, RecordedStage::Published { .. });
         let is_gone = stage == RecordedStage::Listed && stage != was && !is_replaced;
-        Ok(Recovered { stage, gone: is_gone.then(|| what_is_gone(was, inode_at_place)) })
+        let is_published = matches!(stage, RecordedStage::Published { .. });
+        Ok(Recovered {
+            stage,
+            gone: is_gone.then(|| what_is_gone(was, inode_at_place)),
+            differs: is_published && !at_place.as_ref().is_some_and(looks_like_ours),
+        })
+    }
+
+    /// Whether the tree with the journalled inode is the one that we made: file systems give inodes away again. One of
+    /// another mode or owner must resemble it; one that we may not look into stays as it is.
+    fn is_same_tree(&self, root: &ManifestRoot, tree: &OwnedFd) -> bool {
+        looks_like_ours(tree) || self.resembles(root, tree).unwrap_or(true)
     }
 
     fn is_staged(&self, digest: Digest) -> Result<bool, StoreError> {
@@ -150,25 +175,31 @@ impl NodeStore {
         Ok(kind.map_err(io_error("examine", self.staging_path(&name)))? == Some(FileType::Directory))
     }
 
-    /// Puts right what a verification found. A tree that cannot be put right keeps its mark, and keeps no other package
-    /// from being used.
+    /// Puts right what a verification found.
     fn restore_faulty(&self) -> Result<(), StoreError> {
         for digest in self.journal.faulty()? {
-            let published = self.package(digest).ok().filter(|package| is_published(package));
-            let restored = match published {
-                Some(package) => self.restore(&package),
-                None => self.journal.commit(|changes| changes.clear_faulty(digest), || ()),
-            };
-            if let Err(error) = restored {
-                tracing::warn!(%digest, %error, "a published tree cannot be put right: run peerdist verify");
+            match self.package(digest).ok().filter(|package| is_published(package)) {
+                // What lacks content is put right when that is brought.
+                Some(package) if !package.state().held.is_full() => {}
+                Some(package) => self.restore_or_warn(&package),
+                None => self.journal.commit(|changes| changes.clear_faulty(digest), || ())?,
             }
         }
         Ok(())
     }
 
+    /// What cannot be put right, because it belongs to another user for example, keeps its mark, and keeps neither
+    /// content from being brought nor the package from being used.
+    pub(super) fn restore_or_warn(&self, package: &Package) {
+        if let Err(error) = self.restore(package) {
+            let package = package.root.package();
+            tracing::warn!(%package, %error, "a published tree cannot be put right: run peerdist verify");
+        }
+    }
+
     /// Gives a published tree its form again: directories, links, empty files, modes. Content comes in chunks: a tree
-    /// that lacks some keeps its mark and is sealed when they are there. What does not belong there stays.
-    pub(super) fn restore(&self, package: &Package) -> Result<(), StoreError> {
+    /// that lacks some keeps its mark and is sealed when they are there. Names that no manifest has stay.
+    fn restore(&self, package: &Package) -> Result<(), StoreError> {
         self.restore_tree(package)?;
         self.files.forget(package.digest());
         self.sync_file_system()?;

@@ -1,6 +1,8 @@
 //! Takes packages away: out of the consumers' sight first, then off the disk. Only what is ours, and never through a
 //! link.
 
+use std::io;
+
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::digest::Digest;
 use peerdist_core::names::DistributionKey;
@@ -55,7 +57,14 @@ impl NodeStore {
             self.remove_current(package)?;
         }
         if at_place {
-            self.move_out(package, trash)?;
+            match self.move_out(package, trash) {
+                Err(StoreError::Io { path, source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    // It was given to another user or closed since. Trying for ever would keep all else from going on.
+                    let package = package.root.package();
+                    tracing::warn!(%package, path = %path.display(), %source, "a tree that we may not remove is left");
+                }
+                moved => moved?,
+            }
         }
         let staged = package.staging_name();
         match rustix::fs::renameat(&self.staging, staged.as_str(), &self.staging, trash) {

@@ -40,9 +40,9 @@ impl NodeStore {
         }
         if root.join("journal").is_dir() {
             let store = Self::open(root, StoreLimits::default())?;
-            for package in store.inventory() {
-                store.delete(package.digest)?;
-            }
+            // One that cannot be deleted keeps no other one here.
+            let deleted: Vec<_> = store.inventory().iter().map(|package| store.delete(package.digest)).collect();
+            deleted.into_iter().collect::<Result<(), StoreError>>()?;
         }
         let directory = open_root(root)?;
         for name in OURS {

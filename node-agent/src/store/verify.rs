@@ -4,11 +4,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use peerdist_core::chunk_set::ChunkIndex;
 use peerdist_core::digest::Digest;
-use peerdist_core::manifest::{ChunkTable, Entry, EntryKind};
+use peerdist_core::manifest::{ChunkTable, Entry, EntryKind, ManifestRoot};
 use peerdist_core::names::PackageKey;
 use rustix::fs::{AtFlags, Dir, FileType, Mode};
 use rustix::io::Errno;
@@ -36,7 +37,7 @@ const DIRECTORY_MODE: &str = "its mode is not that of a published directory (055
 const CLOSED: &str = "it cannot be examined: access is denied";
 const FOREIGN: &str = "it does not belong to the package";
 const DAMAGED: &str = "its content does not match the manifest";
-const AWAITED: &str = "its content is lost: the next run fetches it again";
+const AWAITED: &str = "its content is lost: the next run fetches it again, if it is still wanted";
 
 /// What verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,10 +89,14 @@ impl VerifyReport {
 
 impl PackageReport {
     fn new(package: &Package) -> Self {
+        Self::of(&package.root, matches!(package.state().stage, Stage::Published { .. }))
+    }
+
+    fn of(root: &ManifestRoot, published: bool) -> Self {
         Self {
-            key: package.root.package().clone(),
-            digest: package.digest(),
-            published: matches!(package.state().stage, Stage::Published { .. }),
+            key: root.package().clone(),
+            digest: root.digest(),
+            published,
             gone: false,
             chunks: 0,
             bytes: 0,
@@ -126,7 +131,9 @@ impl NodeStore {
         let mut report = VerifyReport::default();
         for package in &packages {
             match self.gone.get(&package.digest()) {
-                _ if Self::has_tree(package) => report.packages.push(self.verify_package(package)?),
+                _ if Self::has_tree(package) => {
+                    report.packages.push(self.verify_package(package).or_else(|error| closed(package, error))?);
+                }
                 Some(&problem) => report.packages.push(PackageReport::of_gone(package, problem)),
                 None => report.listed += 1,
             }
@@ -144,11 +151,29 @@ impl NodeStore {
         Ok(report)
     }
 
+    /// Whether most of a tree is as the manifest says, without a look at modes and content: somebody changed it, and did
+    /// not put something else in its place.
+    pub(super) fn resembles(&self, root: &ManifestRoot, tree: &OwnedFd) -> Result<bool, StoreError> {
+        let mut report = PackageReport::of(root, false);
+        self.compare(root, tree, &self.published_path(root.package()), &mut report)?;
+        Ok(report.fault_count * 2 <= u64::from(root.entry_count()))
+    }
+
     fn verify_entries(&self, package: &Package, report: &mut PackageReport) -> Result<(), StoreError> {
-        let (path, tree) = (self.tree_path(package), self.tree(package)?);
-        let mut comparison = Comparison::begin(&tree, report).map_err(io_error("examine", &path))?;
-        for position in 0..package.root.entry_pages().len() {
-            for entry in &self.pages.entry_page(&package.root, position)?.entries {
+        let tree = self.tree(package)?;
+        self.compare(&package.root, &tree, &self.tree_path(package), report)
+    }
+
+    fn compare(
+        &self,
+        root: &ManifestRoot,
+        tree: &OwnedFd,
+        path: &Path,
+        report: &mut PackageReport,
+    ) -> Result<(), StoreError> {
+        let mut comparison = Comparison::begin(tree, report).map_err(io_error("examine", path))?;
+        for position in 0..root.entry_pages().len() {
+            for entry in &self.pages.entry_page(root, position)?.entries {
                 let compared = comparison.compare(entry);
                 compared.map_err(|error| io_error("examine", path.join(entry.path.to_string()))(error))?;
             }
@@ -195,6 +220,18 @@ impl NodeStore {
             report.add(segment.file.path.to_string(), Some(index), problem);
         }
         Ok(())
+    }
+}
+
+/// A tree that we may not enter keeps no other one from being verified.
+fn closed(package: &Package, error: StoreError) -> Result<PackageReport, StoreError> {
+    match &error {
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            let mut report = PackageReport::new(package);
+            report.add(TOP.to_owned(), None, CLOSED);
+            Ok(report)
+        }
+        _ => Err(error),
     }
 }
 

@@ -278,7 +278,7 @@ impl Drop for Root {
     }
 }
 
-fn make_writable(folder: &Path) {
+pub(crate) fn make_writable(folder: &Path) {
     let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
     for item in fs::read_dir(folder).into_iter().flatten().flatten() {
         if item.file_type().is_ok_and(|kind| kind.is_dir()) {

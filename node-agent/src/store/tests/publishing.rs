@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{lchown, symlink};
 
 use super::fixture::{
-    OTHER_USER, Root, TestPackage, content, directory, file, give_away, held, key, move_out, set_mode,
+    OTHER_USER, Root, TestPackage, content, directory, file, give_away, held, key, make_writable, move_out, set_mode,
 };
 use crate::store::{NodeStore, Publication, StoreError, StoreLimits};
 
@@ -117,6 +117,21 @@ fn a_published_tree_stays_ours_whatever_its_mode_is() {
 }
 
 #[test]
+fn something_else_with_the_inode_of_a_tree_is_not_ours() {
+    let (root, package, top) = published();
+    // A file system may give the inode of a tree that somebody removed to the folder that is made next.
+    make_writable(&top);
+    for item in fs::read_dir(&top).unwrap().map(|item| item.unwrap().path()) {
+        if item.is_dir() { fs::remove_dir_all(item).unwrap() } else { fs::remove_file(item).unwrap() }
+    }
+    fs::write(top.join("theirs"), b"x").unwrap();
+    let store = root.open();
+    assert!(held(&store, package.digest()).is_empty());
+    store.delete(package.digest()).unwrap();
+    assert_eq!(fs::read(top.join("theirs")).unwrap(), b"x");
+}
+
+#[test]
 fn a_published_tree_stays_ours_whoever_its_owner_is() {
     let (root, package, top) = published();
     if give_away(&top) {
@@ -172,7 +187,7 @@ fn a_tree_that_is_gone_is_told_and_found_again_when_it_comes_back() {
     for _ in 0..2 {
         let report = NodeStore::open_to_verify(&root.path()).unwrap().verify().unwrap();
         assert!(!report.is_clean() && report.packages[0].gone);
-        let problem = "its tree is not at its place any more: the next run fetches it again";
+        let problem = "its tree is not at its place any more: the next run fetches it again, if it is still wanted";
         assert_eq!((report.packages[0].faults[0].path.as_str(), report.packages[0].faults[0].problem), (".", problem));
     }
     move_out(&elsewhere, &top);
