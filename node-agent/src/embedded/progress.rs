@@ -91,9 +91,10 @@ impl Watch {
     /// or nothing has been able to go on for long.
     pub(super) fn is_over(&mut self, now: Instant, snapshot: &StatusSnapshot) -> bool {
         let offices = snapshot.packages.iter().flat_map(|package| &package.offices);
-        let bytes: u64 = offices.map(OfficeStatus::bytes).sum();
-        let stuck = self.is_stuck(snapshot);
-        self.done || self.standstill.is_over(now, stuck, bytes)
+        let arrived = |node: &NodeStatus| node.bytes + node.wan_bytes_received + node.lan_bytes_received;
+        let bytes: u64 = offices.flat_map(|office| &office.nodes).map(arrived).sum();
+        let patience = self.patience(snapshot);
+        self.done || self.standstill.is_over(now, patience, bytes)
     }
 
     /// What is wanted and neither everywhere, nor failed for good, nor at rest, with what is known of it.
@@ -128,11 +129,11 @@ impl Watch {
         self.desired.distributions.len() == snapshot.packages.len() && self.unfinished(snapshot).next().is_none()
     }
 
-    /// Whether nothing can go on, at least for now.
-    fn is_stuck(&self, snapshot: &StatusSnapshot) -> bool {
-        let packages = snapshot.packages.iter();
-        let mut open = packages.filter(|package| !self.is_settled(package, snapshot.time)).peekable();
-        open.peek().is_some() && open.all(standstill::is_stuck)
+    /// How long to wait when nothing can go on, at least for now; `None` when something can.
+    fn patience(&self, snapshot: &StatusSnapshot) -> Option<Duration> {
+        let open = snapshot.packages.iter().filter(|package| !self.is_settled(package, snapshot.time));
+        let patience: Option<Vec<Duration>> = open.map(standstill::patience).collect();
+        patience?.into_iter().max()
     }
 
     fn is_settled(&self, package: &PackageStatus, now: Timestamp) -> bool {

@@ -1,5 +1,6 @@
 //! What can never arrive: which offices get nothing of a package because an office above them failed, and when a run
-//! with `--once` has nothing left to wait for. Errors that heal are not told from others here; they get some patience.
+//! with `--once` has nothing left to wait for. Errors that heal are not told from others here. Where every node that lacks
+//! a package has one, patience is short; where nodes wait for others, these are given the time to try again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,8 +10,10 @@ use peerdist_core::office::OfficeTree;
 
 use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusError};
 
-/// With `--once`, nodes that report errors and nothing else for so long are given up, and so are nodes below them.
+/// With `--once`, nodes that report errors and nothing else for so long are given up,
 const STUCK_MAX: Duration = Duration::from_secs(8);
+/// and those below them after this: longer than a node waits before it tries again to make room.
+const STUCK_BELOW_MAX: Duration = Duration::from_secs(40);
 /// Reason word: an office above the node's failed, so nothing can come.
 const WAITS_FOR_OFFICE: &str = "WaitsForOffice";
 
@@ -22,22 +25,25 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Notes how things stand now, and says whether to give up. As long as bytes arrive somewhere, nobody does.
-    pub(super) fn is_over(&mut self, now: Instant, stuck: bool, bytes: u64) -> bool {
+    /// Notes how things stand now, and says whether to give up. `patience` is `None` while something goes on; as long as
+    /// bytes arrive somewhere, nobody gives up.
+    pub(super) fn is_over(&mut self, now: Instant, patience: Option<Duration>, bytes: u64) -> bool {
         let before = self.stood.filter(|(_, held)| *held == bytes);
         let since = before.map_or(now, |(since, _)| since);
-        self.stood = stuck.then_some((since, bytes));
-        stuck && now.duration_since(since) >= STUCK_MAX
+        self.stood = patience.map(|_| (since, bytes));
+        patience.is_some_and(|patience| now.duration_since(since) >= patience)
     }
 }
 
-/// Whether every node that lacks the package has an error, or waits for an office that failed.
-pub(super) fn is_stuck(package: &PackageStatus) -> bool {
+/// How long to wait when every node that lacks the package has an error, or waits for an office that failed; `None` when
+/// that is not so.
+pub(super) fn patience(package: &PackageStatus) -> Option<Duration> {
     let targeted = package.offices.iter().filter(|office| office.targeted);
-    let mut nodes = targeted.flat_map(|office| office.nodes.iter()).peekable();
-    package.digest.is_some()
-        && nodes.peek().is_some()
-        && nodes.all(|node| node.complete || node.error.is_some() || wait_for_office(node).is_some())
+    let nodes: Vec<&NodeStatus> = targeted.flat_map(|office| office.nodes.iter()).collect();
+    let waits = |node: &&NodeStatus| wait_for_office(node).is_some();
+    let stands = |node: &NodeStatus| node.complete || node.error.is_some() || waits(&node);
+    let is_stuck = package.digest.is_some() && !nodes.is_empty() && nodes.iter().all(|node| stands(node));
+    is_stuck.then(|| if nodes.iter().any(waits) { STUCK_BELOW_MAX } else { STUCK_MAX })
 }
 
 /// What the node says if it waits for an office that failed.
@@ -144,7 +150,7 @@ mod tests {
     #[test]
     fn office_below_one_that_failed_is_stuck_and_names_it() {
         let package = explained(failed_in_central(0), 1);
-        assert!(is_stuck(&package));
+        assert_eq!(patience(&package), Some(STUCK_BELOW_MAX));
         let [waiting, failed] = &package.offices[1].nodes[..] else { panic!("two nodes") };
         assert!(wait_for_office(waiting).unwrap().message.contains("Office central"));
         assert!(wait_for_office(failed).is_none(), "its own error says more");
@@ -153,10 +159,10 @@ mod tests {
     #[test]
     fn office_that_may_still_get_the_package_is_not_stuck() {
         let under_way = snapshot_under_way().packages.remove(0);
-        assert!(!is_stuck(&explained(under_way.clone(), 1)), "one node above has it");
+        assert_eq!(patience(&explained(under_way.clone(), 1)), None, "one node above has it");
         let bytes = under_way.bytes;
-        assert!(!is_stuck(&explained(failed_in_central(bytes), 1)), "it cannot publish, and passes on");
-        assert!(!is_stuck(&explained(failed_in_central(0), 2)), "another node above has not tried");
+        assert_eq!(patience(&explained(failed_in_central(bytes), 1)), None, "it cannot publish, and passes on");
+        assert_eq!(patience(&explained(failed_in_central(0), 2)), None, "another node above has not tried");
     }
 
     #[test]
@@ -164,18 +170,19 @@ mod tests {
         let mut package = failed_in_central(100 << 20);
         let silent = StatusError { reason: "ParentSilent".into(), message: "has sent nothing".into() };
         package.offices[1].nodes[0].waits = Some(silent);
-        assert!(is_stuck(&explained(package, 2)));
+        assert_eq!(patience(&explained(package, 2)), Some(STUCK_BELOW_MAX));
     }
 
     #[test]
     fn error_that_heals_or_bytes_that_arrive_give_more_patience() {
         let (mut standstill, start) = (Standstill::default(), Instant::now());
         let second = Duration::from_secs(1);
-        assert!(!standstill.is_over(start, true, 5));
-        assert!(!standstill.is_over(start + STUCK_MAX - second, false, 5), "healed");
-        assert!(!standstill.is_over(start + STUCK_MAX, true, 5));
-        assert!(!standstill.is_over(start + STUCK_MAX * 2 - second, true, 6), "something arrived");
-        assert!(!standstill.is_over(start + STUCK_MAX * 2, true, 6));
-        assert!(standstill.is_over(start + STUCK_MAX * 3, true, 6));
+        let stuck = Some(STUCK_MAX);
+        assert!(!standstill.is_over(start, stuck, 5));
+        assert!(!standstill.is_over(start + STUCK_MAX - second, None, 5), "healed");
+        assert!(!standstill.is_over(start + STUCK_MAX, stuck, 5));
+        assert!(!standstill.is_over(start + STUCK_MAX * 2 - second, stuck, 6), "something arrived");
+        assert!(!standstill.is_over(start + STUCK_MAX * 2, stuck, 6));
+        assert!(standstill.is_over(start + STUCK_MAX * 3, stuck, 6));
     }
 }
