@@ -15,6 +15,8 @@ use crate::names::{ROOT_SECRET, SERVER_IDENTITY};
 const MEMORY_UNIT_BYTES: u64 = 1 << 20;
 /// Longest name of a Secret.
 const SECRET_NAME_BYTES_MAX: usize = 253;
+/// Longest time for which the server takes old versions to be kept.
+const RETENTION_SECONDS_MAX: u64 = 365 * 24 * 3_600;
 /// Most of a settings file that is read.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
@@ -209,6 +211,9 @@ impl Settings {
             let expected = "the base URL of an OTLP/HTTP receiver such as http://otel-collector.monitoring:4318";
             return wrong("traces.endpoint", format!("{endpoint:?}"), expected);
         }
+        if let Some(seconds) = self.server.retention_seconds.filter(|&seconds| seconds > RETENTION_SECONDS_MAX) {
+            return wrong("server.retentionSeconds", seconds.to_string(), "at most a year, 31536000");
+        }
         match &self.server.storage {
             ServerStorage::HostPath(path) if !path.starts_with('/') || path.len() < 2 => {
                 wrong("server.storage.hostPath", path.clone(), "an absolute path below /")
@@ -304,7 +309,7 @@ pub(crate) mod tests {
         assert_eq!(settings.traces, TracesSettings::default());
         assert_eq!(settings.client, ClientSettings::default(), "the chart and the program have the same defaults");
         assert_eq!(settings.server.storage, ServerStorage::HostPath("/var/lib/peerdist-server".to_owned()));
-        assert_eq!(settings.server.retention_seconds, Some(3_600));
+        assert_eq!(settings.server.retention_seconds, None);
     }
 
     #[test]
@@ -316,6 +321,10 @@ pub(crate) mod tests {
             (format!("image: a\n{server}\nclient: {{pod: {{memory: 500M}}}}"), "client.pod.memory"),
             ("image: a\nserver: {storage: {hostPath: x}}".to_owned(), "server.storage.hostPath"),
             ("image: a\nserver: {storage: {claim: {size: 0}}}".to_owned(), "server.storage.claim.size"),
+            (
+                "image: a\nserver: {storage: {hostPath: /x}, retentionSeconds: 31536001}".to_owned(),
+                "server.retentionSeconds",
+            ),
             (format!("image: a\n{server}\nidentity: {{rootSecret: ''}}"), "identity.rootSecret"),
             (format!("image: a\n{server}\nidentity: {{rootSecret: peerdist-server-identity}}"), "identity.rootSecret"),
             (format!("image: a\n{server}\ntraces: {{endpoint: otel-collector:4318}}"), "traces.endpoint"),
