@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use peerdist_core::chunk_set::{ChunkIndex, ChunkRun};
 use peerdist_core::client::{ControlSignal, Event};
@@ -14,8 +13,6 @@ use peerdist_core::peer::{ContentClass, Peer};
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
 use peerdist_telemetry::{join_package_trace_of_sender, with_parent};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -25,10 +22,6 @@ use super::signals::Signals;
 use crate::driver::messages;
 use crate::transport::bulk::ControlSender;
 use crate::transport::{self, BulkReceive};
-
-/// Longest time for the last word to a holder. One that is gone, or takes in no signals, notices that its stream is
-/// stopped or that nobody answers.
-const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The transfers that this node asked for.
 #[derive(Debug, Clone, Default)]
@@ -163,7 +156,7 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
     let Begun { digest, package: _, class, from, signals, cancelled } = begun;
     let transfer = stream.start.transfer;
     context.tell(Event::TransferStarted { transfer }).await;
-    let mut steering = tokio::spawn(steer(stream.control, signals.clone()));
+    let steering = tokio::spawn(steer(stream.control, signals));
     let mut chunks = waited_for(stream.chunks, context.progress.clone());
     let arriving =
         Arriving { context: &context, expected: &expected, transfer, digest, class, from, cancelled: &cancelled };
@@ -172,21 +165,11 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
         ended = arriving.take_all(&mut chunks) => ended,
     };
     expected.end(transfer);
-    if ended.is_none() {
-        call_off(&signals, &mut steering).await;
-    }
     steering.abort();
-    // Only now, so that the holder hears why before its stream is stopped.
     drop(chunks);
     if let Some(failure) = ended {
         context.tell(Event::TransferEnded { transfer, failure }).await;
     }
-}
-
-/// Tells the holder that nothing more of the transfer is wanted, as far as it listens.
-async fn call_off(signals: &Signals, steering: &mut JoinHandle<()>) {
-    signals.say(ControlSignal::Cancel);
-    drop(timeout(LAST_WORD_TIMEOUT, steering).await);
 }
 
 /// Passes signals on to the holder while the transfer runs. After a cancellation there is nothing to say: the control
@@ -216,6 +199,3 @@ fn encode(signal: ControlSignal) -> proto::Control {
     };
     proto::Control { signal: Some(signal) }
 }
-
-#[cfg(test)]
-mod tests;
