@@ -185,8 +185,9 @@ fn add_to_offices(
             paused: distribution.paused,
             priority: distribution.priority,
             retention_versions: distribution.retention_versions,
-            granted_children: (0..)
-                .zip(tree.children_of(office))
+            granted_children: tree
+                .children_of(office)
+                .enumerate()
                 .filter(|(_, child)| involved(child))
                 .map(|(place, _)| place)
                 .collect(),

@@ -166,19 +166,18 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
     };
     expected.end(transfer);
     steering.abort();
+    // The holder's stream is stopped before the machine orders anything else.
     drop(chunks);
     if let Some(failure) = ended {
         context.tell(Event::TransferEnded { transfer, failure }).await;
     }
 }
 
-/// Passes signals on to the holder while the transfer runs. After a cancellation there is nothing to say: the control
-/// stream ends with it.
+/// Passes signals on to the holder while the transfer runs.
 async fn steer(mut control: Box<dyn ControlSender>, signals: Arc<Signals>) {
     loop {
         for signal in signals.next().await {
-            let is_last = signal == ControlSignal::Cancel;
-            if control.send_control(encode(signal)).await.is_err() || is_last {
+            if control.send_control(encode(signal)).await.is_err() {
                 return;
             }
         }
