@@ -28,7 +28,8 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 const DELIVERED_BY_MAX: usize = 64;
 /// The pause doubles at most so often.
 const FAILURES_MAX: u32 = 8;
-/// Pause after a request that could not be delivered, and after the first transfer that failed.
+/// Pause after a request that could not be delivered, after the first transfer that failed, and before what another node
+/// was given is asked for again.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,9 @@ enum Asked {
     Request(Instant),
     /// The parent promised to grant it when somebody has it.
     Promised(Instant),
+    /// It went to another node of this office, which may pass it on. What follows it is asked for meanwhile: otherwise
+    /// what a dead rendezvous point had asked ahead would keep the next one from beginning.
+    GivenBefore(Instant),
     /// This holder may be asked for it.
     Granted(NodeRef),
     /// A holder was asked for it: a transfer is to bring it.
@@ -75,6 +79,7 @@ impl Upstream {
             _ if present.contains(index) => false,
             Asked::Request(since) => *since + ANSWER_TIMEOUT > now,
             Asked::Promised(since) => *since + PROMISE_TIMEOUT > now,
+            Asked::GivenBefore(since) => *since + RETRY_DELAY > now,
             Asked::Granted(_) => true,
         });
         let mut absent = present.complement();
@@ -87,7 +92,7 @@ impl Upstream {
         if self.quiet_until.is_some_and(|until| until > now) {
             return Vec::new();
         }
-        let ahead = self.bytes(lengths, |asked| *asked != Asked::Wanted);
+        let ahead = self.bytes(lengths, |asked| !matches!(asked, Asked::Wanted | Asked::GivenBefore(_)));
         // In large steps, so that requests are few.
         if ahead > ASKED_AHEAD_BYTES / 2 {
             return Vec::new();
@@ -189,13 +194,17 @@ impl Upstream {
         self.promised_at
     }
 
-    /// The chunks went to another node of this office. If that node is lost, the next request says so.
+    /// The chunks went to another node of this office. If that node is lost, the next request says so; otherwise they are
+    /// asked for again after a pause, should they not have come.
     pub fn given_before(&mut self, now: Instant, receiver: &NodeName, lost: bool, runs: &[ChunkRun]) {
-        self.open_again(runs, |asked| *asked != Asked::Wanted);
         if lost {
+            self.open_again(runs, |asked| *asked != Asked::Wanted);
             self.lost_holders.insert(receiver.clone());
-        } else {
-            self.quiet_until = Some(now + RETRY_DELAY);
+            return;
+        }
+        for run in runs {
+            let asked = self.asked.range_mut(run.range()).map(|(_, asked)| asked);
+            asked.filter(|asked| **asked != Asked::Wanted).for_each(|asked| *asked = Asked::GivenBefore(now));
         }
     }
 

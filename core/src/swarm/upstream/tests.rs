@@ -1,6 +1,7 @@
 //! What is asked of the parent, what is wanted, and what becomes of failures.
 
 use super::*;
+use crate::chunk_set::indices_of;
 
 const CHUNK_BYTES: u64 = 64 << 10;
 
@@ -84,6 +85,23 @@ fn lost_answer_is_asked_again_and_lost_receiver_is_named() {
     upstream.given_before(now, &dead, true, &runs);
     assert_eq!(upstream.take_lost_holders(), [dead]);
     assert_eq!(upstream.next_request(now, &present, None, &lengths(2)), runs);
+    assert!(upstream.take_lost_holders().is_empty());
+}
+
+#[test]
+fn what_another_node_was_given_is_asked_for_again_later_and_keeps_nothing_else_from_being_asked_for() {
+    let (now, present) = (Instant::now(), ChunkSet::new(1024));
+    let mut upstream = Upstream::default();
+    let before = upstream.next_request(now, &present, None, &lengths(1024));
+    upstream.given_before(now, &NodeName::new("silent").unwrap(), false, &before);
+    let ahead = (ASKED_AHEAD_BYTES / CHUNK_BYTES) as u32;
+    let beyond = [ChunkRun { first: ahead, count: ahead }];
+    assert_eq!(upstream.next_request(now, &present, None, &lengths(1024)), beyond);
+    assert!(upstream.next_request(now, &present, None, &lengths(1024)).is_empty());
+    indices_of(&beyond, 1024).for_each(|index| assert!(upstream.granted(now, index, &holder())));
+    chunks_of(&upstream.next_wants(0, &lengths(1024)));
+    (ahead..2 * ahead).for_each(|index| upstream.delivered(now, index, &holder().name));
+    assert_eq!(upstream.next_request(now + RETRY_DELAY, &present, None, &lengths(1024)), before);
     assert!(upstream.take_lost_holders().is_empty());
 }
 
