@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use peerdist_core::chunk_set::{ChunkIndex, ChunkRun};
 use peerdist_core::client::{ControlSignal, Event};
@@ -13,6 +14,8 @@ use peerdist_core::peer::{ContentClass, Peer};
 use peerdist_core::wire::proto;
 use peerdist_core::wire::proto::control::Signal;
 use peerdist_telemetry::{join_package_trace_of_sender, with_parent};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -22,6 +25,10 @@ use super::signals::Signals;
 use crate::driver::messages;
 use crate::transport::bulk::ControlSender;
 use crate::transport::{self, BulkReceive};
+
+/// Longest time for the last word to a holder. One that is gone, or takes in no signals, notices that its stream is
+/// stopped or that nobody answers.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The transfers that this node asked for.
 #[derive(Debug, Clone, Default)]
@@ -156,7 +163,7 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
     let Begun { digest, package: _, class, from, signals, cancelled } = begun;
     let transfer = stream.start.transfer;
     context.tell(Event::TransferStarted { transfer }).await;
-    let steering = tokio::spawn(steer(stream.control, signals));
+    let mut steering = tokio::spawn(steer(stream.control, signals.clone()));
     let mut chunks = waited_for(stream.chunks, context.progress.clone());
     let arriving =
         Arriving { context: &context, expected: &expected, transfer, digest, class, from, cancelled: &cancelled };
@@ -165,19 +172,30 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
         ended = arriving.take_all(&mut chunks) => ended,
     };
     expected.end(transfer);
+    if ended.is_none() {
+        call_off(&signals, &mut steering).await;
+    }
     steering.abort();
-    // The holder's stream is stopped before the machine orders anything else.
+    // Only now, so that the holder hears why before its stream is stopped.
     drop(chunks);
     if let Some(failure) = ended {
         context.tell(Event::TransferEnded { transfer, failure }).await;
     }
 }
 
-/// Passes signals on to the holder while the transfer runs.
+/// Tells the holder that nothing more of the transfer is wanted, as far as it listens.
+async fn call_off(signals: &Signals, steering: &mut JoinHandle<()>) {
+    signals.say(ControlSignal::Cancel);
+    drop(timeout(LAST_WORD_TIMEOUT, steering).await);
+}
+
+/// Passes signals on to the holder while the transfer runs. After a cancellation there is nothing to say: the control
+/// stream ends with it.
 async fn steer(mut control: Box<dyn ControlSender>, signals: Arc<Signals>) {
     loop {
         for signal in signals.next().await {
-            if control.send_control(encode(signal)).await.is_err() {
+            let is_last = signal == ControlSignal::Cancel;
+            if control.send_control(encode(signal)).await.is_err() || is_last {
                 return;
             }
         }
@@ -198,3 +216,6 @@ fn encode(signal: ControlSignal) -> proto::Control {
     };
     proto::Control { signal: Some(signal) }
 }
+
+#[cfg(test)]
+mod tests;

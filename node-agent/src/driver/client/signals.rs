@@ -23,10 +23,12 @@ struct Unsaid {
     class: Option<ContentClass>,
     /// No more than the transfer's chunks: the machine wants none twice.
     more: Vec<ChunkRun>,
+    /// The last word: nothing else counts any more.
+    cancelled: bool,
 }
 
 impl Signals {
-    /// Takes in what the holder is to be told. A cancelled transfer has no signals any more.
+    /// Takes in what the holder is to be told.
     pub(super) fn say(&self, signal: ControlSignal) {
         let mut unsaid = self.lock();
         match signal {
@@ -35,7 +37,7 @@ impl Signals {
             ControlSignal::Rate(bits_per_second) => unsaid.bits_per_second = Some(bits_per_second),
             ControlSignal::Class(class) => unsaid.class = Some(class),
             ControlSignal::Want(runs) => unsaid.more.extend(runs),
-            ControlSignal::Cancel => return,
+            ControlSignal::Cancel => unsaid.cancelled = true,
         }
         self.news.notify_one();
     }
@@ -52,7 +54,10 @@ impl Signals {
     }
 
     fn take(&self) -> Vec<ControlSignal> {
-        let Unsaid { paused, bits_per_second, class, more } = std::mem::take(&mut *self.lock());
+        let Unsaid { paused, bits_per_second, class, more, cancelled } = std::mem::take(&mut *self.lock());
+        if cancelled {
+            return vec![ControlSignal::Cancel];
+        }
         let paused = paused.map(|paused| if paused { ControlSignal::Pause } else { ControlSignal::Resume });
         let paces = [paused, bits_per_second.map(ControlSignal::Rate), class.map(ControlSignal::Class)];
         let wants = more.chunks(RUNS_MAX).map(|runs| ControlSignal::Want(runs.to_vec()));
@@ -88,5 +93,14 @@ mod tests {
         assert_eq!(wanted.clone().sum::<usize>(), 10 * RUNS_MAX);
         assert!(wanted.max() <= Some(RUNS_MAX));
         assert!(signals.take().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_beside_a_cancellation() {
+        let signals = Signals::default();
+        signals.say(ControlSignal::Want(vec![ChunkRun { first: 0, count: 1 }]));
+        signals.say(ControlSignal::Cancel);
+        signals.say(ControlSignal::Resume);
+        assert_eq!(signals.next().await, [ControlSignal::Cancel]);
     }
 }
