@@ -15,7 +15,7 @@ use crate::counters::Counters;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::objects::{self, NAMESPACE};
-use crate::ruleset::Direction;
+use crate::ruleset::{Direction, ICMP_DROPPED};
 use crate::scratch::Scratch;
 use crate::shell;
 use crate::topology::{Host, Topology};
@@ -232,6 +232,25 @@ impl Fleet {
         let dropped = self.network.all_counters()?.dropped();
         if dropped > 0 {
             bail!("{dropped} datagrams have no row:\n{}", self.network.dropped_flows()?.join("\n"));
+        }
+        Ok(())
+    }
+
+    /// An error with the hosts when an ICMP packet was dropped, which nothing justifies before the first process ends:
+    /// see [`crate::ruleset`].
+    ///
+    /// # Errors
+    /// As said.
+    pub fn expect_no_icmp(&self) -> Result<()> {
+        let mut seen = Vec::new();
+        for host in &self.hosts {
+            let packets = self.network.counters(&host.name)?.of(ICMP_DROPPED).packets;
+            if packets > 0 {
+                seen.push(format!("{}: {packets}", host.name));
+            }
+        }
+        if !seen.is_empty() {
+            bail!("ICMP packets were sent, and dropped by {}", seen.join(", "));
         }
         Ok(())
     }

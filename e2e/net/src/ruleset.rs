@@ -4,10 +4,19 @@
 //!
 //! Table 8 has no hosts here. In a WiFi office the broadcast row and in a VPN office content inside the office are left
 //! out, because these offices must do without. Two broadcasts are no violation and are matched before the drop counter:
-//! a node's own, which its kernel loops back, and one heard by the server's host, which is no receiver in table 4. ICMP
-//! is dropped with a counter of its own: a port that is not open yet answers with it, and nothing may rely on it. One
-//! more counter, which lets pass, sees foreground messages that cross an office boundary: the rows allow them, and nothing
-//! large may travel so.
+//! a node's own, which its kernel loops back, and one heard by the server's host, which is no receiver in table 4.
+//!
+//! ICMP has no row either and is dropped before that counter, with a counter of its own. Only kernels send it here:
+//! where a datagram of a row finds no process at its port, the kernel of that host answers that the port is
+//! unreachable. That is right after a process was killed, as in other scenarios, and when processes end one after the
+//! other. It cannot happen while all of them run: the server binds its ports before it writes the token that clients
+//! wait for, a client binds its own before it enrols, and is named to nobody earlier; a broadcast is never answered so.
+//! Nor has the router a reason: every host is there, every link has the same MTU, and no route leads back to where a
+//! packet came from. So [`ICMP_DROPPED`] stays zero from the start of a fleet until its first process ends, and has to
+//! be read before that.
+//!
+//! One more counter, which lets pass, sees foreground messages that cross an office boundary: the rows allow them, and
+//! nothing large may travel so.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -23,6 +32,8 @@ pub const TABLE: &str = "peerdist_e2e";
 pub const DROPPED_IN: &str = "dropped_in";
 /// Counter of sent datagrams without a row.
 pub const DROPPED_OUT: &str = "dropped_out";
+/// Counter of dropped ICMP packets, whichever way they went.
+pub const ICMP_DROPPED: &str = "icmp_dropped";
 /// Set that names the flows behind the two drop counters.
 pub const DROPPED_FLOWS: &str = "dropped_flows";
 /// Counter of received foreground messages from outside the office's subnet.
@@ -63,14 +74,14 @@ pub fn render(topology: &Topology, host: &Host) -> String {
   chain input {{
     type filter hook input priority filter; policy drop;
     iifname \"lo\" accept
-    ip protocol icmp counter name \"icmp_dropped\" drop
+    ip protocol icmp counter name \"{ICMP_DROPPED}\" drop
 {across}{broadcasts}{input}    {note}
     counter name \"{DROPPED_IN}\" drop
   }}
   chain output {{
     type filter hook output priority filter; policy drop;
     oifname \"lo\" accept
-    ip protocol icmp counter name \"icmp_dropped\" drop
+    ip protocol icmp counter name \"{ICMP_DROPPED}\" drop
 {output}    {note}
     counter name \"{DROPPED_OUT}\" drop
   }}
@@ -85,7 +96,7 @@ pub fn render(topology: &Topology, host: &Host) -> String {
 
 fn declarations() -> String {
     let rows = (0..ROWS.len()).flat_map(|row| [Direction::In, Direction::Out].map(|to| row_counter(row, to)));
-    let others = ["icmp_dropped", "own_broadcast", "overheard_broadcast", FOREGROUND_ACROSS, DROPPED_IN, DROPPED_OUT];
+    let others = [ICMP_DROPPED, "own_broadcast", "overheard_broadcast", FOREGROUND_ACROSS, DROPPED_IN, DROPPED_OUT];
     let others = others.map(str::to_owned);
     rows.chain(others).map(|name| format!("  counter {name} {{}}\n")).collect()
 }

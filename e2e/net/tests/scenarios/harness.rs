@@ -10,7 +10,7 @@ use peerdist_core::ports::ROWS;
 use peerdist_e2e_net::agent::Agent;
 use peerdist_e2e_net::fleet::built_program;
 use peerdist_e2e_net::network::Network;
-use peerdist_e2e_net::ruleset::{Direction, row_counter};
+use peerdist_e2e_net::ruleset::{Direction, ICMP_DROPPED, row_counter};
 use peerdist_e2e_net::scratch::{AGENT_ID, Scratch};
 use peerdist_e2e_net::shell;
 use peerdist_e2e_net::topology::{OfficeKind, Topology};
@@ -57,6 +57,8 @@ fn rules_count_rows_by_direction_and_drop_the_rest() -> Result<()> {
         assert_eq!(arrived(|| Ok(network.all_counters()?.of(&counter).packets))?, SENT);
     }
     assert_eq!(network.all_counters()?.dropped(), 0);
+    let answered = arrived(|| Ok(network.counters("server")?.of(ICMP_DROPPED).packets))?;
+    assert!(answered > 0, "nobody has the port there, and the kernel says so");
 
     send(&network, "store-1", "10.77.2.1:34546", "10.77.1.1:34760")?;
     let dropped = arrived(|| Ok(network.counters("store-1")?.dropped()))?;

@@ -1,5 +1,6 @@
-//! All rows of tables 1 to 7 carry traffic of real use, nothing flows that no row covers, and no foreground message leaves
-//! its office. The rules that the program prints for network teams are loaded as well, and must let the same pass.
+//! All rows of tables 1 to 7 carry traffic of real use, nothing flows that no row covers, ICMP included, and no
+//! foreground message leaves its office. The rules that the program prints for network teams are loaded as well, and
+//! must let the same pass.
 
 use anyhow::{Result, ensure};
 use peerdist_core::ports::ROWS;
@@ -36,6 +37,8 @@ fn every_row_carries_traffic_and_nothing_else_flows() -> Result<()> {
     println!("{}", fleet.network().all_counters()?.report());
     outcome.map_err(|error| error.context(format!("silent rows: {:#?}", silent_rows(&fleet).unwrap_or_default())))?;
     fleet.expect_nothing_dropped()?;
+    // While every process still runs: what speaks to one that has ended is told so by ICMP.
+    fleet.expect_no_icmp()?;
     let across = fleet.network().all_counters()?.of(FOREGROUND_ACROSS);
     ensure!(across.packets == 0, "{} bytes of foreground messages crossed an office boundary", across.bytes);
     expect_printed_rules_to_agree(&fleet)?;
