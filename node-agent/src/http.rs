@@ -4,9 +4,9 @@
 //! | path | credentials | answer |
 //! | --- | --- | --- |
 //! | `/metrics` | none | Prometheus text format |
-//! | `/livez` | none | 200 while the process runs |
+//! | `/livez` | none | 200 while the process runs, also before its storage is open |
 //! | `/readyz` | none | 200 when every check of [`Readiness`] passes, else 503; a line a check |
-//! | `/api/v1/status` | bearer token, server only | [`StatusSnapshot`] as JSON |
+//! | `/api/v1/status` | bearer token, server only | [`StatusSnapshot`] as JSON; 404 before the storage is open |
 
 mod api_file;
 mod api_token;
@@ -49,6 +49,10 @@ pub const CLIENT_HTTP_PORT: u16 = 9761;
 /// TCP port of the connector's endpoints.
 pub const VESC_HTTP_PORT: u16 = 9762;
 
+/// Path of the server's API.
+const STATUS_PATH: &str = "/api/v1/status";
+/// What who asks for the API reads where there is none.
+const NO_API: &str = "there is no API here, or not yet: /readyz says how far a server is\n";
 /// How long answers under way may take after the end was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
@@ -59,7 +63,7 @@ pub struct HttpService {
     pub metrics: Arc<Metrics>,
     /// The role's readiness.
     pub readiness: Readiness,
-    /// The server's API; other roles have none.
+    /// The server's API; other roles have none, and the server has it once its storage is open.
     pub api: Option<StatusApi>,
 }
 
@@ -114,6 +118,35 @@ pub async fn serve(listener: TcpListener, service: HttpService, stop: Cancellati
     }
 }
 
+/// Binds the address of a role's endpoints, serves there while `work` goes on, and gives the listener back with the
+/// outcome. The port is never free in between: who connects then waits until somebody serves again.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn serve_while<T>(
+    address: SocketAddr,
+    service: HttpService,
+    work: impl Future<Output = T>,
+) -> Result<(TcpListener, T), HttpBindError> {
+    let unusable = |source| HttpBindError { address, holder: None, source };
+    let (listener, kept) = handles(bind(address).await?).map_err(unusable)?;
+    let stop = CancellationToken::new();
+    // Also when the work is given up.
+    let stopped = stop.clone().drop_guard();
+    let http = tokio::spawn(serve(listener, service, stop));
+    let outcome = work.await;
+    drop(stopped);
+    drop(http.await);
+    Ok((kept, outcome))
+}
+
+/// Two handles of one socket, since who serves keeps the one that it was given.
+fn handles(listener: TcpListener) -> io::Result<(TcpListener, TcpListener)> {
+    let one = listener.into_std()?;
+    let other = one.try_clone()?;
+    Ok((TcpListener::from_std(one)?, TcpListener::from_std(other)?))
+}
+
 fn router(service: HttpService) -> Router {
     let open = Router::new()
         .route("/metrics", get(metrics))
@@ -121,10 +154,10 @@ fn router(service: HttpService) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .merge(Router::new().route("/readyz", get(readyz)).with_state(service.readiness));
     match service.api {
-        None => open,
+        None => open.route(STATUS_PATH, get(|| async { (StatusCode::NOT_FOUND, NO_API) })),
         Some(api) => {
             let guard = middleware::from_fn_with_state(api.guard.clone(), guard::check);
-            open.merge(Router::new().route("/api/v1/status", get(status)).with_state(api).layer(guard))
+            open.merge(Router::new().route(STATUS_PATH, get(status)).with_state(api).layer(guard))
         }
     }
 }
@@ -213,6 +246,24 @@ mod tests {
         let (code, text) = get_text(&url, Some(token.as_str())).await;
         assert_eq!(code, 200);
         assert_eq!(serde_json::from_str::<StatusSnapshot>(&text).unwrap(), later);
+    }
+
+    #[tokio::test]
+    async fn listener_that_comes_back_serves_on_and_was_bound_all_the_time() {
+        install_tls_provider();
+        let address: SocketAddr = "127.83.3.1:9760".parse().unwrap();
+        let (readyz, api) = (format!("http://{address}/readyz"), format!("http://{address}/api/v1/status"));
+        let readiness = Readiness::new(["storage"]);
+        let metrics = Arc::new(Metrics::new(Arc::default()).unwrap());
+        let service = HttpService { metrics, readiness: readiness.clone(), api: None };
+        let asking = async { (get_text(&readyz, None).await, get_text(&api, None).await) };
+        let (listener, (early, early_api)) = serve_while(address, service.clone(), asking).await.unwrap();
+        assert_eq!(early, (503, "storage: not yet\n".to_owned()));
+        assert_eq!(early_api, (404, NO_API.to_owned()));
+        assert!(bind(address).await.is_err());
+        readiness.set("storage", Ok(()));
+        tokio::spawn(serve(listener, service, CancellationToken::new()));
+        assert_eq!(get_text(&readyz, None).await, (200, "storage: ok\n".to_owned()));
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! The client role: one node of an office.
 //!
-//! [`start`] binds the ports and enrols; `node` is the loop around the core's machine; `receiving` takes in transfers
-//! and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and publishes,
-//! `kept_plan` survives restarts, `following` says whom the node follows, `server_address`
-//! follows a server that moves.
+//! [`BoundClient`] binds the ports and enrols; `waiting` and `opening` answer probes before that, while the address of
+//! the server is waited for and the storage is opened; `node` is the loop around the core's machine; `receiving` takes
+//! in transfers and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and
+//! publishes, `kept_plan` survives restarts, `following` says whom the node follows, `server_address` follows a server
+//! that moves.
 
 mod arriving;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod following;
 mod kept_plan;
 pub(super) mod manifests;
 mod node;
+pub(super) mod opening;
 mod receiving;
 mod server_address;
 mod signals;
@@ -23,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use peerdist_authority::certificates::EXPIRED_TOLERANCE;
 use peerdist_core::client::BUSY;
 use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::peer::NodeRef;
@@ -32,6 +35,7 @@ use peerdist_core::wire::proto;
 use tokio_util::sync::CancellationToken;
 
 use self::node::Ended;
+use self::opening::{CHECK_STORAGE, open_store};
 pub use self::server_address::ServerAddress;
 use self::waiting::answering_probes;
 use super::address_trouble::{is_address_missing, is_http_address_missing, is_http_port_held, is_port_held};
@@ -39,7 +43,7 @@ use super::progress::NodeProgress;
 use crate::cli::ClientOptions;
 use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
 use crate::metrics::{ClassCounters, Metrics};
-use crate::store::{NodeStore, StoreError, StoreLimits};
+use crate::store::{NodeStore, StoreError};
 use crate::transport::{
     EnrolError, JoinToken, NodeIdentity, RequestError, Transport, TransportError, TransportSettings,
     identity::IdentityError, join_token::JoinTokenError,
@@ -125,10 +129,10 @@ pub enum ClientError {
         /// What was to be bound.
         address: IpAddr,
     },
-    /// The server was set up anew while the node ran.
+    /// The server was set up anew while the node ran, or its root changed while the node could not hear of it.
     #[error(
-        "node {node}: the token file is of another server than the one at which this node enrolled: it enrols there when \
-         it is started again"
+        "node {node}: the token names no root that this node knows: the server was set up anew, or its root changed \
+         while this node was away; it enrols anew when it is started again"
     )]
     ServerReplaced {
         /// The node.
@@ -168,45 +172,40 @@ pub struct BoundClient {
     settings: ClientSettings,
     store: Arc<NodeStore>,
     transport: Arc<Transport>,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
+    service: HttpService,
     listener: tokio::net::TcpListener,
     progress: NodeProgress,
 }
 
 impl BoundClient {
-    /// Opens the store and binds every port, so that trouble with either shows before anything starts.
+    /// Opens the store and binds every port, so that trouble with either shows before anything starts. Probes are
+    /// answered as soon as that: a store may take minutes.
     ///
     /// # Errors
     /// [`ClientError`] names the node, and the holder of a port in use.
     pub async fn bind(settings: ClientSettings) -> Result<Self, ClientError> {
         let node = settings.node.clone();
-        let root = settings.root.clone();
-        let opened = tokio::task::spawn_blocking(move || NodeStore::open(&root, StoreLimits { limit_bytes: None }));
-        let store = opened
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-            .map_err(|source| ClientError::Store { node: node.clone(), source: Box::new(source) })?;
-        let identity = NodeIdentity::open(&settings.root.join("identity"))
-            .map_err(|source| ClientError::Identity { node: node.clone(), source })?;
         let counters = Arc::new(ClassCounters::default());
-        let transport = Transport::bind(
-            Role::Client,
-            settings.address,
-            Arc::new(identity),
-            TransportSettings::default(),
-            counters.clone(),
-        )
-        .map_err(|source| ClientError::of_transport(&node, settings.address, source))?;
-        let listener = http::bind(SocketAddr::new(settings.address, CLIENT_HTTP_PORT))
+        let service = HttpService {
+            metrics: Arc::new(Metrics::new(counters.clone())?),
+            readiness: Readiness::new([CHECK_STORAGE, CHECK_ENROLLED, CHECK_PLAN]),
+            api: None,
+        };
+        let http_address = SocketAddr::new(settings.address, CLIENT_HTTP_PORT);
+        let (listener, opened) = open_store(&settings.root, http_address, service.clone())
             .await
             .map_err(|source| ClientError::of_http(&node, settings.address, source))?;
+        let store = opened.map_err(|source| ClientError::Store { node: node.clone(), source: Box::new(source) })?;
+        let identity = NodeIdentity::open(&settings.root.join("identity"))
+            .map_err(|source| ClientError::Identity { node: node.clone(), source })?;
+        let transport =
+            Transport::bind(Role::Client, settings.address, Arc::new(identity), TransportSettings::default(), counters)
+                .map_err(|source| ClientError::of_transport(&node, settings.address, source))?;
         Ok(Self {
             settings,
             store: Arc::new(store),
             transport: Arc::new(transport),
-            metrics: Arc::new(Metrics::new(counters)?),
-            readiness: Readiness::new([CHECK_ENROLLED, CHECK_PLAN]),
+            service,
             listener,
             progress: NodeProgress::default(),
         })
@@ -229,7 +228,7 @@ impl BoundClient {
 
     /// Its metrics.
     pub fn metrics(&self) -> Arc<Metrics> {
-        self.metrics.clone()
+        self.service.metrics.clone()
     }
 
     /// Runs until `stop`.
@@ -238,8 +237,8 @@ impl BoundClient {
     /// [`ClientError`] when the node cannot enrol.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ClientError> {
         self.settings.say_started();
-        let service = HttpService { metrics: self.metrics.clone(), readiness: self.readiness.clone(), api: None };
-        let http = tokio::spawn(http::serve(self.listener, service, stop.clone()));
+        let HttpService { metrics, readiness, .. } = self.service.clone();
+        let http = tokio::spawn(http::serve(self.listener, self.service, stop.clone()));
         tokio::spawn(self.settings.server.clone().follow(stop.clone()));
         let enrolled = tokio::select! {
             enrolled = enrol(&self.settings, &self.transport) => enrolled?,
@@ -248,14 +247,14 @@ impl BoundClient {
                 return Ok(());
             }
         };
-        self.readiness.set(CHECK_ENROLLED, Ok(()));
+        readiness.set(CHECK_ENROLLED, Ok(()));
         let node = node::Node::new(
             self.settings,
             enrolled,
             self.store,
             self.transport.clone(),
-            self.metrics,
-            self.readiness,
+            metrics,
+            readiness,
             self.progress,
         );
         let name = node.name().clone();
@@ -275,24 +274,30 @@ impl BoundClient {
 /// # Errors
 /// [`ClientError`] as for [`BoundClient`].
 pub async fn run_client(options: ClientOptions, stop: CancellationToken) -> Result<(), ClientError> {
-    let Some(settings) = stop.run_until_cancelled(ClientSettings::of(options)).await else { return Ok(()) };
-    BoundClient::bind(settings?).await?.run(stop).await
+    let binding = async { BoundClient::bind(ClientSettings::of(options).await?).await };
+    // To wait for the address and to open the store may both take minutes.
+    let Some(bound) = stop.run_until_cancelled(binding).await else { return Ok(()) };
+    bound?.run(stop).await
 }
 
 /// Gets a certificate unless the node has one for this address, of this server, already.
 async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto::EnrolReply, ClientError> {
     let node = settings.node.clone();
     let identity = transport.identity();
-    let current = identity.enrolment().filter(|enrolment| decode_office_type(enrolment.office_type).is_ok());
-    let usable = identity.covers(settings.address)
-        && !identity.is_expired(SystemTime::now())
+    let is_ours = identity.covers(settings.address)
+        && is_same_node(transport, settings)
         && !settings.server_is_another(transport);
+    let current = identity.enrolment().filter(|enrolment| decode_office_type(enrolment.office_type).is_ok());
+    let current = current.filter(|_| is_ours);
+    let now = SystemTime::now();
+    // Its office still takes it for so long while the server is away.
+    let tolerated = current.clone().filter(|_| !identity.is_expired(now - EXPIRED_TOLERANCE));
     let token = || async {
         JoinToken::wait(&settings.join_token_file, settings.trust_file.as_deref())
             .await
             .map_err(|source| ClientError::Token { node: node.clone(), source })
     };
-    if let Some(enrolment) = current.filter(|_| usable && is_same_node(transport, settings)) {
+    if let Some(enrolment) = current.filter(|_| !identity.is_expired(now)) {
         return Ok(enrolment);
     }
     let me = proto::Node {
@@ -304,7 +309,14 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
     loop {
         // Read anew each time: a server that was set up again has written another token.
         let token = token().await?;
-        match transport.enrol(settings.server.get(), &token, me.clone()).await {
+        let enrolled = transport.enrol(settings.server.get(), &token, me.clone()).await;
+        if let (Err(EnrolError::Request(error)), Some(tolerated)) = (&enrolled, &tolerated)
+            && error.is_silence()
+        {
+            tracing::warn!(%node, "the certificate has run out, and the node goes on in its office with it: {error}");
+            return Ok(tolerated.clone());
+        }
+        match enrolled {
             Ok(enrolment) => {
                 tracing::info!(%node, office = %settings.office, server = %settings.server.get(), "enrolled");
                 return Ok(enrolment);

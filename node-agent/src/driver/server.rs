@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
 use crate::cluster::{AccessReviewer, Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, write_progress};
-use crate::database::{DatabaseError, SqliteStore};
+use crate::database::{self, DatabaseError, MetadataStore};
 use crate::desired::{ClusterSource, DesiredSource, DirectorySource};
 use crate::http::{
     self, ApiFile, ApiFileError, ApiGuard, ApiToken, ApiTokenError, HttpService, Readiness, SERVER_HTTP_PORT, StatusApi,
@@ -40,12 +40,13 @@ use crate::http::{
 use crate::metrics::{ClassCounters, Metrics};
 use crate::private_file::FileError;
 use crate::status::StatusSnapshot;
-use crate::store::{NodeStore, StoreError, StoreLimits};
+use crate::store::{NodeStore, StoreError};
 use crate::transport::authority::AuthorityError;
 use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
 
-use super::address_trouble::{is_address_missing, is_http_port_held, is_port_held};
+use super::address_trouble::{is_address_missing, is_http_address_missing, is_http_port_held, is_port_held};
+use super::client::opening::{CHECK_STORAGE, open_store};
 use crate::source::NetworksFileError;
 pub use crate::source::{AddressRule, RetryPolicy};
 pub use overview::{IngestFailure, IngestOverview};
@@ -106,7 +107,7 @@ pub enum ServerError {
     Token(#[from] JoinTokenError),
     /// HTTP.
     #[error("server: {0}")]
-    Http(#[from] http::HttpBindError),
+    Http(#[source] http::HttpBindError),
     /// The API's token.
     #[error("server: {0}")]
     ApiToken(#[from] ApiTokenError),
@@ -132,6 +133,10 @@ impl ServerError {
         if is_address_missing(&error) { Self::NoSuchAddress(address) } else { Self::Transport(error) }
     }
 
+    fn of_http(address: IpAddr, error: http::HttpBindError) -> Self {
+        if is_http_address_missing(&error) { Self::NoSuchAddress(address) } else { Self::Http(error) }
+    }
+
     /// Whether a port is held by somebody else.
     pub fn is_port_in_use(&self) -> bool {
         match self {
@@ -155,7 +160,7 @@ pub struct BoundServer {
     token: JoinToken,
     transport: Arc<Transport>,
     metrics: Arc<Metrics>,
-    database: SqliteStore,
+    database: Arc<dyn MetadataStore>,
     readiness: Readiness,
     listener: tokio::net::TcpListener,
     api: StatusApi,
@@ -165,27 +170,32 @@ pub struct BoundServer {
 }
 
 impl BoundServer {
-    /// Opens library, keys and database, binds every port and writes the join token.
+    /// Opens library, keys and database, binds every port and writes the join token. Probes are answered while the
+    /// library is opened, which may take minutes.
     ///
     /// # Errors
     /// [`ServerError`]; a port in use is named with its holder.
     pub async fn bind(settings: ServerSettings) -> Result<Self, ServerError> {
-        let root = settings.root.clone();
-        let opened = tokio::task::spawn_blocking(move || NodeStore::open(&root, StoreLimits { limit_bytes: None }));
-        let store = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let counters = Arc::new(ClassCounters::default());
+        let metrics = Arc::new(Metrics::new(counters.clone())?);
+        let readiness = Readiness::new([CHECK_STORAGE, CHECK_OBJECTS]);
+        // The API's token lies in the root, which is not ours before it is open.
+        let service = HttpService { metrics: metrics.clone(), readiness: readiness.clone(), api: None };
+        let http_address = SocketAddr::new(settings.address, SERVER_HTTP_PORT);
+        let (listener, opened) = open_store(&settings.root, http_address, service)
+            .await
+            .map_err(|error| ServerError::of_http(settings.address, error))?;
+        let store = opened?;
         let folder = settings.root.join("identity");
         let authority = match &settings.authority {
             Some(given) => Authority::follow(given, &folder)?,
             None => Authority::open(&folder, SystemTime::now())?,
         };
         let identity = Arc::new(authority.server_identity(settings.address, SystemTime::now())?);
-        let counters = Arc::new(ClassCounters::default());
         let transport =
-            Transport::bind(Role::Server, settings.address, identity, TransportSettings::default(), counters.clone())
+            Transport::bind(Role::Server, settings.address, identity, TransportSettings::default(), counters)
                 .map_err(|error| ServerError::of_transport(settings.address, error))?;
-        let http_address = SocketAddr::new(settings.address, SERVER_HTTP_PORT);
-        let listener = http::bind(http_address).await?;
-        let database = SqliteStore::open_url(settings.database.as_deref(), &settings.root).await?;
+        let database = database::open(settings.database.as_deref(), &settings.root).await?;
         let api_token = ApiToken::create(&settings.root.join(API_TOKEN_FILE))?;
         ApiFile { url: format!("http://{http_address}"), token_file: API_TOKEN_FILE.into() }.write(&settings.root)?;
         let token = match JoinToken::read(&settings.join_token_file)? {
@@ -205,9 +215,9 @@ impl BoundServer {
             authority: Arc::new(authority),
             token,
             transport: Arc::new(transport),
-            metrics: Arc::new(Metrics::new(counters)?),
+            metrics,
             database,
-            readiness: Readiness::new([CHECK_OBJECTS]),
+            readiness,
             listener,
             api: StatusApi { guard, snapshot },
             snapshots,
@@ -232,7 +242,7 @@ impl BoundServer {
     }
 
     /// The database.
-    pub fn database(&self) -> SqliteStore {
+    pub fn database(&self) -> Arc<dyn MetadataStore> {
         self.database.clone()
     }
 
@@ -304,7 +314,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         None => AddressRule::any(),
     };
     let root = options.root.clone();
-    let server = BoundServer::bind(ServerSettings {
+    let binding = BoundServer::bind(ServerSettings {
         address: options.address,
         root: options.root,
         authority: options.authority,
@@ -314,8 +324,10 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         sources,
         retention_seconds: options.retention_seconds,
         cluster: cluster.clone(),
-    })
-    .await?;
+    });
+    // To open a library may take minutes.
+    let Some(bound) = stop.run_until_cancelled(binding).await else { return Ok(()) };
+    let server = bound?;
     let manifests = options.manifests;
     match (cluster, manifests) {
         (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client, &root), stop).await,

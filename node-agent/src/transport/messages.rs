@@ -117,6 +117,11 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Whether nobody answered.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+    }
+
     fn reason(&self) -> TransferErrorReason {
         match self {
             Self::Unreachable { .. } => TransferErrorReason::Unreachable,

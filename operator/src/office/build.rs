@@ -136,6 +136,7 @@ fn client_container(office: &ValidOffice, settings: &Settings) -> Value {
         "ports": ports(Role::Client, CLIENT_HTTP_PORT),
         "resources": resources(&settings.client.pod),
         "securityContext": no_rights(),
+        // No startup probe: the program answers while it still checks its storage, which may take minutes.
         "livenessProbe": probe("/livez", CLIENT_HTTP_PORT, 20),
         "readinessProbe": probe("/readyz", CLIENT_HTTP_PORT, 10),
         "volumeMounts": [

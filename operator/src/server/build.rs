@@ -162,6 +162,7 @@ fn container(settings: &Settings) -> Value {
         "ports": ports(Role::Server, SERVER_HTTP_PORT),
         "resources": resources(&settings.server.pod),
         "securityContext": no_rights(),
+        // No startup probe: the program answers while it still checks its storage, which may take minutes.
         "livenessProbe": probe("/livez", SERVER_HTTP_PORT, 20),
         "readinessProbe": probe("/readyz", SERVER_HTTP_PORT, 10),
         "volumeMounts": [

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use peerdist_core::names::NodeName;
-use tokio_util::sync::CancellationToken;
 
 use super::ClientError;
 use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
@@ -20,23 +19,14 @@ pub(super) async fn answering_probes<T>(
     node: &NodeName,
     wait: impl Future<Output = T>,
 ) -> Result<T, ClientError> {
-    let listener = http::bind(SocketAddr::new(address, CLIENT_HTTP_PORT))
-        .await
-        .map_err(|source| ClientError::of_http(node, address, source))?;
     let service = HttpService {
         metrics: Arc::new(Metrics::new(Arc::new(ClassCounters::default()))?),
         readiness: Readiness::new([CHECK_SERVER]),
         api: None,
     };
-    let stop = CancellationToken::new();
-    // Also when nobody waits any more.
-    let stopped = stop.clone().drop_guard();
-    let http = tokio::spawn(http::serve(listener, service, stop));
-    let outcome = wait.await;
-    drop(stopped);
-    // The port is free again for what follows.
-    drop(http.await);
-    Ok(outcome)
+    let served = http::serve_while(SocketAddr::new(address, CLIENT_HTTP_PORT), service, wait).await;
+    // Without the listener the port is free again for what follows.
+    served.map(|(_, outcome)| outcome).map_err(|source| ClientError::of_http(node, address, source))
 }
 
 #[cfg(test)]
