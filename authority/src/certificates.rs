@@ -17,6 +17,10 @@ const INTERMEDIATE_LIFETIME: Duration = days(90);
 const INTERMEDIATE_RENEWAL: Duration = days(30);
 /// An intermediate that would not live longer than this beyond the old one is not worth making.
 const RENEWAL_GAIN_MIN: Duration = days(1);
+/// How long the certificate of a node is valid, unless its intermediate ends before.
+pub const NODE_LIFETIME: Duration = days(7);
+/// How long after its end the certificate of a node is still taken by its office while the server is away.
+pub const EXPIRED_TOLERANCE: Duration = days(30);
 /// Certificates start in the past: clocks differ.
 const START_IN_PAST: Duration = Duration::from_secs(3600);
 

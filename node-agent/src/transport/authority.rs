@@ -11,12 +11,12 @@ mod own;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use peerdist_authority::certificates::parameters_below;
-use peerdist_authority::{DamagedFile, ServerIdentity, days, sha256};
+use peerdist_authority::certificates::{NODE_LIFETIME, parameters_below};
+use peerdist_authority::{DamagedFile, ServerIdentity, sha256};
 use peerdist_core::names::OfficeName;
 use peerdist_core::wire::proto;
 use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyUsagePurpose, SanType};
@@ -27,7 +27,6 @@ use super::certificate::PeerIdentity;
 use super::identity::{IdentityError, NodeIdentity};
 use crate::private_file::FileError;
 
-const NODE_LIFETIME: Duration = days(7);
 /// Subject of every node's certificate: the names that count are the alternative ones, and longer.
 const COMMON_NAME: &str = "peerdist node";
 const OFFICE_KEY_CONTEXT: &str = "peerdist 2026 office key v1";
@@ -106,12 +105,16 @@ impl Authority {
         Ok(Self::new(folder, Source::Own(Box::new(own)), identity))
     }
 
-    /// The authority that lies in the folder `given`. The server's own key is kept in `folder`.
+    /// The authority that lies in the folder `given`. The server's own key is kept in `folder`; an authority that it made
+    /// there before is removed.
     ///
     /// # Errors
     /// [`AuthorityError`] when a file is missing or damaged.
     pub fn follow(given: &Path, folder: &Path) -> Result<Self, AuthorityError> {
         let identity = given::read(given)?;
+        if !is_same_folder(given, folder) {
+            own::remove(folder);
+        }
         Ok(Self::new(folder, Source::Given(given.to_path_buf()), identity))
     }
 
@@ -241,6 +244,11 @@ impl Authority {
     fn replace(&self, identity: ServerIdentity) {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
     }
+}
+
+/// Both authorities have files of the same names.
+fn is_same_folder(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! When to do which is the driver's decision.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use noq::ClientConfig;
 use peerdist_core::ports::{Role, SERVER_SMALL};
@@ -46,6 +47,7 @@ impl Transport {
         node: proto::Node,
     ) -> Result<proto::EnrolReply, EnrolError> {
         let requester = self.requesters.get(&MessageClass::Small).ok_or(EnrolError::NoRow)?;
+        self.identity.say_why_anew(token.pins(), self.address, SystemTime::now());
         let config = ClientConfig::new(tls::enrolling_client(token.pins())?);
         let envelope = self.enrolment_request(token.secret().to_owned(), node)?;
         let to = SocketAddr::new(server, SERVER_SMALL);

@@ -1,17 +1,20 @@
 //! A node's own identity: its key, made and kept here, and what enrolment gave it.
 //!
 //! The folder holds `node.key` (never leaves the node), `root.der` (every root that is trusted, one after the other) and
-//! `enrolment` (the server's answer, replaced whole), each readable by its owner only. The identity can be renewed while the transport runs: connections made
-//! afterwards use the new certificate. When to renew is the driver's decision ([`NodeIdentity::renewal_due`]).
+//! `enrolment` (the server's answer, replaced whole), each readable by its owner only. The identity can be renewed while
+//! the transport runs: connections made afterwards use the new certificate. When to renew is the driver's decision
+//! ([`NodeIdentity::renewal_due`]). In `roots` is which roots are trusted, in `anew` why a token is needed again.
+
+mod anew;
+mod roots;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use ed25519_dalek::VerifyingKey;
-use peerdist_authority::server_identity::ROOTS_MAX;
 use peerdist_authority::sha256;
 use peerdist_core::wire::proto;
 use prost::Message;
@@ -22,8 +25,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub(super) use self::roots::pinned_roots;
+use self::roots::{roots_above, split};
 use super::certificate::{CertificateError, CertificateFacts, PeerIdentity};
 use super::{private_key, tls};
 use crate::private_file::{self, FileError};
@@ -59,6 +63,8 @@ pub struct NodeIdentity {
     key: KeyPair,
     current: RwLock<Option<Arc<Credentials>>>,
     tolerate_expired: AtomicBool,
+    /// Why the token is needed again, as the log has it.
+    said_why_anew: Mutex<Option<&'static str>>,
 }
 
 /// Everything one handshake needs.
@@ -68,6 +74,8 @@ pub(super) struct Credentials {
     pub(super) servers: Arc<WebPkiServerVerifier>,
     pub(super) clients: Arc<dyn ClientCertVerifier>,
     roots: Vec<CertificateDer<'static>>,
+    /// SHA-256 of those of the roots that the certificate is of.
+    roots_above: Vec<[u8; 32]>,
     manifest_keys: Vec<VerifyingKey>,
     enrolment: proto::EnrolReply,
 }
@@ -85,6 +93,7 @@ impl NodeIdentity {
             key,
             current: RwLock::new(None),
             tolerate_expired: AtomicBool::new(false),
+            said_why_anew: Mutex::default(),
         };
         identity.load();
         Ok(identity)
@@ -105,9 +114,11 @@ impl NodeIdentity {
         self.credentials().is_some_and(|credentials| pins.iter().any(|pin| credentials.trusts(pin)))
     }
 
-    /// Whether it trusts the roots with all of these SHA-256. Not before enrolment.
+    /// Whether it trusts the roots with all of these SHA-256, and is trusted where they are: its certificate is of one of
+    /// them. Not before enrolment.
     pub fn trusts_all(&self, pins: &[[u8; 32]]) -> bool {
-        self.credentials().is_some_and(|credentials| pins.iter().all(|pin| credentials.trusts(pin)))
+        self.credentials()
+            .is_some_and(|credentials| credentials.is_of_any(pins) && pins.iter().all(|pin| credentials.trusts(pin)))
     }
 
     /// The keys that sign manifests and plans; none before enrolment.
@@ -162,6 +173,7 @@ impl NodeIdentity {
         let trusted: Vec<u8> = roots.iter().flat_map(|root| root.iter().copied()).collect();
         private_file::replace(&self.folder.join("root.der"), &trusted)?;
         private_file::replace(&self.folder.join("enrolment"), &encoded)?;
+        *self.said_why_anew.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(credentials));
         Ok(())
     }
@@ -238,6 +250,7 @@ impl NodeIdentity {
             servers: servers.map_err(|error| unusable(&error))?,
             clients: clients.map_err(|error| unusable(&error))?,
             roots: roots.to_vec(),
+            roots_above: roots_above(roots, &enrolment),
             manifest_keys: verifying_keys(&enrolment),
             enrolment,
         })
@@ -248,38 +261,16 @@ impl Credentials {
     fn trusts(&self, pin: &[u8; 32]) -> bool {
         self.roots.iter().any(|root| sha256(root) == *pin)
     }
-}
 
-/// The roots that are pinned, among those that are known and those that the server shows.
-pub(super) fn pinned_roots(
-    known: Vec<CertificateDer<'static>>,
-    enrolment: &proto::EnrolReply,
-    pins: &[[u8; 32]],
-) -> Vec<CertificateDer<'static>> {
-    let shown = enrolment.roots.iter().take(ROOTS_MAX).map(|root| CertificateDer::from(root.to_vec()));
-    let mut roots: Vec<CertificateDer<'static>> = Vec::new();
-    for root in known.into_iter().chain(shown) {
-        if pins.contains(&sha256(&root)) && !roots.contains(&root) {
-            roots.push(root);
-        }
+    /// Whether the certificate is of a root with one of these SHA-256.
+    fn is_of_any(&self, pins: &[[u8; 32]]) -> bool {
+        self.roots_above.iter().any(|root| pins.contains(root))
     }
-    roots
 }
 
 fn verifying_keys(enrolment: &proto::EnrolReply) -> Vec<VerifyingKey> {
     let keys = enrolment.manifest_keys.iter().take(MANIFEST_KEYS_MAX);
     keys.filter_map(|key| VerifyingKey::from_bytes(&<[u8; 32]>::try_from(&key[..]).ok()?).ok()).collect()
-}
-
-/// Certificates that stand one after the other, up to the first thing that is none.
-fn split(mut ders: &[u8]) -> Vec<CertificateDer<'static>> {
-    let mut certificates = Vec::new();
-    while let Ok((rest, _)) = X509Certificate::from_der(ders) {
-        let length = ders.len() - rest.len();
-        certificates.push(CertificateDer::from(ders[..length].to_vec()));
-        ders = rest;
-    }
-    certificates
 }
 
 impl fmt::Debug for NodeIdentity {

@@ -16,6 +16,7 @@ mod broadcasts;
 mod enrolments;
 mod messages;
 mod refusals;
+mod roots;
 mod transfers;
 
 /// One authority, and nodes that it knows.

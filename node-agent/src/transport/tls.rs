@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use peerdist_authority::certificates::EXPIRED_TOLERANCE;
 use peerdist_authority::sha256;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
@@ -29,9 +30,6 @@ use super::identity::NodeIdentity;
 pub(super) const ALPN: &[u8] = b"peerdist/1";
 /// Protocol of the one request of a node without certificate.
 pub(super) const ALPN_ENROL: &[u8] = b"peerdist-enrol/1";
-
-/// How long after its end a certificate of the own office is still taken while the server is away.
-const EXPIRED_TOLERANCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// TLS could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use crate::names::{SERVER_COMPONENT, labels};
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-/// Shortest life of a root: two roots are trusted for 16 days when one follows the other, and intermediates need time too.
+/// Shortest life of a root: two roots are trusted for 46 days when one follows the other, and intermediates need time too.
 const ROOT_LIFETIME_MIN: Duration = days(60);
 
 /// The Secret of a root that the operator made.

@@ -5,17 +5,25 @@
 //! that comes is whatever the root's Secret holds: the key of the one that goes is not needed any more.
 
 use std::fmt;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use peerdist_authority::certificates::{self, EXPIRED_TOLERANCE, NODE_LIFETIME};
 use peerdist_authority::server_identity::{ROOTS_MAX, new_secret};
-use peerdist_authority::{CertifiedKey, ServerIdentity, certificates};
+use peerdist_authority::{CertifiedKey, ServerIdentity, days};
 
 use super::held::{Held, Requests};
 
-/// After so long every node that has a valid certificate has renewed it: it lives 7 days, and files that kubelet mounts
-/// follow within minutes.
-const OVERLAP: SignedDuration = SignedDuration::from_hours(8 * 24);
+/// A root that comes begins to sign after so long: every node that has a valid certificate has renewed it then, since
+/// files that kubelet mounts follow within minutes.
+const COMING: Duration = NODE_LIFETIME.saturating_add(days(1));
+/// It does so after so long when somebody asks for an intermediate, which nothing else can sign: the key of the former
+/// root is gone. Nodes that reach the server know it then, and the others enrol anew by their tokens.
+const COMING_ASKED_FOR: Duration = Duration::from_secs(3600);
+/// A root that another one follows is trusted for so long still: while the server is away, the nodes of an office take
+/// certificates of it from each other, and must not lose that trust before.
+const GOING: Duration = NODE_LIFETIME.saturating_add(EXPIRED_TOLERANCE).saturating_add(days(1));
 /// A root that comes begins to sign at the latest when the old intermediate has this left: nodes renew within it.
 const INTERMEDIATE_REST_MIN: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// A manifest key that signed for so long gives way to the next.
@@ -63,18 +71,24 @@ pub(super) fn go_on(
     requests: &Requests,
     now: Timestamp,
 ) -> Result<(Held, Vec<Step>), rcgen::Error> {
-    let roots = follow_root(&mut held, root, now)?;
+    let roots = follow_root(&mut held, root, requests, now)?;
     let intermediate = renew_intermediate(&mut held, root, requests, now)?;
     let manifest_key = turn_manifest_key(&mut held, requests, now);
     Ok((held, roots.into_iter().chain(intermediate).chain(manifest_key).collect()))
 }
 
-fn follow_root(held: &mut Held, root: &CertifiedKey, now: Timestamp) -> Result<Option<Step>, rcgen::Error> {
-    let is_over = now.duration_since(held.roots_since) >= OVERLAP;
+fn follow_root(
+    held: &mut Held,
+    root: &CertifiedKey,
+    requests: &Requests,
+    now: Timestamp,
+) -> Result<Option<Step>, rcgen::Error> {
+    let age = Duration::try_from(now.duration_since(held.roots_since)).unwrap_or_default();
+    let coming = if asks_for_intermediate(held, requests) { COMING_ASKED_FOR } else { COMING };
     let roots = &mut held.identity.roots;
     let comes = !roots.contains(&root.certificate);
     if roots.first() == Some(&root.certificate) {
-        let goes = is_over && roots.len() > 1;
+        let goes = age >= GOING && roots.len() > 1;
         if goes {
             roots.truncate(1);
         }
@@ -85,14 +99,14 @@ fn follow_root(held: &mut Held, root: &CertifiedKey, now: Timestamp) -> Result<O
         roots.truncate(ROOTS_MAX);
         held.roots_since = now;
     }
-    if (comes || !is_over) && lasts(&held.identity.intermediate, now) {
+    if (comes || age < coming) && lasts(&held.identity.intermediate, now) {
         return Ok(comes.then_some(Step::RootComes));
     }
     let roots = &mut held.identity.roots;
     roots.retain(|one| *one != root.certificate);
     roots.insert(0, root.certificate.clone());
-    held.identity.intermediate = root.new_intermediate(now.into())?;
     held.roots_since = now;
+    make_intermediate(held, root, requests, now)?;
     Ok(Some(Step::RootSigns))
 }
 
@@ -101,7 +115,7 @@ fn lasts(intermediate: &CertifiedKey, now: Timestamp) -> bool {
     end.is_some_and(|end| end.duration_since(now) > INTERMEDIATE_REST_MIN)
 }
 
-/// Only the root in force can sign one.
+/// Only the root in force signs one; another root brings its own when it begins to sign.
 fn renew_intermediate(
     held: &mut Held,
     root: &CertifiedKey,
@@ -111,13 +125,28 @@ fn renew_intermediate(
     if held.identity.roots.first() != Some(&root.certificate) {
         return Ok(None);
     }
-    let is_asked_for = requests.intermediate.is_some() && requests.intermediate != held.done.intermediate;
-    if !is_asked_for && held.identity.intermediate.is_fresh(&root.certificate, now.into()) {
+    let is_fresh = held.identity.intermediate.is_fresh(&root.certificate, now.into());
+    if is_fresh && !asks_for_intermediate(held, requests) {
         return Ok(None);
     }
+    make_intermediate(held, root, requests, now)?;
+    Ok(Some(Step::Intermediate))
+}
+
+fn asks_for_intermediate(held: &Held, requests: &Requests) -> bool {
+    requests.intermediate.is_some() && requests.intermediate != held.done.intermediate
+}
+
+/// Whoever asked for one has it then.
+fn make_intermediate(
+    held: &mut Held,
+    root: &CertifiedKey,
+    requests: &Requests,
+    now: Timestamp,
+) -> Result<(), rcgen::Error> {
     held.identity.intermediate = root.new_intermediate(now.into())?;
     held.done.intermediate = requests.intermediate.clone().or(held.done.intermediate.take());
-    Ok(Some(Step::Intermediate))
+    Ok(())
 }
 
 fn turn_manifest_key(held: &mut Held, requests: &Requests, now: Timestamp) -> Option<Step> {

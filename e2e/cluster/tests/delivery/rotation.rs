@@ -94,7 +94,7 @@ async fn another_root_takes_over_and_nobody_enrols_again() -> Result<()> {
         Ok(site.published("till-2", "retail/app/current").is_ok_and(|content| content == origin.content()))
     })
     .await?;
-    pass_days(&site, 8).await?;
+    pass_days(&site, 38).await?;
     trusts(&site, "the new root alone", |roots| *roots == [new.clone()]).await?;
     site.stop().await
 }

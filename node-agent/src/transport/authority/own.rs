@@ -1,6 +1,7 @@
 //! The authority that a server makes itself: all keys lie in one folder, the root's too, readable by their owner only.
 //! There is one manifest key and no next.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +17,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::AuthorityError;
 use crate::private_file;
 use crate::transport::private_key;
+
+/// All files. Certificates come before their keys: a key without its certificate gets another one when it is opened.
+const FILES: [&str; 6] =
+    ["root.der", "intermediate.der", "root.key", "intermediate.key", "manifest.key", "office.secret"];
 
 /// The folder, and the root in it.
 #[derive(Debug)]
@@ -77,6 +82,18 @@ impl OwnAuthority {
         private_file::replace(&self.folder.join("intermediate.key"), pem.as_bytes())?;
         private_file::replace(&self.folder.join("intermediate.der"), &intermediate.certificate)?;
         Ok(intermediate)
+    }
+}
+
+/// Removes what is in the folder: a server that is given another authority has no use for it, and whoever finds it has
+/// the keys of one that nodes trusted. A server runs without that just as well, so what cannot be removed is only told.
+pub(super) fn remove(folder: &Path) {
+    for path in FILES.map(|name| folder.join(name)) {
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed: the server is given another authority"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "not in use any more, and cannot be removed"),
+        }
     }
 }
 

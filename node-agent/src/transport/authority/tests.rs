@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
-use peerdist_authority::CertifiedKey;
 use peerdist_authority::server_identity::new_secret;
+use peerdist_authority::{CertifiedKey, days};
 
 use super::super::certificate::CertificateFacts;
 use super::*;
@@ -113,6 +113,37 @@ fn given_folder_is_followed_and_a_damaged_one_changes_nothing() {
 }
 
 #[test]
+fn keys_that_the_server_made_before_are_removed_once_it_is_given_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mounted, state) = (folder.path().join("mounted"), folder.path().join("state"));
+    std::fs::create_dir(&mounted).unwrap();
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let own = Authority::open(&state, now()).unwrap();
+    drop(own.server_identity("127.77.0.9".parse().unwrap(), now()).unwrap());
+    let before = names(&state);
+    assert!(before.contains(&"root.key".to_owned()) && before.contains(&"node".to_owned()), "{before:?}");
+    assert!(Authority::follow(&mounted, &state).is_err());
+    assert_eq!(names(&state), before, "while nothing is given, nothing is lost");
+    let given = given_by(&CertifiedKey::new_root(now()).unwrap());
+    mount(&mounted, "..1", &given);
+    drop(Authority::follow(&mounted, &state).unwrap());
+    assert_eq!(names(&state), ["node"], "the server's own key stays");
+
+    let both = folder.path().join("both");
+    std::fs::create_dir(&both).unwrap();
+    for (name, content) in given.files() {
+        std::fs::write(both.join(name), content).unwrap();
+    }
+    drop(Authority::follow(&both, &both).unwrap());
+    assert_eq!(names(&both).len(), given.files().len(), "what is given is not removed, wherever it lies");
+}
+
+#[test]
 fn node_trusts_the_roots_that_it_was_told_of_and_that_its_trust_file_names() {
     let folder = tempfile::tempdir().unwrap();
     let mounted = folder.path().join("mounted");
@@ -142,5 +173,6 @@ fn node_trusts_the_roots_that_it_was_told_of_and_that_its_trust_file_names() {
     assert!(again.trusts_all(&[old.0, new.0]), "after a restart too");
     node.renew(reply(), Some(&[new.0])).unwrap();
     assert!(!node.trusts_any(&[old.0]), "a root that is named no more is trusted no more");
+    assert!(node.trusts_any(&[new.0]) && !node.trusts_all(&[new.0]), "its certificate is of that one still");
     assert!(node.renew(reply(), Some(&[[7; 32]])).is_err());
 }

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn node_of(address: &str) -> proto::Node {
+pub(super) fn node_of(address: &str) -> proto::Node {
     proto::Node { name: "till-1".into(), office: "store".into(), address: here(address) }
 }
 
 /// A server's driver in short: one token, every renewal granted.
-fn answer_enrolments(site: Arc<Site>, server: &TestNode, token: JoinToken) {
+pub(super) fn answer_enrolments(site: Arc<Site>, server: &TestNode, token: JoinToken) {
     let transport = server.transport.clone();
     tokio::spawn(async move {
         while let Some(message) = transport.next_message().await {
@@ -22,19 +22,14 @@ fn answer_enrolments(site: Arc<Site>, server: &TestNode, token: JoinToken) {
             let node = enrol.node.unwrap();
             let peer = PeerIdentity::Client { office: node.office.parse().unwrap(), node: node.name.parse().unwrap() };
             let issued = site.authority.issue(&enrol.certificate_request, &peer, message.address, SystemTime::now());
-            let issued = issued.unwrap();
-            let enrolment = EnrolReply {
-                certificate: issued.certificate,
-                chain: issued.chain,
-                office_key: Bytes::from_static(&[7; 32]),
-                ..Default::default()
-            };
+            let enrolment =
+                EnrolReply { office_key: Bytes::from_static(&[7; 32]), ..site.authority.reply(issued.unwrap()) };
             message.reply.send(Reply { reply: Some(reply::Reply::Enrol(enrolment)) });
         }
     });
 }
 
-fn hello() -> Envelope {
+pub(super) fn hello() -> Envelope {
     envelope(envelope::Message::Hello(proto::Hello::default()))
 }
 

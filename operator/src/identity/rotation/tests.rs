@@ -18,7 +18,11 @@ impl Story {
     }
 
     fn day(&mut self, day: i64, root: &CertifiedKey) -> Vec<Step> {
-        let now = self.start + SignedDuration::from_hours(24 * day);
+        self.hour(24 * day, root)
+    }
+
+    fn hour(&mut self, hour: i64, root: &CertifiedKey) -> Vec<Step> {
+        let now = self.start + SignedDuration::from_hours(hour);
         let (held, steps) = go_on(self.held.take().unwrap(), root, &self.requests, now).unwrap();
         self.held = Some(held);
         steps
@@ -104,10 +108,45 @@ fn another_root_is_trusted_first_then_signs_and_the_former_goes_at_last() {
     assert_eq!(story.day(18, &new), [Step::RootSigns]);
     assert_eq!(story.identity().roots, [n.clone(), o]);
     assert!(story.identity().intermediate.is_fresh(&new.certificate, story.start.into()));
-    assert_eq!(story.day(25, &new), []);
-    assert_eq!(story.day(26, &new), [Step::RootsGo]);
+    assert_eq!(story.day(55, &new), []);
+    assert_eq!(story.day(56, &new), [Step::RootsGo]);
     assert_eq!(story.identity().roots, [n]);
-    assert_eq!(story.day(27, &new), []);
+    assert_eq!(story.day(57, &new), []);
+}
+
+#[test]
+fn a_request_while_a_root_comes_is_answered_by_that_root_as_soon_as_nodes_may_know_it() {
+    let (old, new) = (root(), root());
+    let mut story = Story::begin(&old);
+    let (o, n) = (old.certificate.clone(), new.certificate.clone());
+    assert_eq!(story.day(10, &new), [Step::RootComes]);
+    story.requests.intermediate = Some("a".to_owned());
+    assert_eq!(story.hour(24 * 10, &new), [], "no node can know it yet");
+    assert_eq!(story.hour(24 * 10 + 1, &new), [Step::RootSigns]);
+    assert_eq!(story.identity().roots, [n, o]);
+    assert_eq!(story.held.as_ref().unwrap().done.intermediate.as_deref(), Some("a"));
+    assert_eq!(story.hour(24 * 10 + 1, &new), [], "one intermediate answers the request");
+    story.requests.intermediate = Some("b".to_owned());
+    assert_eq!(story.hour(24 * 10 + 2, &new), [Step::Intermediate], "the key of the root that signs is there");
+    assert_eq!(story.identity().roots.len(), 2, "the change goes on");
+}
+
+#[test]
+fn a_root_goes_when_no_peer_takes_a_certificate_of_it_any_more() {
+    let (old, new) = (root(), root());
+    let taken = i64::try_from((NODE_LIFETIME + EXPIRED_TOLERANCE).as_secs()).unwrap() / 3600;
+    // The server goes away just before the new root signs. On the 89th day that is as soon as the root comes, since the
+    // intermediate ends.
+    for (comes, signs) in [(10, 18), (89, 89)] {
+        let mut story = Story::begin(&old);
+        story.day(comes, &new);
+        story.day(signs, &new);
+        assert_eq!(story.identity().roots, [new.certificate.clone(), old.certificate.clone()], "{comes}");
+        story.hour(24 * signs + taken, &new);
+        assert!(story.identity().roots.contains(&old.certificate), "{comes}");
+        story.hour(24 * signs + taken + 24, &new);
+        assert_eq!(story.identity().roots, std::slice::from_ref(&new.certificate), "{comes}");
+    }
 }
 
 #[test]
@@ -138,6 +177,6 @@ fn a_root_that_comes_back_ends_the_change() {
     let mut story = Story::begin(&old);
     story.day(1, &new);
     assert_eq!(story.day(2, &old), []);
-    assert_eq!(story.day(9, &old), [Step::RootsGo]);
+    assert_eq!(story.day(39, &old), [Step::RootsGo]);
     assert_eq!(story.identity().roots, [old.certificate]);
 }
