@@ -52,6 +52,8 @@ where
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
         let status = value.as_object_mut().and_then(|object| object.remove("status")).and_then(readable_status);
+        // Who wrote which field is the API server's book-keeping, as long as the object itself, and nobody here reads it.
+        value.get_mut("metadata").and_then(Value::as_object_mut).map(|metadata| metadata.remove("managedFields"));
         let mut object = match serde_path_to_error::deserialize::<_, K>(&value) {
             Ok(object) => object,
             Err(error) => {

@@ -6,7 +6,7 @@ mod memory;
 
 use std::time::Instant;
 
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, Patch, PatchParams};
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 pub use self::difference::differs;
 pub use self::memory::Memory;
 use self::memory::{Verdict, key, status_key};
+use crate::held::Written;
 use crate::names::{APPLIED_ANNOTATION, FIELD_MANAGER, digest};
 
 /// An object as it should be. Without resource version and status.
@@ -188,7 +189,7 @@ impl Applier {
         Ok(Outcome::Written)
     }
 
-    fn api(&self, desired: &Desired) -> Api<DynamicObject> {
+    fn api(&self, desired: &Desired) -> Api<Written> {
         match &desired.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &desired.resource),
             None => Api::all_with(self.client.clone(), &desired.resource),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use peerdist_telemetry::{TelemetryOptions, with_telemetry};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::options::{Command, CommandLine};
 use crate::{check, cleanup, run};
@@ -12,12 +13,16 @@ use crate::{check, cleanup, run};
 const TELEMETRY: TelemetryOptions =
     TelemetryOptions { service: "peerdist-operator", default_filter: "info", prefer_text: false };
 
+/// Threads that do the work. It waits for the API server most of the time, and each thread has memory of its own that it
+/// does not give back: one a processor, which is the default, is too many on a large machine.
+const THREADS: usize = 2;
+
 /// The program.
 pub fn main() -> ExitCode {
     let CommandLine { command } = CommandLine::parse();
     // An error says that a provider is installed already, which is what was asked for.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match tokio::runtime::Runtime::new() {
+    match runtime() {
         Ok(runtime) => {
             let performed = runtime.block_on(with_telemetry(TELEMETRY, std::io::stderr, perform(command)));
             performed.unwrap_or_else(|error| {
@@ -30,6 +35,10 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()
 }
 
 async fn perform(command: Command) -> ExitCode {

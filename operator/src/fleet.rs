@@ -107,9 +107,10 @@ impl Fleet {
     /// Judges offices and nodes.
     pub fn new<'objects>(
         offices: impl IntoIterator<Item = &'objects peerdist_crds::Office>,
-        nodes: &[NodeView],
+        nodes: impl IntoIterator<Item = &'objects NodeView>,
         grounds: &Grounds,
     ) -> Self {
+        let nodes: Vec<&NodeView> = nodes.into_iter().collect();
         let offices = in_order(offices);
         let mut verdicts = BTreeMap::new();
         let mut candidates = Vec::new();
@@ -123,10 +124,10 @@ impl Fleet {
         }
         let (in_tree, refused) = tree::judge(candidates, verdicts.keys(), incumbent(&offices, grounds));
         verdicts.extend(refused.into_iter().map(|(name, refusal)| (name.to_string(), Verdict::Refused(refusal))));
-        let judged = nodes::judge(claimants(&offices, in_tree, grounds), nodes);
+        let judged = nodes::judge(claimants(&offices, in_tree, grounds), &nodes);
         let refused = judged.refused.into_iter();
         verdicts.extend(refused.map(|(name, refusal)| (name, Verdict::Refused(refusal))));
-        let labelling = nodes::assign(&judged.accepted, &verdicts, &judged.holders, nodes);
+        let labelling = nodes::assign(&judged.accepted, &verdicts, &judged.holders, &nodes);
         let central = judged.accepted.iter().find(|office| office.is_central());
         let central = central.map(|office| office.office.name.to_string());
         let accepted = judged.accepted.into_iter();

@@ -6,7 +6,8 @@
 //! together: which form one tree, and which node belongs to which; [`storage`] says which folders they may use. [`office`], [`package`] and [`vesc`] are the
 //! controllers, each reads as dereference, validate, build, apply, status; [`server`] is what the Central Office has
 //! besides, [`identity`] by which keys it is the server, [`preflight`] what keeps pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read. [`lease`]
-//! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches,
+//! elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches, with objects as
+//! [`held`] says,
 //! [`metrics`] and [`http`] show how it goes.
 //!
 //! Not here: what the server and the clients do, certificates of nodes, enrolment, and the chart.
@@ -18,6 +19,7 @@ pub mod command;
 pub mod conditions;
 pub mod context;
 pub mod fleet;
+pub mod held;
 pub mod http;
 pub mod identity;
 pub mod lease;

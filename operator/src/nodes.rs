@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Client, ResourceExt};
@@ -11,12 +10,13 @@ use serde_json::{Value, json};
 
 use crate::context::{Context, ReconcileError};
 use crate::fleet::Assignment;
+use crate::held::HeldNode;
 use crate::names::{ASSIGNED_OFFICE_LABEL, FIELD_MANAGER};
 
 /// Writes labels of nodes.
 #[derive(Clone)]
 pub struct NodeLabels {
-    api: Api<Node>,
+    api: Api<HeldNode>,
 }
 
 impl NodeLabels {
@@ -29,7 +29,7 @@ impl NodeLabels {
     ///
     /// # Errors
     /// [`ReconcileError`] when it could not be written; it is tried again.
-    pub async fn reconcile(self, node: Arc<Node>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    pub async fn reconcile(self, node: Arc<HeldNode>, context: Arc<Context>) -> Result<Action, ReconcileError> {
         let name = node.name_any();
         let Some(assignment) = context.fleet().assignments().get(&name).cloned() else {
             return Ok(Action::await_change());
@@ -52,8 +52,8 @@ impl NodeLabels {
 }
 
 /// Whether there is nothing to write. What was judged may be older than the node.
-fn bears(node: &Node, assignment: &Assignment) -> bool {
-    node.labels().get(ASSIGNED_OFFICE_LABEL).map(String::as_str) == assignment.label()
+fn bears(node: &HeldNode, assignment: &Assignment) -> bool {
+    node.view.assigned() == assignment.label()
 }
 
 /// A merge patch, which cannot create a node that is gone, and which the version keeps from undoing what came later.

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -17,11 +16,13 @@ use peerdist_crds::Office;
 
 pub use self::build::{ClientObjects, build};
 pub(crate) use self::status::is_observed;
+use self::status::was_counted;
 pub use self::status::{Situation, derive, expected_nodes, node_counts};
 use crate::apply::{ApplyError, differs};
 use crate::conditions::{READY, holds};
 use crate::context::{Context, ReconcileError};
 use crate::fleet::{Fleet, ValidOffice, Verdict};
+use crate::held::HeldDaemonSet;
 use crate::identity::{LOOK_INTERVAL, LOOK_INTERVAL_FAILED};
 use crate::names::client_objects;
 use crate::preflight::failure_of_office;
@@ -30,7 +31,7 @@ use crate::server::{self, ServerState};
 /// What the cluster has of an office.
 struct Live {
     service_account: Option<Arc<ServiceAccount>>,
-    daemon_set: Option<Arc<DaemonSet>>,
+    daemon_set: Option<Arc<HeldDaemonSet>>,
 }
 
 /// Makes the cluster what the Office says.
@@ -109,7 +110,8 @@ async fn write_status(
     let status = object.status.clone().unwrap_or_default();
     let was_ready = holds(&status.conditions, READY, object.metadata.generation);
     let findings = derive(&told.situation, live.daemon_set.as_deref(), was_ready);
-    let counts = live.daemon_set.as_deref().map(node_counts);
+    // Otherwise each new Office would be written once more to say that it has no nodes, just before they are counted.
+    let counts = live.daemon_set.as_deref().filter(|set| was_counted(set)).map(node_counts);
     context.statuses.write_office(object, counts, told.labels.clone(), &findings, Timestamp::now()).await
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
@@ -13,19 +12,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::fleet::{Fleet, Verdict};
+use crate::held::HeldNode;
 use crate::names::label_value;
 use crate::storage::StoragePrefixes;
 use crate::watches::{Caches, Touch, grounds, node_views, server_office};
 
 /// How long changes are gathered after the first one.
 const GATHERING: Duration = Duration::from_millis(100);
+/// The same in a large fleet, or on a busy machine, where a round takes long itself.
+const GATHERING_MAX: Duration = Duration::from_secs(1);
+/// Changes are gathered at least so many times as long as the round before took: judging leaves time to the rest.
+const GATHERING_PER_ROUND: u32 = 3;
 
 /// Where each controller takes its work from.
 pub(crate) struct Queues {
     pub(crate) offices: mpsc::Sender<ObjectRef<Office>>,
     pub(crate) packages: mpsc::Sender<ObjectRef<PackageDistribution>>,
     pub(crate) vescs: mpsc::Sender<ObjectRef<VescEndpoint>>,
-    pub(crate) nodes: mpsc::Sender<ObjectRef<Node>>,
+    pub(crate) nodes: mpsc::Sender<ObjectRef<HeldNode>>,
 }
 
 /// What was told since the last round.
@@ -89,13 +93,15 @@ pub(crate) async fn plan(
 ) {
     let mut pending = Pending { everything: true, ..Pending::default() };
     loop {
+        let begun = Instant::now();
         if tell(pending, &caches, &queues, &fleet, &storage_prefixes).await.is_none() {
             return;
         }
+        let gathering = (begun.elapsed() * GATHERING_PER_ROUND).clamp(GATHERING, GATHERING_MAX);
         let Some(first) = touches.recv().await else { return };
         pending = Pending::default();
         pending.add(first);
-        let end = Instant::now() + GATHERING;
+        let end = Instant::now() + gathering;
         while let Ok(Some(touch)) = timeout_at(end, touches.recv()).await {
             pending.add(touch);
         }
@@ -158,8 +164,9 @@ fn judge(
     storage_prefixes: &StoragePrefixes,
 ) {
     let offices = caches.offices.state();
+    let nodes = caches.nodes.state();
     let grounds = grounds(caches, storage_prefixes);
-    let judged = Fleet::new(offices.iter().map(|office| &**office), &node_views(&caches.nodes), &grounds);
+    let judged = Fleet::new(offices.iter().map(|office| &**office), node_views(&nodes), &grounds);
     let changed = judged.changed(&fleet.borrow());
     // An edit that leaves the verdict as it is still has a generation to be observed.
     let unseen = offices.iter().filter(|office| {
@@ -188,7 +195,7 @@ mod tests {
         offices: mpsc::Receiver<ObjectRef<Office>>,
         packages: mpsc::Receiver<ObjectRef<PackageDistribution>>,
         _vescs: mpsc::Receiver<ObjectRef<VescEndpoint>>,
-        nodes: mpsc::Receiver<ObjectRef<Node>>,
+        nodes: mpsc::Receiver<ObjectRef<HeldNode>>,
     }
 
     fn queues() -> (Queues, Listeners) {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
 use crate::conditions::is_word;
-use crate::names::{OFFICE_LABEL, label_value};
+use crate::held::HeldPod;
+use crate::names::label_value;
 
 /// Name of the container.
 pub(crate) const PREFLIGHT_CONTAINER: &str = "preflight";
@@ -23,13 +23,13 @@ pub struct PreflightFailure {
     pub message: String,
 }
 
-/// What keeps this pod from starting, if its preflight failed and was not passed since.
-pub fn failure_of(pod: &Pod) -> Option<PreflightFailure> {
-    let containers = pod.status.as_ref()?.init_container_statuses.as_ref()?;
+/// What keeps a pod on this node with these init containers from starting, if its preflight failed and was not passed
+/// since.
+pub fn failure_of(node: Option<&str>, containers: &[ContainerStatus]) -> Option<PreflightFailure> {
     let container = containers.iter().find(|container| container.name == PREFLIGHT_CONTAINER)?;
     let message = last_end(container)?.message.as_deref()?;
     let (reason, text) = message.split_once(": ").filter(|(reason, _)| is_word(reason))?;
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
+    let node = node.unwrap_or("unknown");
     let text: String = text.trim().chars().take(MESSAGE_CHARACTERS_MAX).collect();
     Some(PreflightFailure { reason: reason.to_owned(), message: format!("node {node}: {text}") })
 }
@@ -42,10 +42,10 @@ fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
 }
 
 /// What keeps clients of an office from starting: the first node by name, and how many more there are.
-pub fn failure_of_office(pods: &[Arc<Pod>], office: &str) -> Option<PreflightFailure> {
+pub fn failure_of_office(pods: &[Arc<HeldPod>], office: &str) -> Option<PreflightFailure> {
     let label = label_value(office);
-    let of_office = pods.iter().filter(|pod| pod.labels().get(OFFICE_LABEL) == Some(&label));
-    let mut failures: Vec<PreflightFailure> = of_office.filter_map(|pod| failure_of(pod)).collect();
+    let of_office = pods.iter().filter(|pod| pod.office.as_ref() == Some(&label));
+    let mut failures: Vec<PreflightFailure> = of_office.filter_map(|pod| pod.failure.clone()).collect();
     failures.sort_by(|one, other| one.message.cmp(&other.message));
     let more = failures.len().saturating_sub(1);
     let mut first = failures.into_iter().next()?;
@@ -62,7 +62,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A pod on a node whose preflight is in this state.
-    pub(crate) fn pod(node: &str, container: Value) -> Arc<Pod> {
+    pub(crate) fn pod(node: &str, container: Value) -> Arc<HeldPod> {
         let mut status = json!({"name": "preflight", "image": "", "imageID": "", "ready": false, "restartCount": 1});
         container.as_object().unwrap().iter().for_each(|(key, value)| status[key] = value.clone());
         let pod = json!({
@@ -81,13 +81,13 @@ pub(crate) mod tests {
     fn a_port_in_use_is_told_while_the_pod_waits_and_forgotten_when_it_passes() {
         let said = "PortInUse: 10.0.0.1:34760/udp is held by user 0: stop it";
         let waits = json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(2, said)});
-        let failure = failure_of(&pod("till-1", waits)).unwrap();
+        let failure = pod("till-1", waits).failure.clone().unwrap();
         assert_eq!(failure.reason, "PortInUse");
         assert_eq!(failure.message, "node till-1: 10.0.0.1:34760/udp is held by user 0: stop it");
         let passed = json!({"state": ended(0, ""), "lastState": ended(2, said)});
-        assert_eq!(failure_of(&pod("till-1", passed)), None);
+        assert_eq!(pod("till-1", passed).failure, None);
         for odd in ["", "no reason", "not a word: x"] {
-            assert_eq!(failure_of(&pod("till-1", json!({"state": ended(2, odd)}))), None, "{odd}");
+            assert_eq!(pod("till-1", json!({"state": ended(2, odd)})).failure, None, "{odd}");
         }
     }
 

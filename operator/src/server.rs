@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use peerdist_crds::Office;
@@ -22,9 +22,10 @@ pub use self::networks::forbidden_networks;
 use crate::apply::{ApplyError, differs};
 use crate::context::Context;
 use crate::fleet::ValidOffice;
+use crate::held::HeldPod;
 use crate::identity::{self, IdentityFailure};
 use crate::names::{NETWORKS, SERVER, SERVER_ADDRESS_KEY};
-use crate::preflight::{PreflightFailure, failure_of};
+use crate::preflight::PreflightFailure;
 use crate::settings::{ServerSettings, ServerStorage, Settings};
 use crate::watches::server_office;
 
@@ -51,7 +52,7 @@ struct Live {
     networks: Option<Arc<ConfigMap>>,
     service_account: Option<Arc<ServiceAccount>>,
     stateful_set: Option<Arc<StatefulSet>>,
-    pods: Vec<Arc<Pod>>,
+    pods: Vec<Arc<HeldPod>>,
 }
 
 /// Makes the cluster have the server.
@@ -76,7 +77,7 @@ pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<Serve
     context.apply(stateful_set, live.stateful_set.as_deref()).await?;
     let shown = live.stateful_set.as_deref().and_then(|set| serde_json::to_value(set).ok());
     let current = shown.is_some_and(|shown| !differs(&stateful_set.body, &shown));
-    let failure = live.pods.iter().find_map(|pod| failure_of(pod));
+    let failure = live.pods.iter().find_map(|pod| pod.failure.clone());
     let state = state(current, address, live.stateful_set.as_deref());
     Ok(match (identity, state, failure) {
         (Err(failure), ..) => ServerState::IdentityFailed(failure),
@@ -133,9 +134,9 @@ fn dereference(context: &Context) -> Live {
 }
 
 /// Where the server runs, or ran last: while it moves, the old address is better than none.
-fn address(pods: &[Arc<Pod>], config_map: Option<&ConfigMap>) -> Option<IpAddr> {
+fn address(pods: &[Arc<HeldPod>], config_map: Option<&ConfigMap>) -> Option<IpAddr> {
     let running = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    let host = running.filter_map(|pod| pod.status.as_ref()?.host_ip.as_deref()?.parse().ok()).next();
+    let host = running.filter_map(|pod| pod.host.as_deref()?.parse().ok()).next();
     let known = config_map.and_then(|map| map.data.as_ref()?.get(SERVER_ADDRESS_KEY)?.parse().ok());
     host.or(known)
 }
@@ -165,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value, deleted: bool) -> Arc<Pod> {
+    fn pod(status: Value, deleted: bool) -> Arc<HeldPod> {
         let mut pod = json!({"metadata": {"name": "peerdist-server-0"}, "status": status});
         if deleted {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

@@ -1,16 +1,17 @@
-//! Caches of what the cluster has, kept by watches, and word of what changed in them. Only what counts is kept: of a
-//! node its labels and addresses, of nothing the managed fields. A change that changes nothing for us is not told.
+//! Caches of what the cluster has, kept by watches, and word of what changed in them. Only what counts is kept, and of
+//! nodes, pods and DaemonSets, of which there are many, nothing else is read (see [`held`](crate::held)). A change that
+//! changes nothing for us is not told.
 
 mod meaning;
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::Api;
@@ -27,13 +28,18 @@ use tokio::task::JoinSet;
 
 pub use self::meaning::Touch;
 use self::meaning::{
-    config_map, daemon_set, node, office, office_of, owned, package, pending_pod, secret, selected_labels, server_pod,
-    service_network, strip, strip_node, strip_pod, vesc,
+    config_map, daemon_set, node, office, office_of, owned, package, pending_pod, secret, server_pod, service_network,
+    strip, vesc,
 };
 use crate::apply::Memory;
 use crate::fleet::{Grounds, NodeView};
+use crate::held::{HeldDaemonSet, HeldNode, HeldPod};
 use crate::names::{CLIENT_POD_SELECTOR, MANAGED_SELECTOR, SERVER, SERVER_IDENTITY, SERVER_POD_SELECTOR};
 use crate::storage::StoragePrefixes;
+
+/// Objects that are listed at a time while a cache is filled, where each is long. Most are read as a whole first, and
+/// managed fields that were read take several times the memory of what is kept.
+const WHOLE_OBJECTS_MAX: u32 = 100;
 
 /// What the cluster has.
 #[derive(Clone)]
@@ -45,17 +51,17 @@ pub struct Caches {
     /// All VescEndpoints.
     pub vescs: Store<VescEndpoint>,
     /// All nodes, without most of what they say.
-    pub nodes: Store<Node>,
+    pub nodes: Store<HeldNode>,
     /// ConfigMaps that we made.
     pub config_maps: Store<ConfigMap>,
     /// ServiceAccounts that we made.
     pub service_accounts: Store<ServiceAccount>,
     /// DaemonSets that we made.
-    pub daemon_sets: Store<DaemonSet>,
+    pub daemon_sets: Store<HeldDaemonSet>,
     /// StatefulSets that we made.
     pub stateful_sets: Store<StatefulSet>,
     /// Pods of the server.
-    pub server_pods: Store<Pod>,
+    pub server_pods: Store<HeldPod>,
     /// The Secret with the root, and none besides.
     pub root_secret: Store<Secret>,
     /// The Secret with the server's identity, and none besides.
@@ -63,7 +69,7 @@ pub struct Caches {
     /// Networks of services.
     pub service_networks: Store<ServiceCIDR>,
     /// Pods of clients that have not started: a moment long as a rule.
-    pub pending_pods: Store<Pod>,
+    pub pending_pods: Store<HeldPod>,
 }
 
 /// A watch ended before its cache was filled, which happens only when the process ends.
@@ -81,7 +87,7 @@ impl Caches {
         memory: &Memory,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let managed = || watcher::Config::default().labels(MANAGED_SELECTOR);
+        let managed = || watcher::Config::default().labels(MANAGED_SELECTOR).page_size(WHOLE_OBJECTS_MAX);
         // Rights to a Secret by its name extend to a watch of that name alone.
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let ours = || Watches { client, touches, memory, namespace };
@@ -89,7 +95,7 @@ impl Caches {
             offices: ours().start_readable(tasks, office),
             packages: ours().start_readable(tasks, package),
             vescs: ours().start_readable(tasks, vesc),
-            nodes: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip_node, node),
+            nodes: ours().start(tasks, Api::all(client.clone()), watcher::Config::default(), strip, node),
             config_maps: ours().start(tasks, ours().api(), managed(), strip, config_map),
             service_accounts: ours().start(tasks, ours().api(), managed(), strip, owned),
             daemon_sets: ours().start(tasks, ours().api(), managed(), strip, daemon_set),
@@ -98,7 +104,7 @@ impl Caches {
                 tasks,
                 ours().api(),
                 watcher::Config::default().labels(SERVER_POD_SELECTOR),
-                strip_pod,
+                strip,
                 server_pod,
             ),
             root_secret: ours().start(tasks, ours().api(), named(root_secret), strip, secret),
@@ -114,7 +120,7 @@ impl Caches {
                 tasks,
                 ours().api(),
                 watcher::Config::default().labels(CLIENT_POD_SELECTOR).fields("status.phase=Pending"),
-                strip_pod,
+                strip,
                 pending_pod,
             ),
         }
@@ -181,7 +187,8 @@ impl Watches<'_> {
         K: Kind + Clone + Debug + Send + Sync + 'static,
         K::Status: DeserializeOwned,
     {
-        let events = watch(Api::<Readable<K>>::all(self.client.clone()), watcher::Config::default());
+        let config = watcher::Config::default().page_size(WHOLE_OBJECTS_MAX);
+        let events = watch(Api::<Readable<K>>::all(self.client.clone()), config);
         self.keep(tasks, events.default_backoff().map(|event| event.map(unwrapped)), strip, meaning)
     }
 
@@ -267,7 +274,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static> Keep
 
 /// What a judgement rests on, as far as the cluster tells it.
 pub fn grounds(caches: &Caches, storage_prefixes: &StoragePrefixes) -> Grounds {
-    let standing = |set: &DaemonSet| Some((office_of(set)?.name.clone(), selected_labels(set)?.clone()));
+    let standing = |set: &HeldDaemonSet| Some((office_of(set)?.name.clone(), set.node_selector.clone()?));
     Grounds {
         storage_prefixes: storage_prefixes.clone(),
         server_owner: server_office(caches).map(|office| office.uid),
@@ -281,11 +288,11 @@ pub fn server_office(caches: &Caches) -> Option<OwnerReference> {
     office_of(&*server).cloned()
 }
 
-/// Nodes as the fleet sees them, by name.
-pub fn node_views(nodes: &Store<Node>) -> Vec<NodeView> {
-    let views: BTreeMap<String, NodeView> =
-        nodes.state().iter().map(|node| (node.name_any(), NodeView::of(node))).collect();
-    views.into_values().collect()
+/// Nodes as the fleet sees them, in the order of their names.
+pub fn node_views(nodes: &[Arc<HeldNode>]) -> Vec<&NodeView> {
+    let mut views: Vec<&NodeView> = nodes.iter().map(|node| &node.view).collect();
+    views.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    views
 }
 
 #[cfg(test)]

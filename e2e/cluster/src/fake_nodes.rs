@@ -17,10 +17,13 @@ const MODULE: &str = "sigs.k8s.io/kwok";
 const VERSION: &str = "v0.8.0";
 /// Its program.
 const PROGRAM: &str = "kwok";
-/// What a node does, in files of the module: become ready, and say every now and then that it is alive.
-const STAGES: [&str; 2] =
-    ["kustomize/stage/node/fast/node-initialize.yaml", "kustomize/stage/node/heartbeat/node-heartbeat.yaml"];
-/// Nodes renew a lease besides.
+/// What a node does, in files of the module: become ready, and report its status as seldom as a kubelet that renews a
+/// lease besides (a kubelet every five minutes, these nodes every ten).
+const STAGES: [&str; 2] = [
+    "kustomize/stage/node/fast/node-initialize.yaml",
+    "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+];
+/// How a node says that it lives: its lease, renewed four times as often as it would run out.
 const LEASE_SECONDS: u32 = 40;
 
 /// Answers for all nodes of a cluster until it is dropped.

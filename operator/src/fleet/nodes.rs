@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
 use peerdist_crds::office::NodeSelection;
 
 use super::{Refusal, ValidOffice, Verdict};
+use crate::held::Labels;
 use crate::names::{ASSIGNED_OFFICE_LABEL, label_value};
 
 /// What counts of a node.
@@ -20,7 +19,7 @@ pub struct NodeView {
     /// Its name.
     pub name: String,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Its addresses of the type InternalIP.
     pub addresses: Vec<IpAddr>,
     /// Networks of its pods, where the cluster gives each node its own.
@@ -28,29 +27,10 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// What counts of a node of the cluster.
-    pub fn of(node: &Node) -> Self {
-        let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-        let internal = addresses.filter(|address| address.type_ == "InternalIP");
-        Self {
-            name: node.name_any(),
-            labels: node.labels().clone(),
-            addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
-            pod_networks: pod_networks(node),
-        }
+    /// The value of the operator's label.
+    pub fn assigned(&self) -> Option<&str> {
+        self.labels.get(ASSIGNED_OFFICE_LABEL)
     }
-
-    fn assigned(&self) -> Option<&str> {
-        self.labels.get(ASSIGNED_OFFICE_LABEL).map(String::as_str)
-    }
-}
-
-/// The first one is told twice.
-fn pod_networks(node: &Node) -> Vec<IpNet> {
-    let spec = node.spec.iter();
-    let texts: BTreeSet<&String> =
-        spec.flat_map(|spec| spec.pod_cidr.iter().chain(spec.pod_cidrs.iter().flatten())).collect();
-    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// What the operator's label on a node must become.
@@ -104,7 +84,7 @@ pub(super) struct Holder {
 }
 
 /// Gives nodes to claimants, which come in the order of precedence.
-pub(super) fn judge(claimants: Vec<Claimant>, nodes: &[NodeView]) -> Judged {
+pub(super) fn judge(claimants: Vec<Claimant>, nodes: &[&NodeView]) -> Judged {
     let wanted = claims(claimants.iter().map(|claimant| Some(&claimant.valid.as_ref()?.selection)), nodes);
     let standing = claims(claimants.iter().map(|claimant| claimant.standing.as_ref()), nodes);
     let mut judged = Judged::default();
@@ -157,7 +137,7 @@ pub(super) fn assign(
     accepted: &[ValidOffice],
     refused: &BTreeMap<String, Verdict>,
     holders: &BTreeMap<usize, Holder>,
-    nodes: &[NodeView],
+    nodes: &[&NodeView],
 ) -> Labelling {
     let by_subnet: BTreeSet<&str> = accepted
         .iter()
@@ -208,7 +188,7 @@ fn in_two_offices(office: &ValidOffice, node: &str, holder: &str) -> Refusal {
 /// that the cost grows with nodes plus offices and not with their product.
 fn claims<'selections>(
     selections: impl ExactSizeIterator<Item = Option<&'selections NodeSelection>>,
-    nodes: &[NodeView],
+    nodes: &[&NodeView],
 ) -> Vec<Vec<usize>> {
     let mut claims = vec![Vec::new(); selections.len()];
     let index = Index::new(selections);
@@ -258,8 +238,9 @@ impl<'offices> Index<'offices> {
 
     fn offices_of(&self, node: &NodeView) -> BTreeSet<usize> {
         let by_label = node.labels.iter().flat_map(|(key, value)| {
-            let candidates = self.by_label.get(&(key.as_str(), value.as_str())).into_iter().flatten();
-            candidates.filter(|(_, labels)| labels.iter().all(|(key, value)| node.labels.get(key) == Some(value)))
+            let candidates = self.by_label.get(&(key, value)).into_iter().flatten();
+            candidates
+                .filter(|(_, labels)| labels.iter().all(|(key, value)| node.labels.get(key) == Some(value.as_str())))
         });
         let networks = node.addresses.iter().flat_map(|address| {
             let lengths = self.prefix_lengths.iter();

@@ -3,12 +3,12 @@
 //! generation of the Office it is taken back when clients are counted that do not run, not already when a new form of
 //! the pods was written: so a new image for all offices costs one write an office.
 
-use k8s_openapi::api::apps::v1::DaemonSet;
 use peerdist_crds::office::OfficeNodeCounts;
 
 use super::build::node_selector;
 use crate::conditions::{Finding, READY, accepted, refused};
 use crate::fleet::{Refusal, ValidOffice};
+use crate::held::HeldDaemonSet;
 use crate::preflight::PreflightFailure;
 use crate::server::ServerState;
 
@@ -38,7 +38,7 @@ pub enum Situation {
 }
 
 /// The conditions of an office. `was_ready`: Ready was said of this generation of it.
-pub fn derive(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: bool) -> Vec<Finding> {
+pub fn derive(situation: &Situation, daemon_set: Option<&HeldDaemonSet>, was_ready: bool) -> Vec<Finding> {
     let ready = match situation {
         Situation::Refused(refusal) => return refused(refusal).to_vec(),
         Situation::NotApplied { reason, message } => Finding::no(READY, reason, message),
@@ -57,7 +57,7 @@ pub fn derive(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: 
 }
 
 /// Counts of an office's nodes.
-pub fn node_counts(daemon_set: &DaemonSet) -> OfficeNodeCounts {
+pub fn node_counts(daemon_set: &HeldDaemonSet) -> OfficeNodeCounts {
     let status = daemon_set.status.clone().unwrap_or_default();
     let latest = status.updated_number_scheduled.unwrap_or_default();
     OfficeNodeCounts {
@@ -68,22 +68,26 @@ pub fn node_counts(daemon_set: &DaemonSet) -> OfficeNodeCounts {
 
 /// How many nodes the clients of an office should run on. `None`: its DaemonSet is missing, selects other nodes, or was
 /// not counted in its latest form.
-pub fn expected_nodes(office: &ValidOffice, daemon_set: Option<&DaemonSet>) -> Option<i32> {
+pub fn expected_nodes(office: &ValidOffice, daemon_set: Option<&HeldDaemonSet>) -> Option<i32> {
     let daemon_set = daemon_set.filter(|daemon_set| is_observed(daemon_set))?;
-    let selector = daemon_set.spec.template.spec.as_ref()?.node_selector.as_ref();
-    (selector == Some(&node_selector(office))).then(|| node_counts(daemon_set).desired)
+    (daemon_set.node_selector.as_ref() == Some(&node_selector(office))).then(|| node_counts(daemon_set).desired)
 }
 
 /// Whether the counts speak about the latest form.
-pub(crate) fn is_observed(daemon_set: &DaemonSet) -> bool {
+pub(crate) fn is_observed(daemon_set: &HeldDaemonSet) -> bool {
     let observed = daemon_set.status.as_ref().and_then(|status| status.observed_generation);
     observed.is_some() && observed == daemon_set.metadata.generation
+}
+
+/// Whether the nodes of the DaemonSet were ever counted: a new one says that there are none.
+pub(super) fn was_counted(daemon_set: &HeldDaemonSet) -> bool {
+    daemon_set.status.as_ref().is_some_and(|status| status.observed_generation.is_some())
 }
 
 /// What keeps an office from being ready as far as its clients go.
 fn clients(
     current: bool,
-    daemon_set: Option<&DaemonSet>,
+    daemon_set: Option<&HeldDaemonSet>,
     preflight: Option<&PreflightFailure>,
     was_ready: bool,
 ) -> Option<Finding> {
@@ -132,7 +136,7 @@ mod tests {
     use crate::fleet::tests::{judged, office, site};
     use crate::identity::IdentityFailure;
 
-    fn daemon_set(generation: i64, observed: i64, desired: i32, updated: i32, available: i32) -> DaemonSet {
+    fn daemon_set(generation: i64, observed: i64, desired: i32, updated: i32, available: i32) -> HeldDaemonSet {
         serde_json::from_value(json!({
             "metadata": {"generation": generation},
             "status": {
@@ -144,11 +148,16 @@ mod tests {
         .unwrap()
     }
 
-    fn shown(situation: &Situation, daemon_set: Option<&DaemonSet>, kind: &str) -> (String, String) {
+    fn shown(situation: &Situation, daemon_set: Option<&HeldDaemonSet>, kind: &str) -> (String, String) {
         after(situation, daemon_set, false, kind)
     }
 
-    fn after(situation: &Situation, daemon_set: Option<&DaemonSet>, was_ready: bool, kind: &str) -> (String, String) {
+    fn after(
+        situation: &Situation,
+        daemon_set: Option<&HeldDaemonSet>,
+        was_ready: bool,
+        kind: &str,
+    ) -> (String, String) {
         let findings = derive(situation, daemon_set, was_ready);
         let conditions = merge(&[], &findings, Some(1), k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
         let condition = find(&conditions, kind).unwrap();
@@ -212,7 +221,8 @@ mod tests {
     #[test]
     fn ready_of_this_generation_stays_until_clients_are_counted_that_do_not_run() {
         let ready = pair("True", "NodesReady");
-        let then = |situation: &Situation, daemon_set: Option<&DaemonSet>| after(situation, daemon_set, true, READY);
+        let then =
+            |situation: &Situation, daemon_set: Option<&HeldDaemonSet>| after(situation, daemon_set, true, READY);
         // Written, not in the cache yet; in the cache, not counted yet; then counted.
         assert_eq!(then(&applied(false, None), Some(&daemon_set(2, 2, 3, 3, 3))), ready);
         assert_eq!(then(&applied(true, None), Some(&daemon_set(3, 2, 3, 3, 3))), ready);
@@ -229,16 +239,21 @@ mod tests {
         let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
         let valid = fleet.accepted().next().unwrap();
         let selecting = |label: &str, observed: i64| {
-            let mut daemon_set = daemon_set(2, observed, 3, 0, 0);
-            let template = json!({"spec": {"containers": [], "nodeSelector": {"site": label}}});
-            let spec = json!({"selector": {}, "template": template});
-            daemon_set.spec = serde_json::from_value(spec).unwrap();
-            daemon_set
+            let node_selector = Some([("site".to_owned(), label.to_owned())].into());
+            HeldDaemonSet { node_selector, ..daemon_set(2, observed, 3, 0, 0) }
         };
         assert_eq!(expected_nodes(valid, None), None);
         assert_eq!(expected_nodes(valid, Some(&selecting("hub", 1))), None);
         assert_eq!(expected_nodes(valid, Some(&selecting("other", 2))), None);
         assert_eq!(expected_nodes(valid, Some(&selecting("hub", 2))), Some(3));
+    }
+
+    #[test]
+    fn a_new_daemon_set_says_nothing_about_nodes_until_they_are_counted() {
+        let new = json!({"status": {"desiredNumberScheduled": 0, "numberReady": 0}});
+        assert!(!was_counted(&serde_json::from_value(new).unwrap()));
+        assert!(!was_counted(&HeldDaemonSet { status: None, ..daemon_set(1, 1, 0, 0, 0) }));
+        assert!(was_counted(&daemon_set(2, 1, 0, 0, 0)));
     }
 
     #[test]

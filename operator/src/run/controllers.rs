@@ -34,6 +34,9 @@ use crate::{office, package, vesc};
 const QUEUE_MAX: usize = 1024;
 /// Objects of one kind that are reconciled at a time.
 const CONCURRENCY: u16 = 16;
+/// The same of Offices. Each is several writes, one after the other, that mostly wait for the API server; many more at a
+/// time would wait there so long that some are given up.
+const CONCURRENCY_OFFICES: u16 = 32;
 /// How long reconciles under way may take after the end was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -147,7 +150,7 @@ where
         }
         Action::requeue(pause)
     };
-    let config = Config::default().concurrency(CONCURRENCY);
+    let config = Config::default().concurrency(if kind == Kind::Office { CONCURRENCY_OFFICES } else { CONCURRENCY });
     let stream = applier(counted, retry, Arc::clone(context), store.clone(), objects(queued), config);
     tasks.spawn(async move {
         let mut stream = std::pin::pin!(stream);

@@ -4,20 +4,20 @@
 use std::borrow::Borrow;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 use crate::fleet::NodeView;
+use crate::held::HeldNode;
 
 /// All of them, in order and without those that lie in another.
 pub fn forbidden_networks(
-    nodes: impl IntoIterator<Item = impl Borrow<Node>>,
+    nodes: impl IntoIterator<Item = impl Borrow<HeldNode>>,
     services: impl IntoIterator<Item = impl Borrow<ServiceCIDR>>,
 ) -> Vec<IpNet> {
     let mut networks: Vec<IpNet> = Vec::new();
     for node in nodes {
-        let NodeView { addresses, pod_networks, name: _, labels: _ } = NodeView::of(node.borrow());
-        networks.extend(addresses.into_iter().map(IpNet::from));
+        let NodeView { addresses, pod_networks, name: _, labels: _ } = &node.borrow().view;
+        networks.extend(addresses.iter().copied().map(IpNet::from));
         networks.extend(pod_networks);
     }
     for service in services {
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn nodes_pods_and_services_are_named_once_each() {
-        let node = |address: &str, pods: Value| -> Node {
+        let node = |address: &str, pods: Value| -> HeldNode {
             let addresses =
                 json!([{"type": "InternalIP", "address": address}, {"type": "ExternalIP", "address": "8.8.8.8"}]);
             serde_json::from_value(json!({"spec": pods, "status": {"addresses": addresses}})).unwrap()

@@ -1,19 +1,18 @@
 //! What a change of an object means to the others, and which parts of an object are kept. Pure. A change that changes
 //! nothing for us means nothing.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeSpec, NodeStatus, Pod, PodSpec, Secret};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 
 use crate::fleet::NodeView;
-use crate::names::OFFICE_LABEL;
+use crate::held::{HeldDaemonSet, HeldNode, HeldPod};
 use crate::office::is_observed;
-use crate::preflight::failure_of;
 
 /// Something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,28 +43,6 @@ pub(super) fn strip<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-pub(super) fn strip_node(node: &mut Node) {
-    strip(node);
-    node.metadata.annotations = None;
-    node.spec = node.spec.take().map(|spec| NodeSpec {
-        pod_cidr: spec.pod_cidr,
-        pod_cidrs: spec.pod_cidrs,
-        ..NodeSpec::default()
-    });
-    let addresses = node.status.take().and_then(|status| status.addresses);
-    node.status = Some(NodeStatus { addresses, ..NodeStatus::default() });
-}
-
-/// Of a pod its labels count, its node, and how its preflight ended.
-pub(super) fn strip_pod(pod: &mut Pod) {
-    strip(pod);
-    pod.metadata.annotations = None;
-    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
-    if let Some(status) = &mut pod.status {
-        (status.conditions, status.container_statuses) = (None, None);
-    }
-}
-
 pub(super) fn office(before: Option<&Office>, after: Option<&Office>) -> Option<Touch> {
     let judged = |office: &Office| {
         let meta = &office.metadata;
@@ -90,14 +67,16 @@ pub(super) fn vesc(_: Option<&VescEndpoint>, after: Option<&VescEndpoint>) -> Op
     Some(Touch::Vesc(after.namespace().unwrap_or_default(), after.name_any()))
 }
 
-pub(super) fn node(before: Option<&Node>, after: Option<&Node>) -> Option<Touch> {
-    let (was, is) = (before.map(NodeView::of), after.map(NodeView::of));
-    let networks =
-        |view: &Option<NodeView>| view.as_ref().map(|view| (view.addresses.clone(), view.pod_networks.clone()));
-    if networks(&was) != networks(&is) {
+pub(super) fn node(before: Option<&HeldNode>, after: Option<&HeldNode>) -> Option<Touch> {
+    let (was, is) = (before.map(|node| &node.view), after.map(|node| &node.view));
+    if was.map(networks) != is.map(networks) {
         return Some(Touch::Networks);
     }
     (was != is).then_some(Touch::Fleet)
+}
+
+fn networks(view: &NodeView) -> (&[IpAddr], &[IpNet]) {
+    (&view.addresses, &view.pod_networks)
 }
 
 /// A ConfigMap that belongs to no Office tells clients whom to trust, which is the server's matter.
@@ -110,11 +89,8 @@ pub(super) fn secret(before: Option<&Secret>, after: Option<&Secret>) -> Option<
     (before.map(counts) != after.map(counts)).then_some(Touch::Server)
 }
 
-pub(super) fn server_pod(before: Option<&Pod>, after: Option<&Pod>) -> Option<Touch> {
-    let host = |pod: &Pod| {
-        let host = pod.status.as_ref().and_then(|status| status.host_ip.clone());
-        (pod.metadata.deletion_timestamp.clone(), host, failure_of(pod))
-    };
+pub(super) fn server_pod(before: Option<&HeldPod>, after: Option<&HeldPod>) -> Option<Touch> {
+    let host = |pod: &HeldPod| (pod.metadata.deletion_timestamp.clone(), pod.host.clone(), pod.failure.clone());
     (before.map(host) != after.map(host)).then_some(Touch::Server)
 }
 
@@ -123,9 +99,10 @@ pub(super) fn service_network(_: Option<&ServiceCIDR>, _: Option<&ServiceCIDR>) 
 }
 
 /// Pods leave this cache when they start.
-pub(super) fn pending_pod(before: Option<&Pod>, after: Option<&Pod>) -> Option<Touch> {
-    let office = after.or(before)?.labels().get(OFFICE_LABEL)?.clone();
-    (before.and_then(failure_of) != after.and_then(failure_of)).then_some(Touch::Preflight(office))
+pub(super) fn pending_pod(before: Option<&HeldPod>, after: Option<&HeldPod>) -> Option<Touch> {
+    let office = after.or(before)?.office.clone()?;
+    let failure = |pod: &HeldPod| pod.failure.clone();
+    (before.and_then(failure) != after.and_then(failure)).then_some(Touch::Preflight(office))
 }
 
 /// What belongs to an Office is looked at when it changes in any way: by us, by Kubernetes, or by somebody's hand.
@@ -133,25 +110,20 @@ pub(super) fn owned<K: Resource>(before: Option<&K>, after: Option<&K>) -> Optio
     Some(Touch::Office(office_of(after.or(before)?)?.name.clone()))
 }
 
-pub(super) fn daemon_set(before: Option<&DaemonSet>, after: Option<&DaemonSet>) -> Option<Touch> {
+pub(super) fn daemon_set(before: Option<&HeldDaemonSet>, after: Option<&HeldDaemonSet>) -> Option<Touch> {
     let Touch::Office(office) = owned(before, after)? else { return None };
-    let counted = |set: &DaemonSet| {
+    let counted = |set: &HeldDaemonSet| {
         let status = set.status.as_ref().filter(|_| is_observed(set))?;
         Some(status.desired_number_scheduled)
     };
     let (was, is) = (before.and_then(counted), after.and_then(counted));
-    if before.map(selected_labels) != after.map(selected_labels) {
+    if before.map(|set| &set.node_selector) != after.map(|set| &set.node_selector) {
         Some(Touch::Standing(office))
     } else if is.is_some() && was != is {
         Some(Touch::Counts(office))
     } else {
         Some(Touch::Office(office))
     }
-}
-
-/// The labels that a DaemonSet asks of its nodes.
-pub(super) fn selected_labels(set: &DaemonSet) -> Option<&BTreeMap<String, String>> {
-    set.spec.template.spec.as_ref()?.node_selector.as_ref()
 }
 
 /// The Office that an object belongs to.
@@ -168,7 +140,7 @@ mod tests {
     use crate::fleet::tests::{office as office_object, site};
     use crate::preflight::tests::pod;
 
-    fn node_object(heartbeat: &str, label: &str) -> Node {
+    fn node_object(heartbeat: &str, label: &str) -> HeldNode {
         let object: Value = json!({
             "metadata": {"name": "n", "resourceVersion": heartbeat, "labels": {"site": label}, "annotations": {"a": "b"}},
             "spec": {"podCIDR": "10.0.0.0/24"},
@@ -177,21 +149,15 @@ mod tests {
                 "images": [{"names": ["x"]}],
             },
         });
-        let mut node: Node = serde_json::from_value(object).unwrap();
-        strip_node(&mut node);
-        node
+        serde_json::from_value(object).unwrap()
     }
 
     #[test]
-    fn a_heartbeat_of_a_node_is_not_told_and_its_bulk_not_kept() {
+    fn a_heartbeat_of_a_node_is_not_told() {
         let (before, after) = (node_object("1", "hq"), node_object("2", "hq"));
         assert_eq!(node(Some(&before), Some(&after)), None);
         assert_eq!(node(Some(&before), Some(&node_object("2", "store"))), Some(Touch::Fleet));
         assert_eq!(node(Some(&before), None), Some(Touch::Networks));
-        let status = after.status.unwrap();
-        assert!(status.images.is_none() && after.metadata.annotations.is_none());
-        assert_eq!(after.spec.and_then(|spec| spec.pod_cidr).as_deref(), Some("10.0.0.0/24"));
-        assert_eq!(status.addresses.unwrap().len(), 1);
     }
 
     #[test]
@@ -214,14 +180,11 @@ mod tests {
         assert_eq!(pending_pod(Some(&waits), Some(&fails)), told);
         assert_eq!(pending_pod(Some(&fails), Some(&fails)), None);
         assert_eq!(pending_pod(Some(&fails), None), told);
-        let mut stripped = Pod::clone(&fails);
-        strip_pod(&mut stripped);
-        assert_eq!(failure_of(&stripped), failure_of(&fails));
     }
 
     #[test]
     fn what_belongs_to_an_office_leads_to_it() {
-        let set = |desired: i32| -> DaemonSet {
+        let set = |desired: i32| -> HeldDaemonSet {
             let owner = json!({"apiVersion": "peerdist.io/v1alpha1", "kind": "Office", "name": "store", "uid": "u"});
             let status = json!({"observedGeneration": 1, "desiredNumberScheduled": desired, "currentNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0});
             let metadata = json!({"name": "x", "generation": 1, "ownerReferences": [owner]});
@@ -230,7 +193,7 @@ mod tests {
         let counts = |office: &str| Some(Touch::Counts(office.to_owned()));
         assert_eq!(daemon_set(Some(&set(1)), Some(&set(1))), Some(Touch::Office("store".to_owned())));
         assert_eq!(daemon_set(Some(&set(1)), Some(&set(2))), counts("store"));
-        let not_counted = DaemonSet { status: None, ..set(2) };
+        let not_counted = HeldDaemonSet { status: None, ..set(2) };
         assert_eq!(daemon_set(Some(&set(2)), Some(&not_counted)), Some(Touch::Office("store".to_owned())));
         assert_eq!(daemon_set(Some(&not_counted), Some(&set(2))), counts("store"));
         assert_eq!(daemon_set(None, Some(&set(1))), Some(Touch::Standing("store".to_owned())));

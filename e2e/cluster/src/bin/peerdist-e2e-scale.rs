@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -25,12 +26,17 @@ const OFFICES: usize = 1_000;
 const NODES_PER_OFFICE: usize = 10;
 /// Requests at a time while the fleet is written.
 const REQUESTS: usize = 32;
-/// Time between two looks at how far the operator is.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks at how far the operator is. Each of them is work for the API server that it does not have for
+/// the operator meanwhile.
+const LOOK: Duration = Duration::from_secs(2);
 /// It is given up after this time.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long the operator runs on among beating nodes before its memory is read.
 const AFTERWARDS: Duration = Duration::from_secs(30);
+/// How the chart starts the operator.
+const CHART: &str = include_str!("../../../../charts/peerdist/templates/operator.yaml");
+/// What the names of variables for the allocator begin with.
+const ALLOCATOR_PREFIX: &str = "MALLOC_";
 /// Goals.
 const SECONDS_GOAL: u32 = 60;
 const MEBIBYTES_GOAL: u32 = 64;
@@ -54,7 +60,8 @@ async fn main() -> Result<()> {
     fs::write(&settings, settings_text("example/peerdist:1"))?;
     let kubeconfig = plane.kubeconfig("operator")?;
     let program = program()?;
-    let start = || Process::start_operator(&program, "operator", &kubeconfig, &settings);
+    let variables = allocator_variables()?;
+    let start = || start_operator(&program, &kubeconfig, &settings, &variables);
 
     let mut operator = start()?;
     let first = fleet.wait_until_reconciled(&mut operator).await?;
@@ -191,6 +198,32 @@ fn report(what: &str, time: Duration, operator: &Process) -> Result<()> {
         time.as_secs_f64()
     );
     Ok(())
+}
+
+/// As the tests do, with the variables for the allocator that the chart gives.
+fn start_operator(program: &Path, kubeconfig: &Path, settings: &Path, variables: &[(&str, &str)]) -> Result<Process> {
+    let mut command = Command::new(program);
+    command
+        .arg("run")
+        .env("KUBECONFIG", kubeconfig)
+        .env("PEERDIST_SETTINGS", settings)
+        .env("PEERDIST_HTTP_ADDRESS", "127.0.0.1:0")
+        .env("POD_NAMESPACE", NAMESPACE)
+        .env("POD_NAME", "operator")
+        .envs(variables.iter().copied());
+    Process::start(command, &kubeconfig.with_extension("log"))
+}
+
+/// Names and values, from the lines of the chart.
+fn allocator_variables() -> Result<Vec<(&'static str, &'static str)>> {
+    let named =
+        |line: &'static str| line.trim().strip_prefix("- name: ").filter(|name| name.starts_with(ALLOCATOR_PREFIX));
+    let pair = |(line, next): (&'static str, &'static str)| {
+        Some((named(line)?, next.trim().strip_prefix("value: ")?.trim_matches('"')))
+    };
+    let variables: Vec<_> = CHART.lines().zip(CHART.lines().skip(1)).filter_map(pair).collect();
+    ensure!(!variables.is_empty(), "the chart gives the operator no variable {ALLOCATOR_PREFIX}*");
+    Ok(variables)
 }
 
 /// A figure of the process in MiB.

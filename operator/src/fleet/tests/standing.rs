@@ -8,7 +8,7 @@ use super::*;
 /// A hub that has the server, and what else is there.
 fn with_server(offices: &[peerdist_crds::Office]) -> Fleet {
     let grounds = Grounds { server_owner: Some("uid-hub".to_owned()), ..Grounds::default() };
-    Fleet::new(offices, &[], &grounds)
+    Fleet::new(offices, [], &grounds)
 }
 
 #[test]
@@ -78,6 +78,12 @@ fn contested(spec_of_b: Value) -> ([peerdist_crds::Office; 3], Vec<NodeView>) {
     (offices, nodes.iter().map(|(name, labels)| node(name, labels, None)).collect())
 }
 
+/// Gives a node the label of an office by subnet.
+fn assign(node: &mut NodeView, office: &str) {
+    let labels = node.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    node.labels = labels.chain([(ASSIGNED_OFFICE_LABEL.to_owned(), office.to_owned())]).collect();
+}
+
 #[test]
 fn the_daemon_set_of_a_refused_office_loses_the_nodes_of_others_and_keeps_its_own() {
     let label = json!({"parent": "hub", "nodeSelector": {"matchLabels": {"y": "1"}}});
@@ -90,7 +96,7 @@ fn the_daemon_set_of_a_refused_office_loses_the_nodes_of_others_and_keeps_its_ow
         let expected = BTreeMap::from([("of-both".to_owned(), Assignment::Office("a".to_owned()))]);
         assert_eq!(*fleet.assignments(), expected, "{reason}");
         assert!(fleet.awaits_labels("a") && !fleet.awaits_labels("b"));
-        nodes[2].labels.insert(ASSIGNED_OFFICE_LABEL.to_owned(), "a".to_owned());
+        assign(&mut nodes[2], "a");
         let labelled = Fleet::new(&offices, &nodes, &grounds);
         assert!(labelled.assignments().is_empty(), "the label stays while it is needed");
         assert_eq!(labelled.changed(&fleet), ["a"], "who waited for the label is told");
@@ -115,8 +121,8 @@ fn nodes_on_which_a_refused_office_is_go_to_no_later_one() {
 #[test]
 fn a_node_leaves_a_refused_office_by_subnet_for_its_holder() {
     let (offices, mut nodes) = contested(json!({"parent": "nowhere", "subnets": ["10.0.0.0/8"]}));
-    nodes[2].labels.insert(ASSIGNED_OFFICE_LABEL.to_owned(), "b".to_owned());
-    nodes[1].labels.insert(ASSIGNED_OFFICE_LABEL.to_owned(), "b".to_owned());
+    assign(&mut nodes[2], "b");
+    assign(&mut nodes[1], "b");
     let fleet = Fleet::new(&offices, &nodes, &standing(&[("b", ASSIGNED_OFFICE_LABEL, "b")]));
     assert_eq!(*fleet.assignments(), BTreeMap::from([("of-both".to_owned(), Assignment::None)]));
     assert!(fleet.awaits_labels("a"), "its DaemonSet leaves the node out as long as it bears another's label");
@@ -128,8 +134,7 @@ fn an_office_that_a_newer_release_wrote_is_refused_and_keeps_its_nodes() {
     let mut of_newer = serde_json::to_value(&offices[1]).unwrap();
     of_newer["spec"]["type"] = json!("Mesh");
     offices[1] = serde_json::from_value::<Readable<_>>(of_newer).unwrap().0;
-    let label = |office: &str| (ASSIGNED_OFFICE_LABEL.to_owned(), office.to_owned());
-    nodes[0].labels.extend([label("a")]);
+    assign(&mut nodes[0], "a");
     let fleet = Fleet::new(&offices, &nodes, &standing(&[("a", ASSIGNED_OFFICE_LABEL, "a")]));
     assert_eq!(refusals(&fleet), [("a", "spec.type", "NotUnderstood")]);
     assert_eq!(accepted(&fleet), ["b", "hub"]);

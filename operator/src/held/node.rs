@@ -1,0 +1,141 @@
+//! A node: its labels, addresses and pod networks. The version is that of the object, which a write of its label names.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+use super::Labels;
+use crate::fleet::NodeView;
+
+/// A node. Its metadata has name and version only: labels are in the view.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(from = "Told")]
+pub struct HeldNode {
+    metadata: ObjectMeta,
+    /// What counts of it.
+    pub view: NodeView,
+}
+
+stands_for!(HeldNode, Node);
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    metadata: Metadata,
+    spec: Option<Spec>,
+    status: Option<Status>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    resource_version: Option<String>,
+    labels: Labels,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    addresses: Option<Vec<Address>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Address {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+impl From<Told> for HeldNode {
+    fn from(told: Told) -> Self {
+        let Told { metadata: Metadata { name, resource_version, labels }, spec, status } = told;
+        let addresses = status.and_then(|status| status.addresses).into_iter().flatten();
+        let internal = addresses.filter(|address| address.kind == "InternalIP");
+        let mut addresses: Vec<_> = internal.filter_map(|address| address.address.parse().ok()).collect();
+        addresses.shrink_to_fit();
+        let view = NodeView {
+            name: name.clone().unwrap_or_default(),
+            labels,
+            addresses,
+            pod_networks: spec.map(pod_networks).unwrap_or_default(),
+        };
+        Self { metadata: ObjectMeta { name, resource_version, ..ObjectMeta::default() }, view }
+    }
+}
+
+/// The first one is told twice.
+fn pod_networks(spec: Spec) -> Vec<IpNet> {
+    let Spec { pod_cidr, pod_cidrs } = spec;
+    let texts: BTreeSet<String> = pod_cidr.into_iter().chain(pod_cidrs.into_iter().flatten()).collect();
+    let mut networks: Vec<IpNet> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    networks.shrink_to_fit();
+    networks
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{Resource, ResourceExt};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_whole_node_that_is_kept_which_counts() {
+        let managed = json!([{
+            "manager": "kubelet", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {"f:images": {}}}, "subresource": "status",
+        }]);
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
+            "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        let object = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {
+                "name": "till-1", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"site": "store", "kubernetes.io/os": "linux"}, "annotations": {"a": "b"},
+                "managedFields": managed,
+            },
+            "spec": {
+                "podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00::/64"], "providerID": "x",
+                "taints": [{"key": "a", "effect": "NoSchedule"}],
+            },
+            "status": {
+                "addresses": [
+                    {"type": "InternalIP", "address": "10.1.0.1"}, {"type": "InternalIP", "address": "fd00::1"},
+                    {"type": "InternalIP", "address": "rubbish"}, {"type": "Hostname", "address": "till-1"},
+                ],
+                "allocatable": {"cpu": "4"}, "capacity": {"cpu": "4"}, "conditions": [condition],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}, "images": [{"names": ["x"], "sizeBytes": 1}],
+                "nodeInfo": {"kubeletVersion": "v1.36.0"},
+            },
+        });
+        let node: HeldNode = serde_json::from_str(&object.to_string()).unwrap();
+        assert_eq!((node.name_any().as_str(), node.resource_version().as_deref()), ("till-1", Some("7")));
+        assert_eq!((HeldNode::kind(&()), HeldNode::url_path(&(), None)), ("Node".into(), "/api/v1/nodes".to_owned()));
+        let NodeView { name, labels, addresses, pod_networks } = &node.view;
+        assert_eq!((name.as_str(), labels.get("site"), labels.iter().count()), ("till-1", Some("store"), 2));
+        assert_eq!(*addresses, ["10.1.0.1", "fd00::1"].map(|address| address.parse::<std::net::IpAddr>().unwrap()));
+        assert_eq!(*pod_networks, ["10.244.0.0/24", "fd00::/64"].map(|network| network.parse::<IpNet>().unwrap()));
+    }
+
+    #[test]
+    fn a_node_may_say_nothing_but_its_name() {
+        let node: HeldNode = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+        assert_eq!(node.view, NodeView { name: "n".to_owned(), ..NodeView::default() });
+    }
+}
