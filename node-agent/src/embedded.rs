@@ -51,15 +51,10 @@ pub async fn run(options: UpOptions, console: Console, stop: CancellationToken) 
     };
     match Run::start(&options, &console, state, first, started).await {
         Ok(run) => run.watch(source, &options, console, stop).await,
-        Err(StartError::PortInUse(message)) => {
+        Err(StartError { status, reason, message }) => {
             console.line(&format!("peerdist: {message}"));
-            print(&options, &console, &RunReport::failed("peerdist up", "", "PortInUse", &message));
-            ExitStatus::Unusable
-        }
-        Err(StartError::Failed(message)) => {
-            console.line(&format!("peerdist: {message}"));
-            print(&options, &console, &RunReport::failed("peerdist up", "", "StartFailed", &message));
-            ExitStatus::Failed
+            print(&options, &console, &RunReport::failed("peerdist up", "", reason, &message));
+            status
         }
     }
 }
@@ -82,9 +77,23 @@ fn print(options: &UpOptions, console: &Console, report: &RunReport) {
 }
 
 /// Why a run did not start.
-enum StartError {
-    PortInUse(String),
-    Failed(String),
+struct StartError {
+    status: ExitStatus,
+    reason: &'static str,
+    message: String,
+}
+
+impl StartError {
+    /// As with the roles on their own, an address that cannot be used is a command line that cannot be used. A port
+    /// that somebody else holds makes its address unusable, too.
+    fn of(error: &impl std::fmt::Display, is_port_in_use: bool, is_address_unusable: bool) -> Self {
+        let (status, reason) = match (is_port_in_use, is_address_unusable) {
+            (true, _) => (ExitStatus::Unusable, "PortInUse"),
+            (false, true) => (ExitStatus::Unusable, "NoSuchAddress"),
+            (false, false) => (ExitStatus::Failed, "StartFailed"),
+        };
+        Self { status, reason, message: error.to_string() }
+    }
 }
 
 /// Nodes that are missing.
@@ -115,7 +124,8 @@ impl Run {
         started: Instant,
     ) -> Result<Self, StartError> {
         std::fs::create_dir_all(&options.state).map_err(|error| {
-            StartError::Failed(format!("the state directory {} cannot be made: {error}", options.state.display()))
+            let message = format!("the state directory {} cannot be made: {error}", options.state.display());
+            StartError::of(&message, false, false)
         })?;
         let settings = ServerSettings {
             address: options.prefix.server().into(),
@@ -128,15 +138,14 @@ impl Run {
             retention_seconds: RETENTION_SECONDS_DEFAULT,
             cluster: None,
         };
-        let server = BoundServer::bind(settings).await.map_err(|error| match error.is_port_in_use() {
-            true => StartError::PortInUse(error.to_string()),
-            false => StartError::Failed(error.to_string()),
-        })?;
+        let server = BoundServer::bind(settings)
+            .await
+            .map_err(|error| StartError::of(&error, error.is_port_in_use(), error.is_address_unusable()))?;
         let mut nodes = Nodes::new(options, server.database());
-        nodes.adjust(&state).await.map_err(|error| match error.is_port_in_use() {
-            true => StartError::PortInUse(error.to_string()),
-            false => StartError::Failed(error.to_string()),
-        })?;
+        nodes
+            .adjust(&state)
+            .await
+            .map_err(|error| StartError::of(&error, error.is_port_in_use(), error.is_address_unusable()))?;
         let watch = Watch::new(started, state, server.snapshots(), server.overview(), server.metrics());
         for error in &first.errors {
             console.line(&format!("peerdist: {error}"));

@@ -7,7 +7,7 @@
 //! metadata; [`desired`] reads the objects, [`cluster`] speaks to a Kubernetes API; [`metrics`] and [`http`] let people watch;
 //! [`status`] and [`report`] are what they see;
 //! [`firewall`] renders rules; [`port_holder`] says who has a port; `private_file` replaces small files whole;
-//! [`decoders`] is for tests only.
+//! `printable` makes text from outside fit a line; [`decoders`] is for tests only.
 
 pub mod cli;
 pub mod cluster;
@@ -22,6 +22,7 @@ mod golden;
 pub mod http;
 pub mod metrics;
 pub mod port_holder;
+mod printable;
 mod private_file;
 pub mod report;
 pub mod source;

@@ -10,6 +10,7 @@ use indicatif::BinaryBytes;
 
 use super::ExitStatus;
 use super::text_table::TextTable;
+use crate::printable::escape_control_characters;
 use crate::store::{NodeStore, PackageReport, StoreError, VerifyFault, VerifyReport};
 
 /// What to verify.
@@ -37,7 +38,7 @@ pub(super) fn run(options: &VerifyOptions) -> ExitStatus {
             if report.is_clean() { ExitStatus::Done } else { ExitStatus::Failed }
         }
         Err(error) => {
-            eprintln!("peerdist verify: {}", chain(&error));
+            eprintln!("peerdist verify: {}", escape_control_characters(&chain(&error)));
             ExitStatus::Failed
         }
     }
@@ -97,6 +98,7 @@ fn result(package: &PackageReport) -> String {
 fn faults(package: &PackageReport) -> String {
     let mut text = String::new();
     for VerifyFault { path, chunk, problem } in &package.faults {
+        let path = escape_control_characters(path);
         let chunk = chunk.map(|index| format!(" (chunk {index})")).unwrap_or_default();
         let _ = writeln!(text, "{}: {path}: {problem}{chunk}", package.key);
     }
@@ -151,6 +153,13 @@ mod tests {
              retail/pos-app 2: 2 more faults\n\
              2 packages are known by their manifests only\n"
         );
+    }
+
+    #[test]
+    fn name_of_a_file_cannot_forge_a_line_or_steer_the_terminal() {
+        let fault = VerifyFault { path: "a\x1b[2J\nretail/pos-app 2: ok".into(), chunk: None, problem: "foreign" };
+        let text = faults(&package("1", 1, vec![fault]));
+        assert_eq!(text, "retail/pos-app 1: a\\u{1b}[2J\\nretail/pos-app 2: ok: foreign\n");
     }
 
     #[test]

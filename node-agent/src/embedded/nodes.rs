@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{LoopbackPrefix, UpOptions};
-use crate::database::{DatabaseError, MetadataStore, SqliteStore};
+use crate::database::{DatabaseError, MetadataStore};
 use crate::desired::DesiredState;
 use crate::driver::client::{BoundClient, ClientError, ClientSettings, ServerAddress};
 use crate::driver::progress::NodeProgress;
@@ -32,6 +32,10 @@ impl NodesError {
     pub(super) fn is_port_in_use(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_port_in_use())
     }
+
+    pub(super) fn is_address_unusable(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_address_unusable())
+    }
 }
 
 /// A running client.
@@ -46,12 +50,12 @@ pub(super) struct RunningNode {
 pub(super) struct Nodes {
     prefix: LoopbackPrefix,
     state: PathBuf,
-    database: SqliteStore,
+    database: Arc<dyn MetadataStore>,
     running: BTreeMap<NodeName, RunningNode>,
 }
 
 impl Nodes {
-    pub(super) fn new(options: &UpOptions, database: SqliteStore) -> Self {
+    pub(super) fn new(options: &UpOptions, database: Arc<dyn MetadataStore>) -> Self {
         Self { prefix: options.prefix, state: options.state.clone(), database, running: BTreeMap::new() }
     }
 

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::DiskAdmission;
 use super::entry::{self, EntryRefusal};
-use super::error::{SourceError, printable};
+use super::error::SourceError;
 use super::progress::Progress;
 use super::tree::TreeWriter;
+use crate::printable::{escape_control_characters, printable};
 
 mod tar;
 mod zip;
@@ -158,11 +159,13 @@ impl Unpacking<'_> {
     }
 
     fn invalid(&self, error: &dyn std::error::Error) -> SourceError {
-        SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail: format!("the archive is damaged: {error}") }
+        let detail = format!("the archive is damaged: {}", escape_control_characters(&error.to_string()));
+        SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail }
     }
 
     fn invalid_entry(&self, path: &RelativePath, error: &dyn std::error::Error) -> SourceError {
-        let detail = format!("the archive is damaged in entry {:?}: {error}", printable(path.as_bytes()));
+        let (entry, problem) = (printable(path.as_bytes()), escape_control_characters(&error.to_string()));
+        let detail = format!("the archive is damaged in entry \"{entry}\": {problem}");
         SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::entry::EntryRefusal;
 use super::http::CredentialsUse;
+use crate::printable::printable;
 use crate::store::StoreError;
 
 /// Why a source did not become a package.
@@ -72,9 +73,9 @@ pub enum SourceError {
         library: PathBuf,
     },
     /// One entry of a directory or archive is not accepted; nothing of it was written.
-    #[error("entry {path:?} is refused: {refusal}")]
+    #[error("entry \"{path}\" is refused: {refusal}")]
     EntryRefused {
-        /// Name inside the source.
+        /// Name inside the source, printable.
         path: String,
         /// Which rule.
         refusal: EntryRefusal,
@@ -291,16 +292,4 @@ impl From<StoreError> for SourceError {
 /// Where a server says that somebody must not have something, it matters who asked.
 fn told(status: u16, credentials: CredentialsUse) -> String {
     if matches!(status, 401 | 403) { format!(" ({credentials})") } else { String::new() }
-}
-
-/// Longest name repeated in a message.
-const PRINTED_NAME_CHARS_MAX: usize = 200;
-
-/// A hostile name as text that fits a line: invalid UTF-8 replaced, cut to a printable length.
-pub(crate) fn printable(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(name);
-    if text.chars().count() <= PRINTED_NAME_CHARS_MAX {
-        return text.into_owned();
-    }
-    text.chars().take(PRINTED_NAME_CHARS_MAX).chain("...".chars()).collect()
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use super::entry::EntryRefusal;
-use super::error::{SourceError, printable};
+use super::error::SourceError;
 use super::walk::{Kind, Stamp, Visit, Walk, full_path};
 
 /// What a `file://` address leads to, open.
@@ -67,7 +67,7 @@ impl Origin {
             FileType::CharacterDevice | FileType::BlockDevice => EntryRefusal::Device,
             _ => EntryRefusal::UnknownKind,
         };
-        Err(SourceError::EntryRefused { path: path.display().to_string(), refusal })
+        Err(SourceError::entry(path.as_os_str().as_encoded_bytes(), refusal))
     }
 }
 
@@ -246,7 +246,7 @@ impl CheckedFile {
     }
 
     fn changed(&self, what: &'static str) -> SourceError {
-        SourceError::SourceChanged { path: PathBuf::from(printable(self.path.as_os_str().as_encoded_bytes())), what }
+        SourceError::SourceChanged { path: self.path.clone(), what }
     }
 }
 

@@ -19,7 +19,7 @@ use super::ingest::DOWNLOADS_FOLDER;
 use super::journal::{JournalledPackage, Record, RecordedStage};
 use super::node_store::{NodeStore, now_seconds};
 use super::package::{Package, Stage, lock};
-use super::tree::Directories;
+use super::tree::{self, Directories};
 
 /// Trees that the journal names: inode to package.
 type Claims = BTreeMap<u64, Digest>;
@@ -211,6 +211,7 @@ impl NodeStore {
 
     fn restore_tree(&self, package: &Package) -> Result<(), StoreError> {
         let path = self.tree_path(package);
+        self.admit_owner_to_top(package)?;
         let tree = self.tree(package)?;
         let top = beneath::open_directory(&*tree, b".").map_err(io_error("open", &path))?;
         let mut directories =
@@ -223,6 +224,17 @@ impl NodeStore {
         }
         let top = directories.finish().map_err(io_error("restore", &path))?;
         set_mode(&top, beneath::SEALED_DIRECTORY).map_err(io_error("restore", path))
+    }
+
+    /// Lets us into the top of a published tree. Somebody may have put another directory at its place: that one stays as
+    /// it is.
+    fn admit_owner_to_top(&self, package: &Package) -> Result<(), StoreError> {
+        let (stage, key) = (package.state().stage, package.root.package());
+        let at_place = self.tree_at_place(key)?;
+        match at_place.filter(|top| inode_of(top).is_some_and(|inode| stage == Stage::Published { inode })) {
+            Some(top) => tree::admit_owner(&top).map_err(io_error("restore", self.published_path(key))),
+            None => Ok(()),
+        }
     }
 
     /// Removes from staging what is nobody's.
@@ -367,7 +379,7 @@ fn restore_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd>
             Ok(rustix::fs::mkdirat(parent, name, beneath::OPEN_DIRECTORY)?)
         })?;
     }
-    beneath::open_directory(parent, name)
+    tree::open_own_directory(parent, name)
 }
 
 /// Changes what is in a directory that is sealed before and afterwards.

@@ -1,10 +1,10 @@
 //! Makes and seals the tree of a package by streaming its entries: one open directory a level, nothing else in memory.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use peerdist_core::manifest::{Entry, EntryKind, RelativePath};
-use rustix::fs::{FallocateFlags, FileType, OFlags};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beneath;
@@ -116,6 +116,60 @@ pub(super) fn seal_entry<Leave: FnMut(&OwnedFd) -> io::Result<()>>(
     }
 }
 
+/// Opens a directory of a published tree. One that keeps even its owner out, which is us, is sealed anew before.
+pub(super) fn open_own_directory(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    let place = beneath::open(parent, name, OFlags::PATH | OFlags::DIRECTORY)?;
+    admit_owner(&place)?;
+    beneath::open_directory(&place, b".")
+}
+
+/// Gives a directory that is ours the mode of a published one, if its own keeps us from reading it. `directory` may be
+/// open for its path only.
+pub(super) fn admit_owner(directory: &OwnedFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(directory)?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw();
+    if !is_ours || Mode::from_raw_mode(stat.st_mode).contains(Mode::RUSR | Mode::XUSR) {
+        return Ok(());
+    }
+    // The kernel takes no mode for what is open for its path only, except by this way, which leads to what is open
+    // whatever lies under its name by now: no link can send us elsewhere.
+    let place = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Ok(rustix::fs::chmod(place, beneath::SEALED_DIRECTORY)?)
+}
+
 fn expect(holds: bool, what: &'static str) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::Error::other(what)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::store::tests::fixture::{give_away, mode, set_mode};
+
+    #[test]
+    fn directory_that_keeps_its_owner_out_is_sealed_anew_and_no_other_one() {
+        let scene = tempfile::tempdir().unwrap();
+        let parent = OwnedFd::from(File::open(scene.path()).unwrap());
+        let (ours, theirs) = (scene.path().join("ours"), scene.path().join("theirs"));
+        fs::create_dir(&ours).unwrap();
+        for (before, after) in [(0o000, 0o555), (0o377, 0o555), (0o444, 0o555), (0o700, 0o700), (0o755, 0o755)] {
+            set_mode(&ours, before);
+            open_own_directory(parent.as_fd(), b"ours").unwrap();
+            assert_eq!(mode(&ours), after, "{before:o}");
+        }
+        fs::create_dir(&theirs).unwrap();
+        set_mode(&theirs, 0o000);
+        symlink("theirs", scene.path().join("link")).unwrap();
+        assert!(open_own_directory(parent.as_fd(), b"link").is_err());
+        assert_eq!(mode(&theirs), 0o000, "links are not followed");
+        if give_away(&theirs) {
+            // Whether it can be opened is up to the rights of root.
+            drop(open_own_directory(parent.as_fd(), b"theirs"));
+            assert_eq!(mode(&theirs), 0o000);
+        }
+        set_mode(&theirs, 0o755);
+    }
 }

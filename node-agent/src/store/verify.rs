@@ -72,7 +72,8 @@ pub struct PackageReport {
 /// Something that is not as the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyFault {
-    /// File, directory or link, relative to the package.
+    /// File, directory or link, relative to the package: as it is, but for bytes that are no UTF-8. Names may have any
+    /// character, so whoever shows it on a terminal escapes some.
     pub path: String,
     /// The chunk, if one is bad.
     pub chunk: Option<ChunkIndex>,
@@ -304,17 +305,17 @@ impl<'report> Comparison<'report> {
             let name = item.file_name().to_bytes();
             let belongs = name == b"." || name == b".." || expected.binary_search(&self.names.hash_one(name)).is_ok();
             if !belongs {
-                self.report.add(printed(&path, name), None, FOREIGN);
+                self.report.add(path_of(&path, name), None, FOREIGN);
             }
         }
         Ok(())
     }
 }
 
-/// A path that is no manifest's, in which no character may play tricks on a terminal.
-fn printed(directory: &[u8], name: &[u8]) -> String {
+/// A path that is no manifest's.
+fn path_of(directory: &[u8], name: &[u8]) -> String {
     let path = if directory.is_empty() { name.to_vec() } else { [directory, name].join(&b'/') };
-    String::from_utf8_lossy(&path).replace(char::is_control, "?")
+    String::from_utf8_lossy(&path).into_owned()
 }
 
 /// Opens a directory of the manifest, or says what is wrong with all that belongs in it.

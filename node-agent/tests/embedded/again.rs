@@ -1,10 +1,11 @@
 //! Running again: after an interrupt only what is missing is fetched, and when all is done nothing is.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::confined::without_privileges;
 use crate::objects::{content, office, package, two_offices};
 use crate::place::{DONE, PACKAGE_FAILED, Place};
 
@@ -72,6 +73,18 @@ fn node_that_is_not_asked_for_any_more_is_not_waited_for() {
     let again = place.once();
     assert_eq!(again.code, Some(DONE), "{}", again.said);
     again.assert_complete("app", "store", 1);
+}
+
+#[test]
+fn tree_that_its_owner_may_not_enter_any_more_is_sealed_again_and_not_fetched() {
+    let (place, _) = distributed(132);
+    let tree = place.node("store-1").join("packages/demo/app/1");
+    fs::set_permissions(&tree, Permissions::from_mode(0o000)).unwrap();
+    let again = without_privileges(&place).wait();
+    assert_eq!(again.code, Some(DONE), "{}", again.said);
+    assert_eq!(fs::metadata(&tree).unwrap().mode() & 0o7777, 0o555, "{}", again.said);
+    assert_eq!(again.received("app", "store"), 0);
+    place.assert_file("store-1", "app", "data", &content("data", 1 << 20));
 }
 
 #[test]

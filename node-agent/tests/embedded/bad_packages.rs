@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::confined::without_privileges;
 use crate::objects::{content, office, package, two_offices};
 use crate::origin::{Answer, origin};
-use crate::place::{Ended, PACKAGE_FAILED, Place, Run};
+use crate::place::{Ended, PACKAGE_FAILED, Place};
 
 /// More than a node of the small office may store, beside the right package.
 const BIG_BYTES: usize = 4 << 20;
@@ -102,19 +103,6 @@ fn assert_errors(place: &Place, web: &str, ended: &Ended) {
     let need = ["not enough space: need", "have", "node small-1", "demo/big 1", "raise spec.storage.limit"];
     ended.assert_error("Office small", "spec.storage", "DiskFull", &need);
     assert_eq!(ended.errors().len(), 11, "{:#?}", ended.errors());
-}
-
-/// Root reads every file: without its capabilities it is a user like any other.
-fn without_privileges(place: &Place) -> Run {
-    if !rustix::process::geteuid().is_root() {
-        let mut command = place.command();
-        command.arg("--once");
-        return Run::start(command);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-all", "--inh-caps=-all", env!("CARGO_BIN_EXE_peerdist")]);
-    command.args(place.arguments()).arg("--once");
-    Run::start(command)
 }
 
 fn assert_only(folder: &Path, expected: &[&str]) {

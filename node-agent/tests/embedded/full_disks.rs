@@ -4,8 +4,9 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use crate::confined::{in_namespace, not_run};
 use crate::objects::{content, office, package, two_offices};
 use crate::place::{DONE, PACKAGE_FAILED, Place, Run};
 
@@ -13,31 +14,12 @@ use crate::place::{DONE, PACKAGE_FAILED, Place, Run};
 const MOUNT_AND_RUN: &str = r#"mount -t "$1" -o "$2" "$3" "$4" && shift 4 && exec "$@""#;
 
 /// `peerdist up` with a file system of its own at `folder`. `None` when this machine does not allow that.
-fn with_disk(place: &Place, kind: [&str; 3], folder: &Path, more: &[&str]) -> Option<Command> {
+fn with_disk(place: &Place, [kind, options, device]: [&str; 3], folder: &Path, more: &[&str]) -> Option<Command> {
     fs::create_dir_all(folder).unwrap();
-    let namespace = || {
-        let mut command = Command::new("unshare");
-        if !rustix::process::geteuid().is_root() {
-            command.arg("--map-root-user");
-        }
-        command.args(["--mount", "sh", "-c", MOUNT_AND_RUN, "sh"]).args(kind).arg(folder);
-        command
-    };
-    let allowed = namespace().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !allowed {
-        not_run("this machine does not let us mount a small file system");
-        return None;
-    }
-    let mut command = namespace();
-    command.arg(env!("CARGO_BIN_EXE_peerdist")).args(place.arguments()).args(more);
+    let given = [kind, options, device, folder.to_str().unwrap()];
+    let mut command = in_namespace(place, "--mount", MOUNT_AND_RUN, &given)?;
+    command.args(more);
     Some(command)
-}
-
-/// People without the rights or the tools may go without these tests; root has the rights, and `cargo xtask test`
-/// brings the tools.
-fn not_run(why: &str) {
-    assert!(!rustix::process::geteuid().is_root() && std::env::var_os("CI").is_none(), "{why}");
-    eprintln!("NOT RUN: {why}");
 }
 
 /// The folder as the run sees it.

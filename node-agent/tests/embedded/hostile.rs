@@ -26,7 +26,7 @@ use peerdist_node_agent::transport::{
 };
 
 use crate::objects::{content, office, package};
-use crate::place::{DONE, Place};
+use crate::place::{DONE, Place, without_settings_of_the_shell};
 
 const PREFIX: u8 = 109;
 /// The server knows its offices by then, and has answered on a busy machine.
@@ -209,7 +209,8 @@ async fn lying_peers_are_dropped_and_the_package_arrives_from_others() {
     for node in ["central-1", "central-2"] {
         place.assert_file(node, "app", "data", &data);
         let mut verify = Command::new(env!("CARGO_BIN_EXE_peerdist"));
-        let verified = verify.arg("verify").arg("--root").arg(place.node(node)).output().unwrap();
+        verify.arg("verify").arg("--root").arg(place.node(node));
+        let verified = without_settings_of_the_shell(&mut verify).output().unwrap();
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     }
 }

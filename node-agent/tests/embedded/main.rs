@@ -9,6 +9,8 @@ mod bad_packages;
 #[cfg(test)]
 mod changing_sources;
 #[cfg(test)]
+mod confined;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod edits;

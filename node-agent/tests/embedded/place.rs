@@ -1,5 +1,6 @@
 //! One run of `peerdist up` after the other in a folder of its own: starting, watching, interrupting, and what it said.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -129,6 +130,36 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Keeps from a command what configures a peerdist in the shell of whoever runs the tests. What the test itself says
+/// stays.
+pub(crate) fn without_settings_of_the_shell(command: &mut Command) -> &mut Command {
+    let names: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in settings_to_remove(command, names) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn settings_to_remove(command: &Command, mut names: Vec<OsString>) -> Vec<OsString> {
+    names.retain(|name| is_setting(name) && command.get_envs().all(|(said, _)| said != name));
+    names
+}
+
+/// Of peerdist itself, or of its logs and traces.
+fn is_setting(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name == b"RUST_LOG" || name.starts_with(b"PEERDIST_") || name.starts_with(b"OTEL_")
+}
+
+#[test]
+fn settings_of_the_shell_are_removed_and_those_of_a_test_are_not() {
+    let mut command = Command::new("peerdist");
+    command.env("PEERDIST_ONCE", "yes");
+    let shell = ["PATH", "PEERDIST_ONCE", "PEERDIST_ROOT", "RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT", "HOME"];
+    let removed = settings_to_remove(&command, shell.map(OsString::from).to_vec());
+    assert_eq!(removed, ["PEERDIST_ROOT", "RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT"]);
+}
+
 /// A process that runs, killed when the test gives it up.
 pub(crate) struct Run {
     child: Child,
@@ -139,10 +170,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn start(mut command: Command) -> Self {
-        // A test may be run by somebody whose shell configures a peerdist of his own.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PEERDIST_")) {
-            command.env_remove(name);
-        }
+        without_settings_of_the_shell(&mut command);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let report = thread::spawn(move || {

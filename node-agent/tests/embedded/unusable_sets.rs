@@ -1,10 +1,11 @@
-//! Sets of objects, and ports, that are unusable as a whole: exit code 2, an error that names object and field and says
-//! what to do, and nothing is started.
+//! Sets of objects, ports and addresses that are unusable as a whole: exit code 2, an error that names object and field
+//! and says what to do, and nothing is started.
 
 use std::net::UdpSocket;
 
+use crate::confined::with_one_address;
 use crate::objects::{content, office, package, two_offices};
-use crate::place::{Place, UNUSABLE};
+use crate::place::{Place, Run, UNUSABLE};
 
 /// Expects that the objects are refused with this error, and that nothing was made.
 fn check(place: &Place, objects: &str, object: &str, field: &str, reason: &str, words: &[&str]) {
@@ -56,4 +57,23 @@ fn held_port_is_named_with_its_holder_and_nothing_is_distributed() {
 
     drop(holder);
     assert_eq!(place.once().code, Some(0), "what the first try made does not stand in the way");
+}
+
+#[test]
+fn address_that_this_host_lacks_is_named_and_nothing_is_distributed() {
+    let place = Place::new(131);
+    place.write("app", &content("app", 10_000));
+    place.objects(&(two_offices() + &package("app", "1", &place.uri("app"), "")));
+    let cases = [
+        ("127.131.200.200", "server: this host has no address 127.131.0.1"),
+        ("127.131.0.1", "node central-1: this host has no address 127.131.1.1"),
+    ];
+    for (only_address, words) in cases {
+        let Some(mut command) = with_one_address(&place, only_address) else { return };
+        command.arg("--once");
+        let ended = Run::start(command).wait();
+        assert_eq!(ended.code, Some(UNUSABLE), "{}", ended.said);
+        ended.assert_error("peerdist up", "", "NoSuchAddress", &[words]);
+        assert_eq!(ended.content_bytes(), 0);
+    }
 }

@@ -325,7 +325,7 @@ fn verification_names_what_is_missing_replaced_or_foreign() {
             fs::write(top.join("theirs/more"), "x").unwrap();
         });
     });
-    named("th?eirs", foreign, |top| inside(top, |top| fs::write(top.join("th\x1beirs"), "x").unwrap()));
+    named("th\x1beirs", foreign, |top| inside(top, |top| fs::write(top.join("th\x1beirs"), "x").unwrap()));
 }
 
 #[test]
