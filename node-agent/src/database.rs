@@ -1,4 +1,5 @@
-//! The server's metadata: nodes, offices, packages, who holds what, and an audit trail.
+//! The server's metadata: nodes, addresses of embedded offices, packages, how far each node is with each of them, and
+//! which chunks each office has.
 //!
 //! [`MetadataStore`] is the contract, [`SqliteStore`] the embedded default; another database passes the same suite
 //! (`database::suite`). Content, chunk digests and clients' journals are elsewhere. Times come in as arguments.
@@ -10,77 +11,74 @@ mod sqlite;
 mod suite;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 
 pub use error::DatabaseError;
-pub use rows::{AuditRow, IngestState, NodeRow, PackageNodeRow, PackageRow};
+pub use rows::{NodeRow, PackageNodeRow, PackageRow};
 pub use sqlite::SqliteStore;
 
 /// Most offices of an embedded run: each takes one value of the third octet, 0 is the server's and 255 is broadcast's.
 pub const EMBEDDED_OFFICES_MAX: u8 = 254;
 
-/// What the server remembers. Every method is one transaction; implementations are cheap to clone.
-pub trait MetadataStore: Clone + Send + Sync + 'static {
+/// What a store will have answered.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, DatabaseError>>;
+
+/// What the server remembers. Every method is one transaction.
+pub trait MetadataStore: Send + Sync {
     /// Adds or replaces a node (by name).
-    fn put_node(&self, node: &NodeRow) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    fn put_node<'a>(&'a self, node: &'a NodeRow) -> Answer<'a, ()>;
 
     /// All nodes, by name.
-    fn nodes(&self) -> impl Future<Output = Result<Vec<NodeRow>, DatabaseError>> + Send;
+    fn nodes(&self) -> Answer<'_, Vec<NodeRow>>;
 
-    /// Forgets a node and what it holds.
-    fn remove_node(&self, name: &NodeName) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    /// Forgets a node and how far it was.
+    fn remove_node<'a>(&'a self, name: &'a NodeName) -> Answer<'a, ()>;
 
     /// The index of every given office in an embedded run: kept once given; new offices take the lowest free ones in
     /// the order of their names. Offices that are gone keep theirs.
-    fn embedded_indices(
-        &self,
-        offices: &BTreeSet<OfficeName>,
-    ) -> impl Future<Output = Result<BTreeMap<OfficeName, u8>, DatabaseError>> + Send;
+    fn embedded_indices<'a>(&'a self, offices: &'a BTreeSet<OfficeName>) -> Answer<'a, BTreeMap<OfficeName, u8>>;
 
     /// The next sequence number of a distribution, from 1. A number is never given twice, not even after its package
     /// was removed.
-    fn next_sequence(&self, distribution: &DistributionKey) -> impl Future<Output = Result<u64, DatabaseError>> + Send;
+    fn next_sequence<'a>(&'a self, distribution: &'a DistributionKey) -> Answer<'a, u64>;
 
-    /// Adds or replaces a package (by key).
-    fn put_package(&self, package: &PackageRow) -> impl Future<Output = Result<(), DatabaseError>> + Send;
-
-    /// One package.
-    fn package(&self, key: &PackageKey) -> impl Future<Output = Result<Option<PackageRow>, DatabaseError>> + Send;
+    /// Adds or replaces a package (by key). How far nodes were with other content under that key is forgotten.
+    fn put_package<'a>(&'a self, package: &'a PackageRow) -> Answer<'a, ()>;
 
     /// All packages, by namespace, name and sequence.
-    fn packages(&self) -> impl Future<Output = Result<Vec<PackageRow>, DatabaseError>> + Send;
+    fn packages(&self) -> Answer<'_, Vec<PackageRow>>;
 
-    /// Forgets a package and who holds it.
-    fn remove_package(&self, key: &PackageKey) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    /// Forgets a package and how far nodes were with it.
+    fn remove_package<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, ()>;
 
     /// Adds or replaces rows a node and package. Those of a node or package that is not known any more are left out.
-    fn put_package_nodes(&self, rows: &[PackageNodeRow]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    fn put_package_nodes<'a>(&'a self, rows: &'a [PackageNodeRow]) -> Answer<'a, ()>;
 
     /// The nodes of a package, by name.
-    fn package_nodes(
-        &self,
-        key: &PackageKey,
-    ) -> impl Future<Output = Result<Vec<PackageNodeRow>, DatabaseError>> + Send;
+    fn package_nodes<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, Vec<PackageNodeRow>>;
 
-    /// Replaces the set of chunks that some node of the office holds.
-    fn put_chunk_holders(
-        &self,
-        key: &PackageKey,
-        office: &OfficeName,
-        chunks: &ChunkSet,
-    ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    /// Replaces the set of chunks that some node of the office has. Nothing happens when the package is not known any
+    /// more.
+    fn put_chunk_holders<'a>(
+        &'a self,
+        key: &'a PackageKey,
+        office: &'a OfficeName,
+        chunks: &'a ChunkSet,
+    ) -> Answer<'a, ()>;
 
-    /// The chunks that each office holds.
-    fn chunk_holders(
-        &self,
-        key: &PackageKey,
-    ) -> impl Future<Output = Result<BTreeMap<OfficeName, ChunkSet>, DatabaseError>> + Send;
+    /// The chunks that each office has of a package.
+    fn chunk_holders<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, BTreeMap<OfficeName, ChunkSet>>;
+}
 
-    /// Adds a line to the audit trail.
-    fn record_audit(&self, row: &AuditRow) -> impl Future<Output = Result<(), DatabaseError>> + Send;
-
-    /// The latest lines of the audit trail, newest first.
-    fn audit(&self, count_max: u32) -> impl Future<Output = Result<Vec<AuditRow>, DatabaseError>> + Send;
+/// Opens the database of a URL, or the embedded one below the server's root when there is no URL.
+///
+/// # Errors
+/// [`DatabaseError`] when the URL is of no known kind or the database cannot be used.
+pub async fn open(url: Option<&str>, server_root: &Path) -> Result<Arc<dyn MetadataStore>, DatabaseError> {
+    Ok(Arc::new(SqliteStore::open_url(url, server_root).await?))
 }

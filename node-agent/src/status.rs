@@ -67,6 +67,8 @@ pub struct OfficeStatus {
     pub targeted: bool,
     /// The package is only held for offices below.
     pub transit: bool,
+    /// Chunks of the package that some node of the office has, in percent: what need not cross the link any more.
+    pub percent_available: u8,
     /// The nodes that should hold it, by name.
     pub nodes: Vec<NodeStatus>,
 }
@@ -213,6 +215,7 @@ pub(crate) mod tests {
             name: OfficeName::new(name).unwrap(),
             targeted: !transit,
             transit,
+            percent_available: 40,
             nodes,
         };
         let mut stuck = node("store-1-2", 20, false);

@@ -15,7 +15,7 @@ use peerdist_core::names::{DistributionKey, NodeName, OfficeName, PackageKey};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-use super::{AuditRow, DatabaseError, MetadataStore, NodeRow, PackageNodeRow, PackageRow};
+use super::{Answer, DatabaseError, MetadataStore, NodeRow, PackageNodeRow, PackageRow};
 
 /// Connections: readers beside one writer.
 const CONNECTIONS_MAX: u32 = 4;
@@ -75,72 +75,57 @@ impl SqliteStore {
 }
 
 impl MetadataStore for SqliteStore {
-    async fn put_node(&self, node: &NodeRow) -> Result<(), DatabaseError> {
-        nodes::put(&self.pool, node).await
+    fn put_node<'a>(&'a self, node: &'a NodeRow) -> Answer<'a, ()> {
+        Box::pin(nodes::put(&self.pool, node))
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeRow>, DatabaseError> {
-        nodes::all(&self.pool).await
+    fn nodes(&self) -> Answer<'_, Vec<NodeRow>> {
+        Box::pin(nodes::all(&self.pool))
     }
 
-    async fn remove_node(&self, name: &NodeName) -> Result<(), DatabaseError> {
-        nodes::remove(&self.pool, name).await
+    fn remove_node<'a>(&'a self, name: &'a NodeName) -> Answer<'a, ()> {
+        Box::pin(nodes::remove(&self.pool, name))
     }
 
-    async fn embedded_indices(
-        &self,
-        offices: &BTreeSet<OfficeName>,
-    ) -> Result<BTreeMap<OfficeName, u8>, DatabaseError> {
-        nodes::embedded_indices(self.begin("give offices their indices").await?, offices).await
+    fn embedded_indices<'a>(&'a self, offices: &'a BTreeSet<OfficeName>) -> Answer<'a, BTreeMap<OfficeName, u8>> {
+        Box::pin(async move { nodes::embedded_indices(self.begin("give offices their indices").await?, offices).await })
     }
 
-    async fn next_sequence(&self, distribution: &DistributionKey) -> Result<u64, DatabaseError> {
-        packages::next_sequence(&self.pool, distribution).await
+    fn next_sequence<'a>(&'a self, distribution: &'a DistributionKey) -> Answer<'a, u64> {
+        Box::pin(packages::next_sequence(&self.pool, distribution))
     }
 
-    async fn put_package(&self, package: &PackageRow) -> Result<(), DatabaseError> {
-        packages::put(&self.pool, package).await
+    fn put_package<'a>(&'a self, package: &'a PackageRow) -> Answer<'a, ()> {
+        Box::pin(async move { packages::put(self.begin("record a package").await?, package).await })
     }
 
-    async fn package(&self, key: &PackageKey) -> Result<Option<PackageRow>, DatabaseError> {
-        packages::one(&self.pool, key).await
+    fn packages(&self) -> Answer<'_, Vec<PackageRow>> {
+        Box::pin(packages::all(&self.pool))
     }
 
-    async fn packages(&self) -> Result<Vec<PackageRow>, DatabaseError> {
-        packages::all(&self.pool).await
+    fn remove_package<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, ()> {
+        Box::pin(packages::remove(&self.pool, key))
     }
 
-    async fn remove_package(&self, key: &PackageKey) -> Result<(), DatabaseError> {
-        packages::remove(&self.pool, key).await
+    fn put_package_nodes<'a>(&'a self, rows: &'a [PackageNodeRow]) -> Answer<'a, ()> {
+        Box::pin(async move { packages::put_nodes(self.begin("record progress of nodes").await?, rows).await })
     }
 
-    async fn put_package_nodes(&self, rows: &[PackageNodeRow]) -> Result<(), DatabaseError> {
-        packages::put_nodes(self.begin("record progress of nodes").await?, rows).await
+    fn package_nodes<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, Vec<PackageNodeRow>> {
+        Box::pin(packages::nodes(&self.pool, key))
     }
 
-    async fn package_nodes(&self, key: &PackageKey) -> Result<Vec<PackageNodeRow>, DatabaseError> {
-        packages::nodes(&self.pool, key).await
+    fn put_chunk_holders<'a>(
+        &'a self,
+        key: &'a PackageKey,
+        office: &'a OfficeName,
+        chunks: &'a ChunkSet,
+    ) -> Answer<'a, ()> {
+        Box::pin(packages::put_chunk_holders(&self.pool, key, office, chunks))
     }
 
-    async fn put_chunk_holders(
-        &self,
-        key: &PackageKey,
-        office: &OfficeName,
-        chunks: &ChunkSet,
-    ) -> Result<(), DatabaseError> {
-        packages::put_chunk_holders(&self.pool, key, office, chunks).await
-    }
-
-    async fn chunk_holders(&self, key: &PackageKey) -> Result<BTreeMap<OfficeName, ChunkSet>, DatabaseError> {
-        packages::chunk_holders(&self.pool, key).await
-    }
-
-    async fn record_audit(&self, row: &AuditRow) -> Result<(), DatabaseError> {
-        nodes::record_audit(&self.pool, row).await
-    }
-
-    async fn audit(&self, count_max: u32) -> Result<Vec<AuditRow>, DatabaseError> {
-        nodes::audit(&self.pool, count_max).await
+    fn chunk_holders<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, BTreeMap<OfficeName, ChunkSet>> {
+        Box::pin(packages::chunk_holders(&self.pool, key))
     }
 }
 

@@ -1,14 +1,12 @@
 //! What every metadata store must do, whatever its database. `run` takes a function that makes an empty store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::digest::Digest;
 use peerdist_core::names::{DistributionKey, Namespace, NodeName, OfficeName, PackageKey, PackageName, Version};
 
 use super::*;
-use crate::metrics::PackageState;
 
 /// Every check, each on a store of its own. What `make` returns beside the store is kept until the check is over.
 pub(crate) async fn run<S: MetadataStore, Guard>(make: impl AsyncFn() -> (S, Guard)) {
@@ -25,9 +23,9 @@ pub(crate) async fn run<S: MetadataStore, Guard>(make: impl AsyncFn() -> (S, Gua
     let (store, _guard) = make().await;
     progress_is_recorded_of_what_is_known(store).await;
     let (store, _guard) = make().await;
-    chunk_holders_are_bitmaps_by_office(store).await;
+    other_content_is_on_no_node(store).await;
     let (store, _guard) = make().await;
-    audit_shows_the_newest_first(store).await;
+    chunk_holders_are_bitmaps_by_office(store).await;
 }
 
 async fn nodes_are_replaced_and_forgotten(store: impl MetadataStore) {
@@ -70,13 +68,15 @@ async fn packages_come_back_as_they_went(store: impl MetadataStore) {
     let (first, second) = (package_key("pos-app", "9"), package_key("pos-app", "10"));
     let mut row = package_row(&first, 1);
     store.put_package(&row).await.unwrap();
-    (row.state, row.digest, row.bytes) = (IngestState::Ready, Some(Digest::of(b"root")), 1 << 40);
+    row.digest = Digest::of(b"another root");
     store.put_package(&row).await.unwrap();
     store.put_package(&package_row(&second, 2)).await.unwrap();
-    assert_eq!(store.package(&first).await.unwrap(), Some(row.clone()));
-    assert_eq!(store.packages().await.unwrap(), [row, package_row(&second, 2)]);
+    assert_eq!(store.packages().await.unwrap(), [row.clone(), package_row(&second, 2)]);
+    row.sequence = 3;
+    store.put_package(&row).await.unwrap();
+    assert_eq!(store.packages().await.unwrap(), [package_row(&second, 2), row]);
     store.remove_package(&first).await.unwrap();
-    assert_eq!(store.package(&first).await.unwrap(), None);
+    assert_eq!(store.packages().await.unwrap(), [package_row(&second, 2)]);
 }
 
 async fn progress_is_recorded_of_what_is_known(store: impl MetadataStore) {
@@ -89,15 +89,35 @@ async fn progress_is_recorded_of_what_is_known(store: impl MetadataStore) {
     store.put_package_nodes(&[&strangers[..], &[known.clone()]].concat()).await.unwrap();
     assert_eq!(store.package_nodes(&key).await.unwrap(), [known.clone()]);
     assert_eq!(store.package_nodes(&unknown).await.unwrap(), []);
-    (known.state, known.completed_at) = (PackageState::Complete, Some(time(7)));
+    (known.complete, known.error) = (true, None);
     store.put_package_nodes(&[known.clone()]).await.unwrap();
     assert_eq!(store.package_nodes(&key).await.unwrap(), [known]);
     store.remove_node(&node_name("central-1")).await.unwrap();
     assert_eq!(store.package_nodes(&key).await.unwrap(), []);
 }
 
+async fn other_content_is_on_no_node(store: impl MetadataStore) {
+    let key = package_key("pos-app", "1");
+    let (mut package, on_node) = (package_row(&key, 1), package_node_row(&key, "central-1"));
+    store.put_package(&package).await.unwrap();
+    store.put_node(&node_row("central-1")).await.unwrap();
+    store.put_package_nodes(std::slice::from_ref(&on_node)).await.unwrap();
+    store.put_package(&package).await.unwrap();
+    store.put_node(&node_row("central-1")).await.unwrap();
+    assert_eq!(store.package_nodes(&key).await.unwrap(), std::slice::from_ref(&on_node), "both are what they were");
+    package.digest = Digest::of(b"another root");
+    store.put_package(&package).await.unwrap();
+    assert_eq!(store.package_nodes(&key).await.unwrap(), []);
+    store.put_package_nodes(&[on_node]).await.unwrap();
+    store.remove_package(&key).await.unwrap();
+    store.put_package(&package).await.unwrap();
+    assert_eq!(store.package_nodes(&key).await.unwrap(), []);
+}
+
 async fn chunk_holders_are_bitmaps_by_office(store: impl MetadataStore) {
     let key = package_key("pos-app", "1");
+    store.put_chunk_holders(&key, &office("central"), &ChunkSet::full(8)).await.unwrap();
+    assert!(store.chunk_holders(&key).await.unwrap().is_empty(), "the package is not known");
     store.put_package(&package_row(&key, 1)).await.unwrap();
     let mut some = ChunkSet::new(1000);
     store.put_chunk_holders(&key, &office("central"), &ChunkSet::full(1000)).await.unwrap();
@@ -110,16 +130,6 @@ async fn chunk_holders_are_bitmaps_by_office(store: impl MetadataStore) {
     assert!(store.chunk_holders(&key).await.unwrap().is_empty());
 }
 
-async fn audit_shows_the_newest_first(store: impl MetadataStore) {
-    for second in 1..=3 {
-        let row = AuditRow { time: time(second), who: "server".into(), what: format!("event {second}") };
-        store.record_audit(&row).await.unwrap();
-    }
-    let latest = store.audit(2).await.unwrap();
-    assert_eq!(latest.iter().map(|row| row.what.as_str()).collect::<Vec<_>>(), ["event 3", "event 2"]);
-    assert_eq!(latest[0].time, time(3));
-}
-
 /// A package key in the namespace `retail`.
 pub(crate) fn package_key(name: &str, version: &str) -> PackageKey {
     let distribution =
@@ -128,22 +138,12 @@ pub(crate) fn package_key(name: &str, version: &str) -> PackageKey {
 }
 
 fn package_row(key: &PackageKey, sequence: u64) -> PackageRow {
-    PackageRow {
-        key: key.clone(),
-        sequence,
-        digest: None,
-        bytes: 0,
-        chunk_count: 0,
-        uri: "https://repo.example.com/pos-app.tar.zst".into(),
-        source_digest: Some("sha256:9f2c".into()),
-        state: IngestState::Ingesting,
-        error: None,
-    }
+    PackageRow { key: key.clone(), sequence, digest: Digest::of(b"root") }
 }
 
 fn package_node_row(key: &PackageKey, node: &str) -> PackageNodeRow {
-    let (key, node) = (key.clone(), node_name(node));
-    PackageNodeRow { key, node, state: PackageState::Transferring, bytes: 5, error: None, completed_at: None }
+    let error = Some(("disk_full".to_owned(), "no room: need 5 bytes".to_owned()));
+    PackageNodeRow { key: key.clone(), node: node_name(node), bytes: 1 << 40, complete: false, error }
 }
 
 fn node_row(name: &str) -> NodeRow {

@@ -415,3 +415,6 @@ impl ClientError {
         self.is_port_in_use() || matches!(self, Self::NoSuchAddress { .. })
     }
 }
+
+#[cfg(test)]
+mod tests;

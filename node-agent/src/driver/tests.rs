@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::subscriber::DefaultGuard;
 
 use super::client::{BoundClient, ClientSettings, ServerAddress};
 use super::server::{AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings};
@@ -32,7 +33,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The lines of a log.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -46,10 +47,26 @@ impl Write for Log {
 }
 
 impl Log {
-    fn lines(&self, message: &str) -> Vec<Value> {
+    /// Takes in what this thread says, until the guard goes.
+    pub(super) fn listen(&self) -> DefaultGuard {
+        let writer = self.clone();
+        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::INFO);
+        tracing::subscriber::set_default(lines.with_writer(move || writer.clone()).finish())
+    }
+
+    /// How many messages begin like this.
+    pub(super) fn count_beginning(&self, begin: &str) -> usize {
+        let begins = |line: &&Value| line["message"].as_str().is_some_and(|message| message.starts_with(begin));
+        self.all().iter().filter(begins).count()
+    }
+
+    fn all(&self) -> Vec<Value> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["message"].as_str() == Some(message)).collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn lines(&self, message: &str) -> Vec<Value> {
+        self.all().into_iter().filter(|line| line["message"].as_str() == Some(message)).collect()
     }
 
     /// Lines with this message, of which no two are equal in these fields.
@@ -101,9 +118,7 @@ async fn start_client(folder: &Path, office: &str, number: u8, stop: &Cancellati
 async fn what_happened_is_in_the_log_once_and_the_server_measures_its_background_traffic() {
     crate::http::install_tls_provider();
     let (log, root, stop) = (Log::default(), Root::new(), CancellationToken::new());
-    let (writer, folder) = (log.clone(), root.0.path());
-    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::INFO);
-    let _subscriber = tracing::subscriber::set_default(lines.with_writer(move || writer.clone()).finish());
+    let (_listening, folder) = (log.listen(), root.0.path());
 
     let objects = folder.join("objects");
     fs::create_dir_all(objects.join("content")).unwrap();

@@ -172,7 +172,9 @@ fn bring_up_to_date(
     let members = nodes.iter().filter(|(_, node)| node.office == office.name).map(|(name, _)| name);
     for name in members {
         let Some((_, package)) = latest.get(&(key.clone(), name.clone())) else {
-            if office.targeted && !office.nodes.iter().any(|node| node.name == *name) {
+            // What the server remembers of an earlier run the node has not looked at yet in this one.
+            office.nodes.retain(|node| node.name != *name);
+            if office.targeted {
                 office.nodes.push(empty(name.clone()));
             }
             continue;

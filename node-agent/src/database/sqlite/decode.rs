@@ -31,25 +31,6 @@ impl<'r> TableRow<'r> {
         self.value::<&str>(column)?.parse().map_err(|error| self.corrupt(column, &error))
     }
 
-    /// A text that parses, or nothing.
-    pub(super) fn parsed_option<T: FromStr<Err: Display>>(
-        &self,
-        column: &'static str,
-    ) -> Result<Option<T>, DatabaseError> {
-        let text: Option<&str> = self.value(column)?;
-        text.map(str::parse).transpose().map_err(|error| self.corrupt(column, &error))
-    }
-
-    /// One of a closed set of words.
-    pub(super) fn word<T>(
-        &self,
-        column: &'static str,
-        from_word: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, DatabaseError> {
-        let word: &str = self.value(column)?;
-        from_word(word).ok_or_else(|| self.corrupt(column, &format!("{word:?} is no word of this column")))
-    }
-
     /// A number that is never negative.
     pub(super) fn number<T: TryFrom<i64, Error: Display>>(&self, column: &'static str) -> Result<T, DatabaseError> {
         self.value::<i64>(column)?.try_into().map_err(|error| self.corrupt(column, &error))
@@ -58,12 +39,6 @@ impl<'r> TableRow<'r> {
     /// A time.
     pub(super) fn time(&self, column: &'static str) -> Result<Timestamp, DatabaseError> {
         Timestamp::from_millisecond(self.value(column)?).map_err(|error| self.corrupt(column, &error))
-    }
-
-    /// A time, or nothing.
-    pub(super) fn time_option(&self, column: &'static str) -> Result<Option<Timestamp>, DatabaseError> {
-        let milliseconds: Option<i64> = self.value(column)?;
-        milliseconds.map(Timestamp::from_millisecond).transpose().map_err(|error| self.corrupt(column, &error))
     }
 
     fn corrupt(&self, column: &'static str, message: &dyn Display) -> DatabaseError {

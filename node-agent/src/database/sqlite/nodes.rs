@@ -1,4 +1,4 @@
-//! Nodes, offices and the audit trail.
+//! Nodes and offices.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use super::decode::TableRow;
 use super::query_error;
-use crate::database::{AuditRow, DatabaseError, EMBEDDED_OFFICES_MAX, NodeRow};
+use crate::database::{DatabaseError, EMBEDDED_OFFICES_MAX, NodeRow};
 
 pub(super) async fn put(pool: &SqlitePool, node: &NodeRow) -> Result<(), DatabaseError> {
     let NodeRow { name, office, address, enrolled_at } = node;
@@ -49,10 +49,7 @@ pub(super) async fn embedded_indices(
     wanted: &BTreeSet<OfficeName>,
 ) -> Result<BTreeMap<OfficeName, u8>, DatabaseError> {
     let failed = query_error("give offices their indices");
-    let rows = sqlx::query("SELECT * FROM offices WHERE embedded_index IS NOT NULL")
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
+    let rows = sqlx::query("SELECT * FROM offices").fetch_all(&mut *transaction).await.map_err(failed)?;
     let mut given: BTreeMap<OfficeName, u8> = rows.iter().map(office_and_index).collect::<Result<_, _>>()?;
     for office in wanted {
         if given.contains_key(office) {
@@ -61,45 +58,17 @@ pub(super) async fn embedded_indices(
         let index = (1..=EMBEDDED_OFFICES_MAX)
             .find(|index| given.values().all(|taken| taken != index))
             .ok_or_else(|| DatabaseError::TooManyOffices { office: office.clone() })?;
-        sqlx::query(
-            "INSERT INTO offices (name, embedded_index) VALUES ($1, $2)
-             ON CONFLICT (name) DO UPDATE SET embedded_index = excluded.embedded_index",
-        )
-        .bind(office.as_str())
-        .bind(i64::from(index))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
+        sqlx::query("INSERT INTO offices (name, embedded_index) VALUES ($1, $2)")
+            .bind(office.as_str())
+            .bind(i64::from(index))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
         given.insert(office.clone(), index);
     }
     transaction.commit().await.map_err(failed)?;
     given.retain(|office, _| wanted.contains(office));
     Ok(given)
-}
-
-pub(super) async fn record_audit(pool: &SqlitePool, row: &AuditRow) -> Result<(), DatabaseError> {
-    sqlx::query("INSERT INTO audit (time, who, what) VALUES ($1, $2, $3)")
-        .bind(row.time.as_millisecond())
-        .bind(&row.who)
-        .bind(&row.what)
-        .execute(pool)
-        .await
-        .map_err(query_error("add to the audit trail"))?;
-    Ok(())
-}
-
-pub(super) async fn audit(pool: &SqlitePool, count_max: u32) -> Result<Vec<AuditRow>, DatabaseError> {
-    let rows = sqlx::query("SELECT * FROM audit ORDER BY time DESC LIMIT $1")
-        .bind(i64::from(count_max))
-        .fetch_all(pool)
-        .await
-        .map_err(query_error("read the audit trail"))?;
-    rows.iter()
-        .map(|row| {
-            let row = TableRow { table: "audit", row };
-            Ok(AuditRow { time: row.time("time")?, who: row.value("who")?, what: row.value("what")? })
-        })
-        .collect()
 }
 
 fn node_row(row: &SqliteRow) -> Result<NodeRow, DatabaseError> {

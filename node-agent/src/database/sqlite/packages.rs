@@ -1,4 +1,4 @@
-//! Packages, their nodes and the chunks that offices hold.
+//! Packages, how far nodes are with them, and the chunks that offices have.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use super::decode::{TableRow, bigint};
 use super::query_error;
-use crate::database::{DatabaseError, IngestState, PackageNodeRow, PackageRow};
-use crate::metrics::PackageState;
+use crate::database::{DatabaseError, PackageNodeRow, PackageRow};
 
 pub(super) async fn next_sequence(pool: &SqlitePool, distribution: &DistributionKey) -> Result<u64, DatabaseError> {
     let row = sqlx::query(
@@ -27,35 +26,22 @@ pub(super) async fn next_sequence(pool: &SqlitePool, distribution: &Distribution
     TableRow { table: "distributions", row: &row }.number("last_sequence")
 }
 
-pub(super) async fn put(pool: &SqlitePool, package: &PackageRow) -> Result<(), DatabaseError> {
-    let PackageRow { key, sequence, digest, bytes, chunk_count, uri, source_digest, state, error } = package;
+pub(super) async fn put(
+    mut transaction: Transaction<'static, Sqlite>,
+    PackageRow { key, sequence, digest }: &PackageRow,
+) -> Result<(), DatabaseError> {
+    let failed = query_error("record a package");
+    let digest = digest.to_string();
+    // What nodes had of other content under these names they do not have of this one.
+    let other =
+        sqlx::query("DELETE FROM packages WHERE namespace = $1 AND name = $2 AND version = $3 AND digest <> $4");
+    bind_key(other, key).bind(&digest).execute(&mut *transaction).await.map_err(failed)?;
     let query = sqlx::query(
-        "INSERT INTO packages
-             (namespace, name, version, sequence, digest, bytes, chunk_count, uri, source_digest, state, error)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-         ON CONFLICT (namespace, name, version) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest,
-             bytes = excluded.bytes, chunk_count = excluded.chunk_count, uri = excluded.uri,
-             source_digest = excluded.source_digest, state = excluded.state, error = excluded.error",
+        "INSERT INTO packages (namespace, name, version, sequence, digest) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (namespace, name, version) DO UPDATE SET sequence = excluded.sequence",
     );
-    bind_key(query, key)
-        .bind(bigint(*sequence))
-        .bind(digest.map(|digest| digest.to_string()))
-        .bind(bigint(*bytes))
-        .bind(i64::from(*chunk_count))
-        .bind(uri)
-        .bind(source_digest)
-        .bind(state.as_str())
-        .bind(error)
-        .execute(pool)
-        .await
-        .map_err(query_error("record a package"))?;
-    Ok(())
-}
-
-pub(super) async fn one(pool: &SqlitePool, key: &PackageKey) -> Result<Option<PackageRow>, DatabaseError> {
-    let query = sqlx::query("SELECT * FROM packages WHERE namespace = $1 AND name = $2 AND version = $3");
-    let row = bind_key(query, key).fetch_optional(pool).await.map_err(query_error("read a package"))?;
-    row.as_ref().map(package_row).transpose()
+    bind_key(query, key).bind(bigint(*sequence)).bind(&digest).execute(&mut *transaction).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)
 }
 
 pub(super) async fn all(pool: &SqlitePool) -> Result<Vec<PackageRow>, DatabaseError> {
@@ -77,7 +63,7 @@ pub(super) async fn put_nodes(
     rows: &[PackageNodeRow],
 ) -> Result<(), DatabaseError> {
     let failed = query_error("record progress of nodes");
-    for PackageNodeRow { key, node, state, bytes, error, completed_at } in rows {
+    for PackageNodeRow { key, node, bytes, complete, error } in rows {
         let known = sqlx::query(
             "SELECT 1 FROM packages, nodes WHERE packages.namespace = $1 AND packages.name = $2
              AND packages.version = $3 AND nodes.name = $4",
@@ -87,17 +73,23 @@ pub(super) async fn put_nodes(
             continue;
         }
         let query = sqlx::query(
-            "INSERT INTO package_nodes (namespace, name, version, node, state, bytes, error, completed_at)
+            "INSERT INTO package_nodes
+                 (namespace, name, version, node, bytes, complete, error_reason, error_message)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (namespace, name, version, node) DO UPDATE SET state = excluded.state,
-                 bytes = excluded.bytes, error = excluded.error, completed_at = excluded.completed_at",
+             ON CONFLICT (namespace, name, version, node) DO UPDATE SET bytes = excluded.bytes,
+                 complete = excluded.complete, error_reason = excluded.error_reason,
+                 error_message = excluded.error_message",
         );
+        let (reason, message) = match error {
+            Some((reason, message)) => (Some(reason), Some(message)),
+            None => (None, None),
+        };
         bind_key(query, key)
             .bind(node.as_str())
-            .bind(state.as_str())
             .bind(bigint(*bytes))
-            .bind(error)
-            .bind(completed_at.map(|time| time.as_millisecond()))
+            .bind(*complete)
+            .bind(reason)
+            .bind(message)
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
@@ -120,7 +112,7 @@ pub(super) async fn put_chunk_holders(
 ) -> Result<(), DatabaseError> {
     let query = sqlx::query(
         "INSERT INTO chunk_holders (namespace, name, version, office, chunk_count, bitmap)
-         VALUES ($1, $2, $3, $4, $5, $6)
+         SELECT namespace, name, version, $4, $5, $6 FROM packages WHERE namespace = $1 AND name = $2 AND version = $3
          ON CONFLICT (namespace, name, version, office) DO UPDATE SET chunk_count = excluded.chunk_count,
              bitmap = excluded.bitmap",
     );
@@ -143,8 +135,8 @@ pub(super) async fn chunk_holders(
     rows.iter()
         .map(|row| {
             let row = TableRow { table: "chunk_holders", row };
-            let chunks = ChunkSet::from_bytes(row.number("chunk_count")?, row.value("bitmap")?);
-            Ok((row.parsed("office")?, chunks))
+            let bitmap: Vec<u8> = row.value("bitmap")?;
+            Ok((row.parsed("office")?, ChunkSet::from_bytes(row.number("chunk_count")?, &bitmap)))
         })
         .collect()
 }
@@ -164,27 +156,17 @@ fn package_key(row: &TableRow<'_>) -> Result<PackageKey, DatabaseError> {
 
 fn package_row(row: &SqliteRow) -> Result<PackageRow, DatabaseError> {
     let row = TableRow { table: "packages", row };
-    Ok(PackageRow {
-        key: package_key(&row)?,
-        sequence: row.number("sequence")?,
-        digest: row.parsed_option("digest")?,
-        bytes: row.number("bytes")?,
-        chunk_count: row.number("chunk_count")?,
-        uri: row.value("uri")?,
-        source_digest: row.value("source_digest")?,
-        state: row.word("state", IngestState::from_word)?,
-        error: row.value("error")?,
-    })
+    Ok(PackageRow { key: package_key(&row)?, sequence: row.number("sequence")?, digest: row.parsed("digest")? })
 }
 
 fn package_node_row(row: &SqliteRow) -> Result<PackageNodeRow, DatabaseError> {
     let row = TableRow { table: "package_nodes", row };
+    let (reason, message): (Option<String>, Option<String>) = (row.value("error_reason")?, row.value("error_message")?);
     Ok(PackageNodeRow {
         key: package_key(&row)?,
         node: row.parsed("node")?,
-        state: row.word("state", PackageState::from_label)?,
         bytes: row.number("bytes")?,
-        error: row.value("error")?,
-        completed_at: row.time_option("completed_at")?,
+        complete: row.value("complete")?,
+        error: reason.zip(message),
     })
 }

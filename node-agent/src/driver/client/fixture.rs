@@ -1,5 +1,6 @@
 //! What the tasks of a node work with, for tests: a store in a temporary folder, all ports on a loopback address of the
-//! test's own, and the events that would go to the machine. The node is not enrolled: nobody speaks to it.
+//! test's own, and the events that would go to the machine. Nobody speaks to the node, and it is not enrolled unless its
+//! folder is prepared.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,22 +28,29 @@ pub(super) struct TestNode {
 impl TestNode {
     /// Tests run side by side: each gives a number of its own.
     pub(super) fn new(number: u8) -> Self {
+        Self::prepared(number, |_| {})
+    }
+
+    /// One that finds in its folder what `prepare` puts there. At the address of its server nobody answers.
+    pub(super) fn prepared(number: u8, prepare: impl FnOnce(&ClientSettings)) -> Self {
         let (root, address) = (Root::new(), address(number));
         let (store, counters) = (Arc::new(root.open()), Arc::new(ClassCounters::default()));
+        let settings = ClientSettings {
+            server: ServerAddress::fixed(address),
+            address,
+            office: "store".parse().unwrap(),
+            node: "store-1".parse().unwrap(),
+            root: root.path(),
+            join_token_file: root.path().join("join-token"),
+            trust_file: None,
+        };
+        prepare(&settings);
         let identity = Arc::new(NodeIdentity::open(&root.path().join("identity")).unwrap());
-        let settings = TransportSettings::default();
-        let transport = Transport::bind(Role::Client, address, identity, settings, counters.clone()).unwrap();
+        let transport =
+            Transport::bind(Role::Client, address, identity, TransportSettings::default(), counters.clone()).unwrap();
         let (events, told) = mpsc::channel(EVENTS_MAX);
         let context = Context {
-            settings: Arc::new(ClientSettings {
-                server: ServerAddress::fixed(address),
-                address,
-                office: "store".parse().unwrap(),
-                node: "store-1".parse().unwrap(),
-                root: root.path(),
-                join_token_file: root.path().join("join-token"),
-                trust_file: None,
-            }),
+            settings: Arc::new(settings),
             store,
             transport: Arc::new(transport),
             metrics: Arc::new(Metrics::new(counters).unwrap()),

@@ -117,7 +117,7 @@ impl Pace {
             }
             Some(Signal::RateBitsPerSecond(rate)) => self.rate_bytes_per_second = bytes_per_second(rate),
             Some(Signal::Class(class)) => self.background = class == 2,
-            Some(Signal::Progress(_)) | None => {}
+            None => {}
         }
         true
     }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::database::{DatabaseError, IngestState, MetadataStore, PackageRow, SqliteStore};
+use crate::database::{DatabaseError, MetadataStore, PackageRow};
 use crate::desired::object_of;
 use crate::driver::in_turn::InTurn;
 use crate::metrics::{ContentSource, Metrics};
@@ -83,7 +83,7 @@ pub(super) struct Ingests {
 #[derive(Clone)]
 pub(super) struct Tools {
     pub(super) store: Arc<NodeStore>,
-    pub(super) database: SqliteStore,
+    pub(super) database: Arc<dyn MetadataStore>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) policy: RetryPolicy,
     pub(super) ingest: Ingest,
@@ -235,17 +235,7 @@ impl Tools {
         if is_new {
             self.metrics.content_bytes(ContentSource::Origin).inc_by(root.total_bytes());
         }
-        let row = PackageRow {
-            key: key.clone(),
-            sequence: root.sequence(),
-            digest: Some(root.digest()),
-            bytes: root.total_bytes(),
-            chunk_count: root.chunk_count(),
-            uri: distribution.source.uri.to_string(),
-            source_digest: distribution.source.digest.as_ref().map(ToString::to_string),
-            state: IngestState::Ready,
-            error: None,
-        };
+        let row = PackageRow { key: key.clone(), sequence: root.sequence(), digest: root.digest() };
         self.database.put_package(&row).await?;
         let (store, digest) = (self.store.clone(), root.digest());
         let package = tokio::task::spawn_blocking(move || described(&store, digest)).await.ok().flatten();

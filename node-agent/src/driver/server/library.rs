@@ -8,7 +8,7 @@ use peerdist_core::distribution::Distribution;
 use peerdist_core::names::PackageKey;
 use peerdist_core::server::IngestedPackage;
 
-use crate::database::{IngestState, MetadataStore, SqliteStore};
+use crate::database::MetadataStore;
 use crate::desired::DesiredState;
 use crate::driver::client::storing;
 use crate::store::NodeStore;
@@ -27,7 +27,7 @@ pub(super) fn described(store: &NodeStore, digest: Digest) -> Option<IngestedPac
 }
 
 /// What earlier runs brought in, oldest first.
-pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteStore) -> Vec<IngestedPackage> {
+pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &dyn MetadataStore) -> Vec<IngestedPackage> {
     let known = match database.packages().await {
         Ok(rows) => rows,
         Err(error) => {
@@ -38,10 +38,9 @@ pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteSto
     let store = store.clone();
     let read = tokio::task::spawn_blocking(move || {
         let held = store.inventory();
-        let rows = known.into_iter().filter(|row| row.state == IngestState::Ready);
-        let mut stored: Vec<_> = rows
-            .filter_map(|row| row.digest)
-            .filter_map(|digest| held.iter().find(|package| package.digest == digest && package.published))
+        let mut stored: Vec<_> = known
+            .iter()
+            .filter_map(|row| held.iter().find(|package| package.digest == row.digest && package.published))
             .collect();
         // An object may have gone back to an older version.
         stored.sort_by_key(|package| (package.current, package.superseded_at_seconds));
@@ -53,7 +52,7 @@ pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &SqliteSto
 /// Deletes from the library what no object names and what retention gives up. Returns what went.
 pub(super) async fn prune_library(
     store: Arc<NodeStore>,
-    database: SqliteStore,
+    database: Arc<dyn MetadataStore>,
     desired: Arc<DesiredState>,
     retention_seconds: u64,
 ) -> Vec<(PackageKey, Digest)> {
@@ -105,6 +104,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::database;
     use crate::desired::{DesiredSource, DirectorySource};
     use crate::store::tests::fixture::{Root, TestPackage, content, distribution, file};
 
@@ -141,7 +141,7 @@ mod tests {
     async fn version_becomes_the_current_one_of_the_library_in_its_time_and_what_no_object_names_goes() {
         let root = Root::new();
         let (store, folder) = (Arc::new(root.open()), TempDir::new().unwrap());
-        let database = SqliteStore::open_url(None, folder.path()).await.unwrap();
+        let database = database::open(None, folder.path()).await.unwrap();
         for (version, sequence) in [("2", 1), ("1", 2)] {
             TestPackage::with_sequence(version, sequence, vec![file("a", content(sequence, 1_000))]).deliver(&store);
         }

@@ -14,7 +14,7 @@ use peerdist_core::names::DistributionKey;
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef};
 use peerdist_core::plan::Plan;
 use peerdist_core::ports::Role;
-use peerdist_core::server::{Server, ServerConfig, ServerEvent, ServerOutput};
+use peerdist_core::server::{IngestedPackage, Server, ServerConfig, ServerEvent, ServerOutput};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -27,7 +27,7 @@ use super::reviews::Reviews;
 use super::secrets::Secrets;
 use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, library, snapshot};
 use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, SecretReader, Standing, TokenReviewer};
-use crate::database::{MetadataStore, SqliteStore};
+use crate::database::{DatabaseError, MetadataStore};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
 use crate::driver::messages::{self, Incoming};
@@ -64,7 +64,7 @@ pub(super) struct Parts {
     pub(super) standings: watch::Sender<Standing>,
     pub(super) transport: Arc<Transport>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) database: SqliteStore,
+    pub(super) database: Arc<dyn MetadataStore>,
     pub(super) readiness: Readiness,
     pub(super) snapshots: watch::Sender<Arc<StatusSnapshot>>,
     pub(super) overview: IngestOverview,
@@ -177,17 +177,31 @@ impl Node {
             package.root = keys::signed_by(&package.root, &self.parts.authority.manifest_key());
         }
         if let ServerEvent::Removed(packages) = &event {
-            packages.iter().for_each(|(key, _)| self.recorder.removed(key));
+            for (key, _) in packages {
+                self.recorder.removed(key);
+                self.snapshot.forget(key);
+            }
         }
         self.machine.handle(Instant::now(), Timestamp::now(), event);
     }
 
-    /// What earlier runs left: packages of the library and nodes that enrolled.
+    /// What earlier runs left: packages of the library with how far nodes were, and nodes that enrolled.
     async fn restore(&mut self) {
-        for package in library::stored_packages(&self.parts.store, &self.parts.database).await {
+        let database = self.parts.database.clone();
+        for package in library::stored_packages(&self.parts.store, &*database).await {
+            let remembered = async {
+                let nodes = database.package_nodes(&package.key).await?;
+                Ok::<_, DatabaseError>((nodes, database.chunk_holders(&package.key).await?))
+            };
+            match remembered.await {
+                Ok((nodes, offices)) => self.snapshot.remember(package.key.clone(), nodes, offices),
+                Err(error) => {
+                    tracing::error!(package = %package.key, %error, "progress cannot be read; offices report it again");
+                }
+            }
             self.handle(ServerEvent::Ingested(package));
         }
-        match self.parts.database.nodes().await {
+        match database.nodes().await {
             Ok(rows) => {
                 for row in rows {
                     if Timestamp::now().duration_since(row.enrolled_at) > CERTIFICATE_LIFETIME {
@@ -348,8 +362,8 @@ impl Node {
             }
             ServerOutput::OfficeReported { office, report } => {
                 for package in report.packages {
-                    if let Some(ingested) = self.machine.package_of(package.digest) {
-                        self.recorder.reported(ingested, &office, package);
+                    if let Some(IngestedPackage { key, lengths, .. }) = self.machine.package_of(package.digest) {
+                        self.recorder.reported(key, lengths.len() as u32, &office, package);
                     }
                 }
             }

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::message::{NodeState, OfficePackage};
 use peerdist_core::names::{NodeName, OfficeName, PackageKey};
-use peerdist_core::server::IngestedPackage;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::enrolment::Enrolled;
-use crate::database::{AuditRow, DatabaseError, MetadataStore, NodeRow, PackageNodeRow, SqliteStore};
-use crate::metrics::PackageState;
+use crate::database::{DatabaseError, MetadataStore, NodeRow, PackageNodeRow};
 
 /// Shortest time between two occasions at which everything counts as unwritten: a database that refuses one record again and
 /// again is not given all others each time.
@@ -40,12 +39,13 @@ pub(super) struct Recorder {
     /// Nodes that enrolled or went while no record could be taken: the latest of each.
     nodes: BTreeMap<NodeName, Record>,
     /// What was written last, so that an unchanged report writes nothing.
-    written: BTreeMap<(PackageKey, NodeName), (NodeState, PackageState)>,
-    holders: BTreeMap<(PackageKey, OfficeName), bytes::Bytes>,
+    written: BTreeMap<(PackageKey, NodeName), NodeState>,
+    /// The same of the chunks of offices.
+    holders: BTreeMap<(PackageKey, OfficeName), Bytes>,
 }
 
 impl Recorder {
-    pub(super) fn new(database: SqliteStore) -> Self {
+    pub(super) fn new(database: Arc<dyn MetadataStore>) -> Self {
         let (records, received) = mpsc::channel(RECORDS_MAX);
         let lost = Arc::new(AtomicBool::new(false));
         tokio::spawn(write(database, received, lost.clone()));
@@ -76,32 +76,33 @@ impl Recorder {
 
     pub(super) fn completed(&mut self, key: PackageKey, node: NodeName, bytes: u64) {
         let state = NodeState { bytes_held: bytes, complete: true, ..NodeState::default() };
-        self.written.insert((key.clone(), node.clone()), (state.clone(), PackageState::Complete));
+        self.written.insert((key.clone(), node.clone()), state.clone());
         self.put(Record::Rows(vec![row(key, node, &state)]));
     }
 
-    pub(super) fn reported(&mut self, package: &IngestedPackage, office: &OfficeName, report: OfficePackage) {
+    /// An office said how far it is with a package of so many chunks.
+    pub(super) fn reported(&mut self, key: &PackageKey, chunk_count: u32, office: &OfficeName, report: OfficePackage) {
         self.catch_up();
         let mut rows = Vec::new();
         for (node, state) in report.nodes {
-            let place = (package.key.clone(), node.clone());
+            let place = (key.clone(), node.clone());
             let known = self.written.get(&place);
-            let changed = known.is_none_or(|(known, _)| {
+            let changed = known.is_none_or(|known| {
                 known.bytes_held != state.bytes_held || known.complete != state.complete || known.error != state.error
             });
             if changed {
-                rows.push(row(package.key.clone(), node, &state));
-                self.written.insert(place, (state.clone(), label(&state)));
+                rows.push(row(key.clone(), node, &state));
+                self.written.insert(place, state);
             }
         }
         if !rows.is_empty() {
             self.put(Record::Rows(rows));
         }
-        let place = (package.key.clone(), office.clone());
+        let place = (key.clone(), office.clone());
         if self.holders.get(&place) != Some(&report.available) {
-            let chunks = ChunkSet::from_bytes(package.lengths.len() as u32, &report.available);
+            let chunks = ChunkSet::from_bytes(chunk_count, &report.available);
             self.holders.insert(place, report.available);
-            self.put(Record::Holders(package.key.clone(), office.clone(), chunks));
+            self.put(Record::Holders(key.clone(), office.clone(), chunks));
         }
     }
 
@@ -147,41 +148,22 @@ impl Recorder {
     }
 }
 
-fn label(state: &NodeState) -> PackageState {
-    match (state.complete, &state.error) {
-        (true, _) => PackageState::Complete,
-        (false, Some(_)) => PackageState::Failed,
-        (false, None) => PackageState::Transferring,
-    }
-}
-
 fn row(key: PackageKey, node: NodeName, state: &NodeState) -> PackageNodeRow {
-    PackageNodeRow {
-        key,
-        node,
-        state: label(state),
-        bytes: state.bytes_held,
-        error: state.error.as_ref().map(|(reason, message)| format!("{reason}: {message}")),
-        completed_at: state.complete.then(Timestamp::now),
-    }
+    PackageNodeRow { key, node, bytes: state.bytes_held, complete: state.complete, error: state.error.clone() }
 }
 
-async fn write(database: SqliteStore, mut records: mpsc::Receiver<Record>, lost: Arc<AtomicBool>) {
+async fn write(database: Arc<dyn MetadataStore>, mut records: mpsc::Receiver<Record>, lost: Arc<AtomicBool>) {
     while let Some(record) = records.recv().await {
-        if let Err(error) = write_one(&database, record).await {
+        if let Err(error) = write_one(&*database, record).await {
             lost.store(true, Relaxed);
             tracing::error!(%error, "the database refuses a record");
         }
     }
 }
 
-async fn write_one(database: &SqliteStore, record: Record) -> Result<(), DatabaseError> {
+async fn write_one(database: &dyn MetadataStore, record: Record) -> Result<(), DatabaseError> {
     match record {
-        Record::Enrolled(row) => {
-            database.put_node(&row).await?;
-            let what = format!("enrolled into office {} at {}", row.office, row.address);
-            database.record_audit(&AuditRow { time: row.enrolled_at, who: row.name.to_string(), what }).await
-        }
+        Record::Enrolled(row) => database.put_node(&row).await,
         Record::Forgotten(node) => database.remove_node(&node).await,
         Record::Rows(rows) => database.put_package_nodes(&rows).await,
         Record::Holders(key, office, chunks) => database.put_chunk_holders(&key, &office, &chunks).await,

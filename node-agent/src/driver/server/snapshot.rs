@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::distribution::Distribution;
 use peerdist_core::message::{NodeState, PACKAGES_MAX};
 use peerdist_core::names::{NodeName, OfficeName, PackageKey};
@@ -12,6 +13,7 @@ use peerdist_core::rollout::{FullPlan, RolloutDecision};
 use peerdist_core::server::{IngestedPackage, Server};
 
 use super::IngestOverview;
+use crate::database::PackageNodeRow;
 use crate::desired::DesiredState;
 use crate::metrics::{ContentSource, Metrics, PackageState};
 use crate::status::{
@@ -32,10 +34,21 @@ pub(super) fn empty() -> StatusSnapshot {
     StatusSnapshot { time: Timestamp::now(), packages: Vec::new(), links: Vec::new() }
 }
 
-/// Remembers what rates need.
+/// Remembers what rates need, and how far nodes were in the run before.
 pub(super) struct Maker {
     started: Instant,
+    /// By package: counts until the node's office reports in this run. Whoever is away when the server starts again
+    /// stays complete.
+    remembered: BTreeMap<PackageKey, Remembered>,
     rates: BTreeMap<(PackageKey, NodeName), Measured>,
+}
+
+/// How far a package was in the run before.
+#[derive(Default)]
+struct Remembered {
+    nodes: BTreeMap<NodeName, NodeState>,
+    /// Chunks that some node of the office has.
+    offices: BTreeMap<OfficeName, ChunkSet>,
 }
 
 struct Measured {
@@ -46,7 +59,27 @@ struct Measured {
 
 impl Maker {
     pub(super) fn new(started: Instant) -> Self {
-        Self { started, rates: BTreeMap::new() }
+        Self { started, remembered: BTreeMap::new(), rates: BTreeMap::new() }
+    }
+
+    /// How far nodes and offices were with a package when the server was last up.
+    pub(super) fn remember(
+        &mut self,
+        key: PackageKey,
+        rows: Vec<PackageNodeRow>,
+        offices: BTreeMap<OfficeName, ChunkSet>,
+    ) {
+        let state = |row: PackageNodeRow| {
+            let PackageNodeRow { node, bytes, complete, error, .. } = row;
+            (node, NodeState { bytes_held: bytes, complete, error, ..NodeState::default() })
+        };
+        let nodes = rows.into_iter().map(state).collect();
+        self.remembered.insert(key, Remembered { nodes, offices });
+    }
+
+    /// The package is gone; should it come back, nodes have nothing of it.
+    pub(super) fn forget(&mut self, key: &PackageKey) {
+        self.remembered.remove(key);
     }
 
     pub(super) fn make(
@@ -136,19 +169,44 @@ impl Maker {
     ) -> OfficeStatus {
         let progress = ingested.and_then(|package| machine.progress(name, package.digest));
         let package_bytes = ingested.map_or(0, |package| package.bytes);
-        let mut nodes: BTreeMap<NodeName, NodeStatus> = BTreeMap::new();
+        let remembered = self.remembered.get(key);
+        let known = |node: &NodeName| {
+            let reported = progress.and_then(|progress| progress.nodes.get(node));
+            reported.or_else(|| remembered?.nodes.get(node))
+        };
         let enrolled = machine.nodes().filter(|known| known.node.office == *name).map(|known| known.node.name.clone());
         let reported = progress.iter().flat_map(|progress| progress.nodes.keys().cloned());
-        let names: BTreeSet<NodeName> = if transit { reported.collect() } else { enrolled.chain(reported).collect() };
-        for node in names {
-            let state = progress.and_then(|progress| progress.nodes.get(&node)).cloned().unwrap_or_default();
+        let names = enrolled.filter(|node| !transit || known(node).is_some()).chain(reported);
+        let states: BTreeMap<NodeName, NodeState> = names
+            .map(|node| {
+                let state = known(&node).cloned().unwrap_or_default();
+                (node, state)
+            })
+            .collect();
+        let mut nodes: BTreeMap<NodeName, NodeStatus> = BTreeMap::new();
+        for (node, state) in states {
             links.add(name, &state);
             let mut status = self.node(key, node.clone(), &state, package_bytes, transit);
             let full = machine.rollout().left_out(name, key).filter(|_| !status.complete);
             status.error = status.error.or(full.map(plan_full));
             nodes.insert(node.clone(), NodeStatus { unreachable: silent.contains(&node), ..status });
         }
-        OfficeStatus { name: name.clone(), targeted: !transit, transit, nodes: nodes.into_values().collect() }
+        let chunk_count = ingested.map_or(0, |package| package.lengths.len() as u32);
+        let available = match (progress, self.remembered.get(key).and_then(|remembered| remembered.offices.get(name))) {
+            (Some(progress), _) => ChunkSet::from_bytes(chunk_count, &progress.available).len(),
+            (None, remembered) => remembered.map_or(0, ChunkSet::len),
+        };
+        OfficeStatus {
+            name: name.clone(),
+            targeted: !transit,
+            transit,
+            percent_available: percent(
+                available.into(),
+                chunk_count.into(),
+                ingested.is_some() && available == chunk_count,
+            ),
+            nodes: nodes.into_values().collect(),
+        }
     }
 
     fn node(
@@ -233,3 +291,6 @@ fn waits_for(decision: RolloutDecision) -> Option<StatusError> {
     };
     Some(StatusError { reason: reason.to_owned(), message })
 }
+
+#[cfg(test)]
+mod tests;

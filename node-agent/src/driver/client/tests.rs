@@ -1,0 +1,66 @@
+//! How a node starts again whose certificate has run out, while its server is away.
+
+use peerdist_authority::certificates::NODE_LIFETIME;
+use peerdist_authority::days;
+use rustls::pki_types::CertificateDer;
+use tokio::time::{sleep, timeout};
+
+use super::fixture::TestNode;
+use super::*;
+use crate::driver::tests::Log;
+use crate::transport::{Authority, PeerIdentity};
+
+const GOES_ON: &str = "the certificate has run out, and the node goes on in its office with it";
+const ASKS_AGAIN: &str = "not enrolled, and tried again";
+/// Far more than one try to enrol takes where nobody answers.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A node that is back so long after its certificate ran out.
+fn back_after(number: u8, run_out_for: Duration) -> TestNode {
+    TestNode::prepared(number, |settings| {
+        let issued_at = SystemTime::now() - NODE_LIFETIME - run_out_for;
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), issued_at).unwrap();
+        let identity = NodeIdentity::open(&settings.root.join("identity")).unwrap();
+        let peer = PeerIdentity::Client { office: settings.office.clone(), node: settings.node.clone() };
+        let request = identity.certificate_request().unwrap();
+        let issued = authority.issue(&request, &peer, settings.address, issued_at).unwrap();
+        let enrolment = proto::EnrolReply { office_type: proto::OfficeType::Wired.into(), ..authority.reply(issued) };
+        let roots: Vec<_> = enrolment.roots.iter().map(|root| CertificateDer::from(root.to_vec())).collect();
+        identity.install(&roots, enrolment).unwrap();
+        JoinToken::generate(authority.root_sha256()).write(&settings.join_token_file).unwrap();
+    })
+}
+
+#[tokio::test]
+async fn node_whose_certificate_has_run_out_goes_on_in_its_office_while_the_server_is_away() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let node = back_after(20, EXPIRED_TOLERANCE - days(1));
+    let TestNode { context, .. } = &node;
+    let stored = context.transport.identity().enrolment().unwrap();
+    assert!(context.transport.identity().is_expired(SystemTime::now()));
+    let enrolled = timeout(PATIENCE, enrol(&context.settings, &context.transport)).await.unwrap();
+    assert_eq!(enrolled.unwrap(), stored);
+    assert_eq!(log.count_beginning(GOES_ON), 1);
+}
+
+#[tokio::test]
+async fn node_whose_certificate_ran_out_too_long_ago_waits_for_the_server() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let node = back_after(21, EXPIRED_TOLERANCE + days(1));
+    let TestNode { context, .. } = &node;
+    assert!(context.transport.identity().enrolment().is_some());
+    let asked = async {
+        while log.count_beginning(ASKS_AGAIN) == 0 {
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        enrolled = enrol(&context.settings, &context.transport) => panic!("nobody answers it: {enrolled:?}"),
+        asked = timeout(PATIENCE, asked) => asked.expect("the server is asked"),
+    }
+    assert_eq!(log.count_beginning(GOES_ON), 0);
+}
