@@ -6,9 +6,13 @@ const NAME_CHARS_MAX: usize = 200;
 
 /// The text with its control characters as escapes, such as `\n` and `\u{1b}`.
 pub(crate) fn escape_control_characters(text: &str) -> String {
+    escape(text, |character| character.is_control() || turns_or_breaks(character))
+}
+
+fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() || turns_or_breaks(character) {
+        if is_escaped(character) {
             escaped.extend(character.escape_default());
         } else {
             escaped.push(character);
@@ -17,12 +21,15 @@ pub(crate) fn escape_control_characters(text: &str) -> String {
     escaped
 }
 
-/// A hostile name as text that fits a line: invalid UTF-8 replaced, control characters as escapes, cut.
+/// A hostile name as text that fits a line and quotes: invalid UTF-8 replaced, control characters as escapes, so that no
+/// other name looks like them, cut.
 pub(crate) fn printable(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
+    let is_escaped =
+        |character: char| character.is_control() || turns_or_breaks(character) || matches!(character, '"' | '\\');
     match text.char_indices().nth(NAME_CHARS_MAX) {
-        Some((end, _)) => escape_control_characters(&text[..end]) + "...",
-        None => escape_control_characters(&text),
+        Some((end, _)) => escape(&text[..end], is_escaped) + "...",
+        None => escape(&text, is_escaped),
     }
 }
 
@@ -48,6 +55,7 @@ mod tests {
     #[test]
     fn name_fits_a_line_whatever_its_bytes_are() {
         assert_eq!(printable(b"bin/pos"), "bin/pos");
+        assert_eq!(printable(br#"a", "b\n"#), r#"a\", \"b\\n"#);
         assert_eq!(printable(b"a\xff\x1b[2J\nb"), "a\u{fffd}\\u{1b}[2J\\nb");
         let longest = "ö".repeat(NAME_CHARS_MAX);
         assert_eq!(printable(longest.as_bytes()), longest);

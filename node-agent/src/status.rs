@@ -68,6 +68,7 @@ pub struct OfficeStatus {
     /// The package is only held for offices below.
     pub transit: bool,
     /// Chunks of the package that some node of the office has, in percent: what need not cross the link any more.
+    #[serde(default)]
     pub percent_available: u8,
     /// The nodes that should hold it, by name.
     pub nodes: Vec<NodeStatus>,

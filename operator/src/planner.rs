@@ -21,7 +21,7 @@ use crate::watches::{Caches, Touch, grounds, node_views, server_office};
 const GATHERING: Duration = Duration::from_millis(100);
 /// The same in a large fleet, or on a busy machine, where a round takes long itself.
 const GATHERING_MAX: Duration = Duration::from_secs(1);
-/// Changes are gathered at least so many times as long as the round before took: judging leaves time to the rest.
+/// Up to that, changes are gathered so many times as long as the round before took: judging leaves time to the rest.
 const GATHERING_PER_ROUND: u32 = 3;
 
 /// Where each controller takes its work from.

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use crate::message::NodeState;
 use crate::names::NodeName;
 
@@ -14,8 +12,8 @@ const RUNS_MAX: usize = 8;
 /// Progress of one package in one office.
 #[derive(Debug, Clone, Default)]
 pub struct OfficeProgress {
-    /// Bitmap of chunks that some node has, as reported.
-    pub available: Bytes,
+    /// How many chunks some node has, as reported.
+    pub available_chunks: u32,
     /// Progress by node; what was received is the sum over its runs.
     pub nodes: BTreeMap<NodeName, NodeState>,
     runs: BTreeMap<NodeName, Runs>,

@@ -14,8 +14,11 @@ use crate::message::{RUNS_MAX, UnservedReason};
 use crate::names::NodeName;
 use crate::peer::NodeRef;
 
-/// Most bytes that are asked for and not wanted of a holder yet.
+/// Most bytes that are asked for and not wanted of a holder yet, without those that went to another node of the office.
 pub const ASKED_AHEAD_BYTES: u64 = 16 << 20;
+/// When more than this went to another node, nothing is asked for until those may be asked for again: that is more than a
+/// dead rendezvous point can leave behind.
+const GIVEN_BEFORE_BYTES_MAX: u64 = 2 * ASKED_AHEAD_BYTES;
 /// While chunks are on their way, holders are asked for so much more at once at least.
 pub const WANT_BYTES_MIN: u64 = 256 << 10;
 /// A request without an answer is asked again after this time.
@@ -90,6 +93,10 @@ impl Upstream {
             self.waits_since = None;
         }
         if self.quiet_until.is_some_and(|until| until > now) {
+            return Vec::new();
+        }
+        let given_before = self.bytes(lengths, |asked| matches!(asked, Asked::GivenBefore(_)));
+        if given_before > GIVEN_BEFORE_BYTES_MAX {
             return Vec::new();
         }
         let ahead = self.bytes(lengths, |asked| !matches!(asked, Asked::Wanted | Asked::GivenBefore(_)));

@@ -1,18 +1,22 @@
--- Metadata of the server. A row a node and package, chunk holders as bitmaps, never a row a chunk. What every node says again after a start of
--- the server is not here, and what only people would read is in the log.
+-- Metadata of the server. A row a node and package, chunk holders as bitmaps, never a row a chunk.
 -- Times are milliseconds since 1970 UTC. Everything except the type BLOB (PostgreSQL: BYTEA) is portable SQL.
 
 CREATE TABLE nodes (
-    name        TEXT PRIMARY KEY,
-    office      TEXT   NOT NULL,
-    address     TEXT   NOT NULL,
-    enrolled_at BIGINT NOT NULL
+    name               TEXT PRIMARY KEY,
+    office             TEXT   NOT NULL,
+    address            TEXT   NOT NULL,
+    boot_id            BIGINT NOT NULL,
+    certificate_serial TEXT   NOT NULL,
+    enrolled_at        BIGINT NOT NULL,
+    last_seen          BIGINT NOT NULL
 );
+CREATE INDEX nodes_by_office ON nodes (office);
 
--- Which addresses the nodes of an office have in an embedded run.
 CREATE TABLE offices (
-    name           TEXT PRIMARY KEY,
-    embedded_index BIGINT NOT NULL UNIQUE
+    name             TEXT PRIMARY KEY,
+    embedded_index   BIGINT UNIQUE,
+    term             BIGINT NOT NULL,
+    rendezvous_point TEXT
 );
 
 -- Sequence numbers outlive the packages they were given to: clients refuse lower ones.
@@ -24,31 +28,35 @@ CREATE TABLE distributions (
 );
 
 CREATE TABLE packages (
-    namespace TEXT   NOT NULL,
-    name      TEXT   NOT NULL,
-    version   TEXT   NOT NULL,
-    sequence  BIGINT NOT NULL,
-    digest    TEXT   NOT NULL,
+    namespace     TEXT   NOT NULL,
+    name          TEXT   NOT NULL,
+    version       TEXT   NOT NULL,
+    sequence      BIGINT NOT NULL,
+    digest        TEXT,
+    bytes         BIGINT NOT NULL,
+    chunk_count   BIGINT NOT NULL,
+    uri           TEXT   NOT NULL,
+    source_digest TEXT,
+    state         TEXT   NOT NULL,
+    error         TEXT,
     PRIMARY KEY (namespace, name, version)
 );
 
--- What the status says of nodes that have not spoken since the server started.
 CREATE TABLE package_nodes (
-    namespace     TEXT    NOT NULL,
-    name          TEXT    NOT NULL,
-    version       TEXT    NOT NULL,
-    node          TEXT    NOT NULL,
-    bytes         BIGINT  NOT NULL,
-    complete      BOOLEAN NOT NULL,
-    error_reason  TEXT,
-    error_message TEXT,
+    namespace    TEXT   NOT NULL,
+    name         TEXT   NOT NULL,
+    version      TEXT   NOT NULL,
+    node         TEXT   NOT NULL,
+    state        TEXT   NOT NULL,
+    bytes        BIGINT NOT NULL,
+    error        TEXT,
+    completed_at BIGINT,
     PRIMARY KEY (namespace, name, version, node),
     FOREIGN KEY (namespace, name, version) REFERENCES packages ON DELETE CASCADE,
     FOREIGN KEY (node) REFERENCES nodes ON DELETE CASCADE
 );
 CREATE INDEX package_nodes_by_node ON package_nodes (node);
 
--- Chunks that some node of an office has, a bit each: for how much the status says has come to the office.
 CREATE TABLE chunk_holders (
     namespace   TEXT   NOT NULL,
     name        TEXT   NOT NULL,
@@ -59,3 +67,10 @@ CREATE TABLE chunk_holders (
     PRIMARY KEY (namespace, name, version, office),
     FOREIGN KEY (namespace, name, version) REFERENCES packages ON DELETE CASCADE
 );
+
+CREATE TABLE audit (
+    time BIGINT NOT NULL,
+    who  TEXT   NOT NULL,
+    what TEXT   NOT NULL
+);
+CREATE INDEX audit_by_time ON audit (time);

@@ -1,7 +1,7 @@
 //! The client role: one node of an office.
 //!
-//! [`BoundClient`] binds the ports and enrols; `waiting` and `opening` answer probes before that, while the address of
-//! the server is waited for and the storage is opened; `node` is the loop around the core's machine; `receiving` takes
+//! [`BoundClient`] binds the ports and enrols; `waiting` answers probes before that, while the
+//! address of the server is waited for; `node` is the loop around the core's machine; `receiving` takes
 //! in transfers and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and
 //! publishes, `kept_plan` survives restarts, `following` says whom the node follows, `server_address` follows a server
 //! that moves.
@@ -13,7 +13,6 @@ mod following;
 mod kept_plan;
 pub(super) mod manifests;
 mod node;
-pub(super) mod opening;
 mod receiving;
 mod server_address;
 mod signals;
@@ -35,10 +34,10 @@ use peerdist_core::wire::proto;
 use tokio_util::sync::CancellationToken;
 
 use self::node::Ended;
-use self::opening::{CHECK_STORAGE, open_store};
 pub use self::server_address::ServerAddress;
 use self::waiting::answering_probes;
 use super::address_trouble::{is_address_missing, is_http_address_missing, is_http_port_held, is_port_held};
+use super::opening::{CHECK_STORAGE, open_store};
 use super::progress::NodeProgress;
 use crate::cli::ClientOptions;
 use crate::http::{self, CLIENT_HTTP_PORT, HttpService, Readiness};
@@ -305,6 +304,10 @@ async fn enrol(settings: &ClientSettings, transport: &Transport) -> Result<proto
         office: settings.office.to_string(),
         address: settings.address.to_string(),
     };
+    if let (Some(tolerated), Ok(None) | Err(_)) = (&tolerated, settings.token()) {
+        tracing::warn!(%node, "the certificate has run out, and the node goes on in its office with it: no token is there");
+        return Ok(tolerated.clone());
+    }
     let mut told = None;
     loop {
         // Read anew each time: a server that was set up again has written another token.

@@ -46,7 +46,7 @@ use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
 
 use super::address_trouble::{is_address_missing, is_http_address_missing, is_http_port_held, is_port_held};
-use super::client::opening::{CHECK_STORAGE, open_store};
+use super::opening::{CHECK_STORAGE, open_store};
 use crate::source::NetworksFileError;
 pub use crate::source::{AddressRule, RetryPolicy};
 pub use overview::{IngestFailure, IngestOverview};

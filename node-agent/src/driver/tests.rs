@@ -6,14 +6,18 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry;
 
 use super::client::{BoundClient, ClientSettings, ServerAddress};
 use super::server::{AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings};
@@ -30,6 +34,10 @@ const PACKAGE_BYTES: usize = 100_000;
 /// Far more than two elections and a small package take.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A second subscriber in this process. While there is one only, tracing asks the thread that comes by a message first
+/// whether anybody hears it, and takes a no, of a test without a log, for the answer of all.
+static DEAF: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(registry().with(LevelFilter::OFF)));
 
 /// The lines of a log.
 #[derive(Clone, Default)]
@@ -49,6 +57,7 @@ impl Write for Log {
 impl Log {
     /// Takes in what this thread says, until the guard goes.
     pub(super) fn listen(&self) -> DefaultGuard {
+        LazyLock::force(&DEAF);
         let writer = self.clone();
         let lines = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::INFO);
         tracing::subscriber::set_default(lines.with_writer(move || writer.clone()).finish())

@@ -110,10 +110,3 @@ label! {
         Failed => "failed",
     }
 }
-
-impl PackageState {
-    /// The value with this label.
-    pub fn from_label(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
-}

@@ -106,14 +106,16 @@ impl Authority {
     }
 
     /// The authority that lies in the folder `given`. The server's own key is kept in `folder`; an authority that it made
-    /// there before is removed.
+    /// there before is not in use any more, and the log says so.
     ///
     /// # Errors
     /// [`AuthorityError`] when a file is missing or damaged.
     pub fn follow(given: &Path, folder: &Path) -> Result<Self, AuthorityError> {
         let identity = given::read(given)?;
         if !is_same_folder(given, folder) {
-            own::remove(folder);
+            for path in own::leftovers(folder) {
+                tracing::warn!(path = %path.display(), "not in use: the server is given another authority; remove it");
+            }
         }
         Ok(Self::new(folder, Source::Given(given.to_path_buf()), identity))
     }

@@ -19,7 +19,7 @@ use crate::names::{SERVER_COMPONENT, labels};
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 /// Shortest life of a root: two roots are trusted for 46 days when one follows the other, and intermediates need time too.
-const ROOT_LIFETIME_MIN: Duration = days(60);
+const ROOT_LIFETIME_MIN: Duration = days(75);
 
 /// The Secret of a root that the operator made.
 pub(super) fn build(root: &CertifiedKey, namespace: &str, name: &str) -> Desired {
@@ -49,7 +49,7 @@ pub(super) fn read(secret: &Secret, now: Timestamp) -> Result<CertifiedKey, Iden
     if end.duration_since(start).unwrap_or_default() < ROOT_LIFETIME_MIN {
         return Err(damaged(
             CERTIFICATE,
-            "a certificate for 60 days or more: clients learn of the next one in time then",
+            "a certificate for 75 days or more: clients learn of the next one in time then",
         ));
     }
     let key = content(KEY).and_then(key).ok_or_else(|| {

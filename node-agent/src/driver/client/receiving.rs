@@ -172,7 +172,7 @@ async fn receive(context: Context, expected: Expected, stream: BulkReceive, begu
         ended = arriving.take_all(&mut chunks) => ended,
     };
     expected.end(transfer);
-    if ended.is_none() {
+    if ended.is_none() && cancelled.is_cancelled() {
         call_off(&signals, &mut steering).await;
     }
     steering.abort();

@@ -47,6 +47,15 @@ async fn node_whose_certificate_has_run_out_goes_on_in_its_office_while_the_serv
 }
 
 #[tokio::test]
+async fn node_without_a_token_does_not_wait_for_one_while_its_office_takes_its_certificate() {
+    let node = back_after(22, days(1));
+    let TestNode { context, .. } = &node;
+    std::fs::remove_file(&context.settings.join_token_file).unwrap();
+    let enrolled = timeout(PATIENCE, enrol(&context.settings, &context.transport)).await.unwrap();
+    assert_eq!(Some(enrolled.unwrap()), context.transport.identity().enrolment());
+}
+
+#[tokio::test]
 async fn node_whose_certificate_ran_out_too_long_ago_waits_for_the_server() {
     let log = Log::default();
     let _listening = log.listen();

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use peerdist_authority::certificates::{EXPIRED_TOLERANCE, NODE_LIFETIME};
 use peerdist_core::client::{BUSY, Refusal};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, Revision};
-use peerdist_core::names::DistributionKey;
+use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef};
 use peerdist_core::plan::Plan;
 use peerdist_core::ports::Role;
@@ -47,8 +48,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(300);
 /// How often old versions in the library are looked at, and the own certificate.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A node that got no certificate for so long has none that is valid, and is gone.
-const CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// A node that got no certificate for so long has none that anybody takes, and is gone.
+const GONE_AFTER: Duration = Duration::from_secs(NODE_LIFETIME.as_secs() + EXPIRED_TOLERANCE.as_secs());
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -204,8 +205,9 @@ impl Node {
         match database.nodes().await {
             Ok(rows) => {
                 for row in rows {
-                    if Timestamp::now().duration_since(row.enrolled_at) > CERTIFICATE_LIFETIME {
-                        self.recorder.forgotten(row.name);
+                    let since = Timestamp::now().duration_since(row.enrolled_at);
+                    if Duration::try_from(since).is_ok_and(|since| since > GONE_AFTER) {
+                        self.forget(row.name);
                         continue;
                     }
                     let node = NodeRef { name: row.name, office: row.office, address: row.address };
@@ -288,6 +290,12 @@ impl Node {
         }
     }
 
+    /// A node is gone, or another one has its address.
+    fn forget(&mut self, node: NodeName) {
+        self.snapshot.forget_node(&node);
+        self.recorder.forgotten(node);
+    }
+
     fn enrol(&mut self, asked: Asked, entitlement: &Entitlement, reply: ReplyHandle) {
         if self.desired.is_none() {
             return reply.refuse(BUSY, "the server has not read its objects yet");
@@ -301,7 +309,11 @@ impl Node {
                 self.recorder.enrolled(&enrolled);
                 for replaced in self.machine.replaced_by(&enrolled.node) {
                     tracing::info!(node = %replaced, by = %enrolled.node.name, %address, "forgotten: another node has its address");
-                    self.recorder.forgotten(replaced);
+                    self.forget(replaced);
+                }
+                if is_new {
+                    // Its disk may be another one.
+                    self.snapshot.forget_node(&enrolled.node.name);
                 }
                 self.handle(ServerEvent::Enrolled { node: enrolled.node });
                 reply.send(enrolled.reply);

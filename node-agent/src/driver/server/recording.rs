@@ -71,6 +71,7 @@ impl Recorder {
 
     /// Another node has its place, or it is gone for long.
     pub(super) fn forgotten(&mut self, node: NodeName) {
+        self.written.retain(|(_, written), _| *written != node);
         self.put_node(node.clone(), Record::Forgotten(node));
     }
 

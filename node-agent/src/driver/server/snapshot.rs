@@ -37,8 +37,8 @@ pub(super) fn empty() -> StatusSnapshot {
 /// Remembers what rates need, and how far nodes were in the run before.
 pub(super) struct Maker {
     started: Instant,
-    /// By package: counts until the node's office reports in this run. Whoever is away when the server starts again
-    /// stays complete.
+    /// By package: counts of an office until it reports in this run, and of a node until it is heard as well. Whoever is
+    /// away when the server starts again stays complete.
     remembered: BTreeMap<PackageKey, Remembered>,
     rates: BTreeMap<(PackageKey, NodeName), Measured>,
 }
@@ -47,8 +47,8 @@ pub(super) struct Maker {
 #[derive(Default)]
 struct Remembered {
     nodes: BTreeMap<NodeName, NodeState>,
-    /// Chunks that some node of the office has.
-    offices: BTreeMap<OfficeName, ChunkSet>,
+    /// How many chunks some node of the office has.
+    offices: BTreeMap<OfficeName, u32>,
 }
 
 struct Measured {
@@ -74,7 +74,15 @@ impl Maker {
             (node, NodeState { bytes_held: bytes, complete, error, ..NodeState::default() })
         };
         let nodes = rows.into_iter().map(state).collect();
+        let offices = offices.into_iter().map(|(office, chunks)| (office, chunks.len())).collect();
         self.remembered.insert(key, Remembered { nodes, offices });
+    }
+
+    /// The node is gone, or begins anew.
+    pub(super) fn forget_node(&mut self, node: &NodeName) {
+        for remembered in self.remembered.values_mut() {
+            remembered.nodes.remove(node);
+        }
     }
 
     /// The package is gone; should it come back, nodes have nothing of it.
@@ -170,9 +178,15 @@ impl Maker {
         let progress = ingested.and_then(|package| machine.progress(name, package.digest));
         let package_bytes = ingested.map_or(0, |package| package.bytes);
         let remembered = self.remembered.get(key);
+        let heard: BTreeSet<&NodeName> = match progress {
+            None => BTreeSet::new(),
+            Some(_) => {
+                machine.nodes().filter(|known| known.last_seen.is_some()).map(|known| &known.node.name).collect()
+            }
+        };
         let known = |node: &NodeName| {
             let reported = progress.and_then(|progress| progress.nodes.get(node));
-            reported.or_else(|| remembered?.nodes.get(node))
+            reported.or_else(|| remembered?.nodes.get(node).filter(|_| !heard.contains(node)))
         };
         let enrolled = machine.nodes().filter(|known| known.node.office == *name).map(|known| known.node.name.clone());
         let reported = progress.iter().flat_map(|progress| progress.nodes.keys().cloned());
@@ -192,10 +206,9 @@ impl Maker {
             nodes.insert(node.clone(), NodeStatus { unreachable: silent.contains(&node), ..status });
         }
         let chunk_count = ingested.map_or(0, |package| package.lengths.len() as u32);
-        let available = match (progress, self.remembered.get(key).and_then(|remembered| remembered.offices.get(name))) {
-            (Some(progress), _) => ChunkSet::from_bytes(chunk_count, &progress.available).len(),
-            (None, remembered) => remembered.map_or(0, ChunkSet::len),
-        };
+        let remembered = self.remembered.get(key).and_then(|remembered| remembered.offices.get(name));
+        let available = progress.map(|progress| progress.available_chunks).or(remembered.copied());
+        let available = available.unwrap_or(0).min(chunk_count);
         OfficeStatus {
             name: name.clone(),
             targeted: !transit,

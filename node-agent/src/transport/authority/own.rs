@@ -1,7 +1,6 @@
 //! The authority that a server makes itself: all keys lie in one folder, the root's too, readable by their owner only.
 //! There is one manifest key and no next.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -85,16 +84,10 @@ impl OwnAuthority {
     }
 }
 
-/// Removes what is in the folder: a server that is given another authority has no use for it, and whoever finds it has
-/// the keys of one that nodes trusted. A server runs without that just as well, so what cannot be removed is only told.
-pub(super) fn remove(folder: &Path) {
-    for path in FILES.map(|name| folder.join(name)) {
-        match std::fs::remove_file(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed: the server is given another authority"),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "not in use any more, and cannot be removed"),
-        }
-    }
+/// Files of the folder that a server which is given another authority has no use for. Whoever finds them has the keys of
+/// one that nodes trusted, but nobody else may have the root, and the option may be a mistake: a person removes them.
+pub(super) fn leftovers(folder: &Path) -> Vec<PathBuf> {
+    FILES.map(|name| folder.join(name)).into_iter().filter(|path| path.exists()).collect()
 }
 
 fn open_secret(path: &Path) -> Result<[u8; 32], AuthorityError> {

@@ -113,34 +113,15 @@ fn given_folder_is_followed_and_a_damaged_one_changes_nothing() {
 }
 
 #[test]
-fn keys_that_the_server_made_before_are_removed_once_it_is_given_others() {
+fn keys_that_the_server_made_before_are_told_of_once_it_is_given_others() {
     let folder = tempfile::tempdir().unwrap();
-    let (mounted, state) = (folder.path().join("mounted"), folder.path().join("state"));
-    std::fs::create_dir(&mounted).unwrap();
-    let names = |folder: &Path| {
-        let entries = std::fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    };
+    let state = folder.path().join("state");
     let own = Authority::open(&state, now()).unwrap();
     drop(own.server_identity("127.77.0.9".parse().unwrap(), now()).unwrap());
-    let before = names(&state);
-    assert!(before.contains(&"root.key".to_owned()) && before.contains(&"node".to_owned()), "{before:?}");
-    assert!(Authority::follow(&mounted, &state).is_err());
-    assert_eq!(names(&state), before, "while nothing is given, nothing is lost");
-    let given = given_by(&CertifiedKey::new_root(now()).unwrap());
-    mount(&mounted, "..1", &given);
-    drop(Authority::follow(&mounted, &state).unwrap());
-    assert_eq!(names(&state), ["node"], "the server's own key stays");
-
-    let both = folder.path().join("both");
-    std::fs::create_dir(&both).unwrap();
-    for (name, content) in given.files() {
-        std::fs::write(both.join(name), content).unwrap();
-    }
-    drop(Authority::follow(&both, &both).unwrap());
-    assert_eq!(names(&both).len(), given.files().len(), "what is given is not removed, wherever it lies");
+    let told = super::own::leftovers(&state);
+    assert!(told.contains(&state.join("root.key")), "{told:?}");
+    assert!(!told.contains(&state.join("node")), "the server's own key stays in use");
+    assert!(super::own::leftovers(folder.path()).is_empty());
 }
 
 #[test]

@@ -64,7 +64,10 @@ impl Restarted {
     }
 
     fn report(&mut self, state: NodeState) {
-        let nodes = vec![(self.node.name.clone(), state)];
+        self.report_nodes(vec![(self.node.name.clone(), state)]);
+    }
+
+    fn report_nodes(&mut self, nodes: Vec<(NodeName, NodeState)>) {
         let package = OfficePackage { digest: Digest::of(b"root"), available: Bytes::new(), nodes };
         let report = OfficeReport { term: 1, plan_revision: 0, packages: vec![package] };
         self.machine.message(Instant::now(), &self.node, Message::OfficeReport(report)).unwrap();
@@ -99,6 +102,24 @@ async fn node_that_is_away_when_the_server_starts_again_stays_complete_until_its
     assert_eq!(server.look_at_office().1.percent_available, 0);
     let (state, node) = server.look();
     assert_eq!((state, node.complete, node.percent), (PackageState::Transferring, false, 30), "it lost something");
+}
+
+#[tokio::test]
+async fn node_that_is_back_and_has_nothing_is_not_complete_from_memory() {
+    let mut server = Restarted::new().await;
+    server.remember(PACKAGE_BYTES, true, None);
+    // The node reports itself, so it is heard, and it has nothing of the package.
+    server.report_nodes(Vec::new());
+    assert!(!server.look().1.complete);
+}
+
+#[tokio::test]
+async fn node_that_begins_anew_is_not_complete_from_memory() {
+    let mut server = Restarted::new().await;
+    server.remember(PACKAGE_BYTES, true, None);
+    let node = server.node.name.clone();
+    server.maker.forget_node(&node);
+    assert!(!server.look().1.complete);
 }
 
 #[tokio::test]

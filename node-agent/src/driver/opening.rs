@@ -13,13 +13,13 @@ use crate::http::{self, HttpBindError, HttpService};
 use crate::store::{NodeStore, StoreError, StoreLimits};
 
 /// Readiness: the storage is open.
-pub(in crate::driver) const CHECK_STORAGE: &str = "storage";
+pub(super) const CHECK_STORAGE: &str = "storage";
 /// What people read until then.
 const BEING_CHECKED: &str = "storage is being checked";
 
 /// Binds the HTTP endpoints at `address`, then opens the store at `root` while they are served. The listener comes back
 /// with what became of the store, for the role to serve on.
-pub(in crate::driver) async fn open_store(
+pub(super) async fn open_store(
     root: &Path,
     address: SocketAddr,
     service: HttpService,
