@@ -4,7 +4,8 @@
 //! [`preparing`], [`storing`], [`deleting`]), incoming transfers ([`receiving`], [`silence`], [`unserved`]) and their pace
 //! ([`steering`]), what it serves to others ([`serving`]), its reports as a member ([`membership`]) and, while it is the
 //! rendezvous point, its office's coordination ([`leading`]); [`hearing`] sorts messages. The driver feeds [`Event`]s and
-//! acts on [`Output`]s; it verifies and stores chunks before it says that they are stored.
+//! acts on [`Output`]s; it verifies and stores chunks before it says that they are stored. Beside the machine stands
+//! [`ServerAddresses`]: a node has to find the server before it has a machine.
 
 mod answering;
 mod deleting;
@@ -23,6 +24,7 @@ mod preparing;
 mod progress;
 mod receiving;
 mod running_time;
+mod server_addresses;
 pub(crate) mod serving;
 mod silence;
 mod steering;
@@ -56,6 +58,7 @@ use parent::Parent;
 pub use progress::PackageProgress;
 use receiving::Incoming;
 use running_time::RunningTime;
+pub use server_addresses::ServerAddresses;
 
 /// Regular look at deadlines, retries and silent transfers.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);

@@ -4,6 +4,7 @@
 
 mod retention;
 mod room;
+mod transit;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,8 @@ use jiff::Timestamp;
 
 pub use self::retention::{HeldVersion, Retention, decide_retention};
 pub use self::room::FullPlan;
+pub use self::transit::Settled;
+pub(crate) use self::transit::passed_on;
 use crate::distribution::{Distribution, Priority};
 use crate::names::{DistributionKey, OfficeName, PackageKey, Version};
 use crate::office::OfficeTree;
@@ -26,6 +29,8 @@ pub struct RolloutInput<'input> {
     pub ingested: &'input BTreeMap<DistributionKey, Vec<Version>>,
     /// The offices.
     pub tree: &'input OfficeTree,
+    /// The offices that need nothing more of a package from above: offices on the way to them pass it on no longer.
+    pub settled: &'input Settled,
     /// The time by the wall clock.
     pub now: Timestamp,
 }
@@ -86,6 +91,8 @@ pub struct DistributionReport {
     pub targets: BTreeSet<OfficeName>,
     /// Offices on the way.
     pub transit: BTreeSet<OfficeName>,
+    /// Those of them of which no office below needs the package any more: no plan of theirs lists it.
+    pub passed_on: BTreeSet<OfficeName>,
 }
 
 /// What is being done about the wanted version of a distribution.
@@ -156,7 +163,10 @@ fn report_on(distribution: &Distribution, input: RolloutInput<'_>) -> Distributi
         None if is_ingested => Some(distribution.version.clone()),
         _ => version_before(&distribution.version, ingested),
     };
-    DistributionReport { decision, distributed, targets, transit }
+    let key_of = |version: &Version| PackageKey { distribution: distribution.key.clone(), version: version.clone() };
+    let settled = distributed.as_ref().and_then(|version| input.settled.get(&key_of(version)));
+    let passed_on = passed_on(input.tree, &targets, &transit, settled);
+    DistributionReport { decision, distributed, targets, transit, passed_on }
 }
 
 /// The version that stays in force while the wanted one cannot start. A version that was current before and waits for
@@ -176,15 +186,16 @@ fn add_to_offices(
 ) {
     let package = PackageKey { distribution: distribution.key.clone(), version: version.clone() };
     let involved = |office: &OfficeName| report.targets.contains(office) || report.transit.contains(office);
-    let holdings = [(Holding::Target, &report.targets), (Holding::Transit, &report.transit)];
-    for (holding, office) in holdings.into_iter().flat_map(|(holding, set)| set.iter().map(move |name| (holding, name)))
-    {
+    let targets = report.targets.iter().map(|office| (Holding::Target, office));
+    let holdings = targets.chain(report.passing().map(|office| (Holding::Transit, office)));
+    for (holding, office) in holdings {
         offices.entry(office.clone()).or_default().push(OfficePackage {
             package: package.clone(),
             holding,
             paused: distribution.paused,
             priority: distribution.priority,
             retention_versions: distribution.retention_versions,
+            // Also one that passed it on may ask: the plan here does not change because a child holds it no longer.
             granted_children: tree
                 .children_of(office)
                 .enumerate()

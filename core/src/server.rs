@@ -6,6 +6,7 @@ mod leaving;
 mod offices;
 mod planning;
 mod progress;
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ use crate::swarm::office_view::ChunkLengths;
 
 pub use event::{ServerEvent, ServerOutput};
 pub use progress::OfficeProgress;
+use settling::Settling;
 
 /// Regular look at schedules and silent offices.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,6 +100,7 @@ pub struct Server {
     nodes: BTreeMap<NodeName, KnownNode>,
     rendezvous_points: BTreeMap<OfficeName, RendezvousPoint>,
     progress: BTreeMap<(OfficeName, Digest), OfficeProgress>,
+    settling: Settling,
     central_ledger: Ledger,
     serving: BTreeSet<(NodeName, TransferId)>,
     /// Offices of which nodes became known since their plan was made, or beside which another rendezvous point leads.
@@ -124,6 +127,7 @@ impl Server {
             nodes: BTreeMap::new(),
             rendezvous_points: BTreeMap::new(),
             progress: BTreeMap::new(),
+            settling: Settling::default(),
             central_ledger: Ledger::default(),
             serving: BTreeSet::new(),
             newcomers: BTreeSet::new(),
@@ -137,8 +141,11 @@ impl Server {
     pub fn handle(&mut self, now: Instant, wall: Timestamp, event: ServerEvent) {
         match event {
             ServerEvent::Desired { tree, distributions } => {
-                self.tree = Some(tree);
+                let is_first = self.tree.replace(tree).is_none();
                 self.distributions = distributions;
+                if is_first {
+                    self.settle_by_memory(now);
+                }
                 self.replan(wall);
             }
             ServerEvent::Ingested(package) => {
@@ -158,6 +165,7 @@ impl Server {
                 self.plans.clear();
                 self.plan_offices();
             }
+            ServerEvent::Remembered { package, complete } => self.settling.remember(package, complete),
             ServerEvent::Enrolled { node } => {
                 self.newcomers.insert(node.office.clone());
                 self.forget_replaced(&node);
@@ -198,7 +206,8 @@ impl Server {
             return;
         }
         self.housekeeping_at = now + HOUSEKEEPING_INTERVAL;
-        if self.look_again_at.is_some_and(|at| at <= wall) {
+        let passes_on_otherwise = self.look_who_settled(now);
+        if passes_on_otherwise || self.look_again_at.is_some_and(|at| at <= wall) {
             self.replan(wall);
         }
         self.plan_for_newcomers();
@@ -294,6 +303,7 @@ impl Server {
             return;
         }
         self.library.remove(key);
+        self.settling.forget_package(key);
         if let Some(versions) = self.ingested.get_mut(&key.distribution) {
             versions.retain(|version| *version != key.version);
         }

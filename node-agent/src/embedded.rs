@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Console, ExitStatus, OutputFormat, Progress, UpOptions};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, DirectorySource, ObjectError};
-use crate::driver::server::{AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings};
+use crate::driver::server::{
+    AddressRule, BoundServer, FileRule, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings,
+};
 use crate::report::RunReport;
 use nodes::Nodes;
 use progress::Watch;
@@ -135,6 +137,7 @@ impl Run {
             database: None,
             retry: if options.once { RetryPolicy::Once } else { RetryPolicy::KeepTrying },
             sources: AddressRule::any(),
+            files: FileRule::any(),
             retention_seconds: RETENTION_SECONDS_DEFAULT,
             cluster: None,
         };

@@ -16,7 +16,7 @@ use crate::status::{LinkStatus, StatusError};
 
 pub(crate) use text::link_title;
 
-/// A whole run. Serialised, it is the one object of `--output json`; what only the summary shows is left out there.
+/// A whole run. Serialised, it is the one object of `--output json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
     /// Every package, by namespace and name.
@@ -26,10 +26,8 @@ pub struct RunReport {
     /// What failed.
     pub errors: Vec<ErrorReport>,
     /// What crossed each link.
-    #[serde(skip)]
     pub links: Vec<LinkStatus>,
     /// Where the time went.
-    #[serde(skip)]
     pub time: TimeSpent,
 }
 
@@ -98,18 +96,23 @@ pub struct ErrorReport {
 }
 
 /// Time that the parts of the data path were busy, summed over all roles of a run; parts work at the same time, so
-/// that the sum may be more than the run took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// that the sum may be more than the run took. Serialised, all are seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct TimeSpent {
     /// Waiting for sources.
+    #[serde(rename = "sourceSeconds", serialize_with = "duration_in_seconds")]
     pub source: Duration,
-    /// Chunking and hashing.
+    /// Chunking and hashing at the server, and the check of every chunk at the nodes.
+    #[serde(rename = "hashSeconds", serialize_with = "duration_in_seconds")]
     pub hash: Duration,
     /// Waiting for chunks from other nodes.
+    #[serde(rename = "networkSeconds", serialize_with = "duration_in_seconds")]
     pub network: Duration,
-    /// Writing and flushing.
+    /// Writing, flushing and publishing.
+    #[serde(rename = "diskSeconds", serialize_with = "duration_in_seconds")]
     pub disk: Duration,
     /// The whole run, by the clock.
+    #[serde(rename = "runSeconds", serialize_with = "duration_in_seconds")]
     pub run: Duration,
 }
 
@@ -144,6 +147,11 @@ impl RunReport {
 
 fn seconds_to_milliseconds_precision<S: Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((seconds * 1000.0).round() / 1000.0)
+}
+
+/// To the microsecond: a small source is read in less than a millisecond.
+fn duration_in_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_micros() as f64 / 1_000_000.0)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! `remove`, `ingest`, `verify` are its verbs, `recover` what opening does, `remove_root` its end; `package`, `journal`, `pages`, `segments`,
 //! `tree`, `open_files` are what they work on; `beneath` is how any of them touches the disk: never through a link.
 
-mod beneath;
+pub(crate) mod beneath;
 mod error;
 mod flush;
 mod ingest;

@@ -71,15 +71,22 @@ pub fn accepted() -> [Finding; 2] {
     ]
 }
 
-/// Ready, Accepted and Stalled of an object that is not acted upon.
+/// Ready, Accepted and Stalled of an object that is not acted upon, with the field at fault in their messages.
 pub fn refused(refusal: &Refusal) -> [Finding; 3] {
-    let Refusal { field: _, reason, message, stalled } = refusal;
+    let Refusal { field, reason, message, stalled } = refusal;
+    let message = &with_field(field, message);
     let stalled = if *stalled {
         Finding::yes(STALLED, reason, message)
     } else {
         Finding::no(STALLED, reason, "another object may still change that")
     };
     [Finding::no(READY, reason, message), Finding::no(ACCEPTED, reason, message), stalled]
+}
+
+/// Messages about several fields name each of them already. An object may also be refused for no field of its own.
+fn with_field(field: &str, message: &str) -> String {
+    let names_it = message.strip_prefix(field).is_some_and(|rest| rest.starts_with(": "));
+    if field.is_empty() || names_it { message.to_owned() } else { format!("{field}: {message}") }
 }
 
 /// The conditions to write: what was found, with times kept where the status stays the same. Ordered by type.
@@ -159,6 +166,24 @@ mod tests {
         assert!(holds(&conditions, READY, Some(1)));
         assert!(!holds(&conditions, READY, Some(2)));
         assert!(!holds(&conditions, ACCEPTED, Some(1)));
+    }
+
+    #[test]
+    fn refusals_name_the_field_once_if_there_is_one() {
+        for (field, message, expected) in [
+            ("spec.parent", "office a has no parent", "spec.parent: office a has no parent"),
+            ("spec.parent", "spec.parent: m; spec.subnets: n", "spec.parent: m; spec.subnets: n"),
+            ("spec.sub", "spec.subnets: m", "spec.sub: spec.subnets: m"),
+            ("", "there is no Central Office", "there is no Central Office"),
+        ] {
+            let refusal =
+                |stalled| Refusal { field: field.to_owned(), reason: "R", message: message.to_owned(), stalled };
+            let [ready, accepted, stalled] = refused(&refusal(true));
+            assert_eq!([ready.message(), accepted.message(), stalled.message()], [expected; 3]);
+            let [ready, accepted, stalled] = refused(&refusal(false));
+            assert_eq!([ready.message(), accepted.message()], [expected; 2]);
+            assert!(!stalled.is_true());
+        }
     }
 
     #[test]

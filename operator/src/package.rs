@@ -36,7 +36,7 @@ async fn reconcile_in_trace(object: Arc<PackageDistribution>, context: Arc<Conte
         return eviction::reconcile(object, &context).await;
     }
     let fleet = context.fleet();
-    let valid = validate(&object, &fleet);
+    let valid = validate(&object, &fleet, &context.settings.server.file_roots);
     if valid.is_ok() && !eviction::is_kept(&object) {
         eviction::keep(&object, &context).await?;
         // The object is told again, in its new version.

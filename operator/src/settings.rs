@@ -11,6 +11,10 @@ use serde::Deserialize;
 
 use crate::names::{ROOT_SECRET, SERVER_IDENTITY};
 
+mod file_roots;
+
+pub use file_roots::FileRoots;
+
 /// Memory is asked for in whole mebibytes, which Kubernetes stores as they are written.
 const MEMORY_UNIT_BYTES: u64 = 1 << 20;
 /// Longest name of a Secret.
@@ -96,6 +100,9 @@ pub struct ServerSettings {
     /// Networks that sources may not be fetched from: those of pods, services and nodes.
     #[serde(default)]
     pub forbidden_sources: Vec<IpNet>,
+    /// Folders of its nodes whose files may be sources. Without any, no file may.
+    #[serde(default)]
+    pub file_roots: FileRoots,
     /// How long a version of a package stays after a newer one took its place. Without it, as long as the server decides.
     #[serde(default)]
     pub retention_seconds: Option<u64>,
@@ -214,6 +221,13 @@ impl Settings {
         if let Some(seconds) = self.server.retention_seconds.filter(|&seconds| seconds > RETENTION_SECONDS_MAX) {
             return wrong("server.retentionSeconds", seconds.to_string(), "at most a year, 31536000");
         }
+        let folder = match &self.server.storage {
+            ServerStorage::HostPath(path) => Some(path.as_str()),
+            ServerStorage::Claim { .. } => None,
+        };
+        if let Err((value, expected)) = self.server.file_roots.check(folder) {
+            return wrong("server.fileRoots", value, expected);
+        }
         match &self.server.storage {
             ServerStorage::HostPath(path) if !path.starts_with('/') || path.len() < 2 => {
                 wrong("server.storage.hostPath", path.clone(), "an absolute path below /")
@@ -297,6 +311,9 @@ pub(crate) mod tests {
         assert_eq!(settings.client.pod.memory.to_string(), "1Gi");
         assert_eq!(settings.client.pod.tolerations[0].operator.as_deref(), Some("Exists"));
         assert!(matches!(settings.server.storage, ServerStorage::Claim { .. }));
+        assert!(settings.server.file_roots.is_empty());
+        let text = "image: a\nserver: {storage: {hostPath: /x}, fileRoots: [/srv/files, /data]}";
+        assert_eq!(Settings::parse(text).unwrap().server.file_roots.to_string(), "/srv/files,/data");
     }
 
     #[test]
@@ -325,6 +342,8 @@ pub(crate) mod tests {
                 "image: a\nserver: {storage: {hostPath: /x}, retentionSeconds: 31536001}".to_owned(),
                 "server.retentionSeconds",
             ),
+            ("image: a\nserver: {storage: {hostPath: /x}, fileRoots: [srv]}".to_owned(), "server.fileRoots"),
+            ("image: a\nserver: {storage: {hostPath: /x}, fileRoots: [/x/y]}".to_owned(), "server.fileRoots"),
             (format!("image: a\n{server}\nidentity: {{rootSecret: ''}}"), "identity.rootSecret"),
             (format!("image: a\n{server}\nidentity: {{rootSecret: peerdist-server-identity}}"), "identity.rootSecret"),
             (format!("image: a\n{server}\ntraces: {{endpoint: otel-collector:4318}}"), "traces.endpoint"),

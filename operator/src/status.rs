@@ -1,5 +1,5 @@
 //! Writes statuses: only when something changed, at most once a second and object, and an event when an object is
-//! accepted, refused or ready for the first time.
+//! refused. What is well stands in the conditions, with its time: an event about it would be a second write.
 
 mod throttle;
 
@@ -10,7 +10,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ApiResource;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Resource, ResourceExt};
 use peerdist_crds::office::OfficeNodeCounts;
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::throttle::Throttle;
 use crate::apply::{Applier, ApplyError, Desired, Outcome};
-use crate::conditions::{ACCEPTED, Finding, READY, find, merge};
+use crate::conditions::{ACCEPTED, Finding, find, merge};
 
 /// Longest note of an event; the API refuses more than 1,024 bytes.
 const NOTE_CHARACTERS_MAX: usize = 250;
@@ -26,7 +26,7 @@ const NOTE_CHARACTERS_MAX: usize = 250;
 /// Writes statuses of all three kinds.
 pub struct StatusWriter {
     applier: Applier,
-    recorder: Recorder,
+    reporter: Reporter,
     throttle: Throttle,
 }
 
@@ -40,9 +40,9 @@ struct Change<'object> {
 }
 
 impl StatusWriter {
-    /// Writes through these.
-    pub fn new(applier: Applier, recorder: Recorder) -> Self {
-        Self { applier, recorder, throttle: Throttle::default() }
+    /// Writes through this applier, and events in this name.
+    pub fn new(applier: Applier, reporter: Reporter) -> Self {
+        Self { applier, reporter, throttle: Throttle::default() }
     }
 
     /// Writes an Office's status. Gives back how long to wait if it was too early.
@@ -103,7 +103,10 @@ impl StatusWriter {
 
     /// Writes an event about an object. It is a courtesy: one that cannot be written is only logged.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, event: &Event) {
-        if let Err(error) = self.recorder.publish(event, &object.object_ref(&())).await {
+        // A recorder counts what it is given again for an object and a reason, whatever the note says, and shows the first
+        // note alone. Each event has something new to say, so that each has a recorder of its own.
+        let recorder = Recorder::new(self.applier.client(), self.reporter.clone());
+        if let Err(error) = recorder.publish(event, &object.object_ref(&())).await {
             tracing::warn!(%error, object = %object.name_any(), "the event could not be written");
         }
     }
@@ -151,69 +154,55 @@ impl StatusWriter {
             body["metadata"]["namespace"] = json!(namespace);
         }
         let desired = Desired { resource, namespace, name, body };
-        if self.applier.apply_status(&desired, version.as_deref()).await? == Outcome::Unchanged {
+        let written = self.applier.apply_status(&desired, version.as_deref()).await;
+        self.throttle.ended(&key, Instant::now());
+        if written? == Outcome::Unchanged {
             return Ok(None);
         }
-        for event in events(before, &after) {
+        if let Some(event) = refusal(before, &after) {
             self.tell(object, &event).await;
         }
         Ok(None)
     }
 }
 
-/// What is worth an event: another verdict, and the first time of being ready.
-fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
-    let status = |conditions: &[Condition], kind| {
-        find(conditions, kind).map(|condition| (condition.status.clone(), condition.reason.clone()))
-    };
-    let mut events = Vec::new();
-    let (was, is) = (status(before, ACCEPTED), find(after, ACCEPTED));
-    if let Some(condition) = is.filter(|is| was != Some((is.status.clone(), is.reason.clone()))) {
-        let first_and_fine = was.is_none() && condition.status == "True";
-        if !first_and_fine {
-            events.push(event(condition, "Validate"));
-        }
-    }
-    let was_ready = find(before, READY).is_some_and(|condition| condition.status == "True");
-    if let Some(condition) = find(after, READY).filter(|condition| condition.status == "True" && !was_ready) {
-        events.push(event(condition, "Deliver"));
-    }
-    events
-}
-
-fn event(condition: &Condition, action: &str) -> Event {
-    Event {
-        type_: if condition.status == "True" { EventType::Normal } else { EventType::Warning },
+/// What is worth an event: that an object is refused, or for another reason than before.
+fn refusal(before: &[Condition], after: &[Condition]) -> Option<Event> {
+    let told = find(before, ACCEPTED).filter(|condition| condition.status == "False");
+    let condition = find(after, ACCEPTED).filter(|condition| condition.status == "False")?;
+    let is_new = told.is_none_or(|told| told.reason != condition.reason);
+    is_new.then(|| Event {
+        type_: EventType::Warning,
         reason: condition.reason.clone(),
         note: Some(condition.message.chars().take(NOTE_CHARACTERS_MAX).collect()),
-        action: action.to_owned(),
+        action: "Validate".to_owned(),
         secondary: None,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::READY;
 
-    fn conditions(findings: &[Finding]) -> Vec<Condition> {
-        merge(&[], findings, Some(1), Timestamp::UNIX_EPOCH)
-    }
-
-    fn reasons(before: &[Finding], after: &[Finding]) -> Vec<String> {
-        events(&conditions(before), &conditions(after)).into_iter().map(|event| event.reason).collect()
+    fn told(before: &[Finding], after: &[Finding]) -> Option<String> {
+        let conditions = |findings| merge(&[], findings, Some(1), Timestamp::UNIX_EPOCH);
+        refusal(&conditions(before), &conditions(after)).map(|event| event.reason)
     }
 
     #[test]
-    fn events_tell_changes_and_nothing_else() {
-        let valid = Finding::yes(ACCEPTED, "Valid", "");
+    fn events_tell_refusals_and_nothing_else() {
+        let valid = || Finding::yes(ACCEPTED, "Valid", "");
         let bad = |reason| Finding::no(ACCEPTED, reason, "");
-        let (ready, waits) = (Finding::yes(READY, "Done", ""), Finding::no(READY, "Waits", ""));
-        assert!(reasons(&[], &[valid.clone(), waits.clone()]).is_empty());
-        assert_eq!(reasons(&[], &[bad("A")]), ["A"]);
-        assert!(reasons(&[bad("A")], &[bad("A")]).is_empty());
-        assert_eq!(reasons(&[bad("A")], &[bad("B")]), ["B"]);
-        assert_eq!(reasons(&[bad("A")], std::slice::from_ref(&valid)), ["Valid"]);
-        assert_eq!(reasons(&[valid.clone(), waits], &[valid.clone(), ready.clone()]), ["Done"]);
-        assert!(reasons(&[valid.clone(), ready.clone()], &[valid, ready]).is_empty());
+        let of = |reason: &str| Some(reason.to_owned());
+        assert_eq!(told(&[], &[valid()]), None);
+        assert_eq!(told(&[], &[bad("A")]), of("A"));
+        assert_eq!(told(&[valid()], &[bad("A")]), of("A"));
+        assert_eq!(told(&[bad("A")], &[bad("A")]), None);
+        assert_eq!(told(&[bad("A")], &[bad("B")]), of("B"));
+        assert_eq!(told(&[bad("A")], &[valid()]), None);
+        let ready = |ready: Finding| [valid(), ready];
+        let (no, yes) = (Finding::no(READY, "Waits", ""), Finding::yes(READY, "Done", ""));
+        assert_eq!(told(&ready(no), &ready(yes)), None);
     }
 }

@@ -59,6 +59,10 @@ impl Client {
             Message::MemberReport(report) => {
                 self.report_sent_at = None;
                 self.unreport(report.packages);
+                // Only a living rendezvous point says these, and one of another subnet shows no other sign of life.
+                if to_leader && matches!(refused.as_deref(), Some(INVENTORY_NEEDED | BUSY)) {
+                    self.election.handle(now, rendezvous::Event::ReportDelivered, &mut self.rng);
+                }
                 match refused.as_deref() {
                     Some(INVENTORY_NEEDED) => {
                         self.inventory_due = true;

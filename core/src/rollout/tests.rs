@@ -15,7 +15,7 @@ fn version(text: &str) -> Version {
     Version::new(text).unwrap()
 }
 
-fn key(name: &str) -> DistributionKey {
+pub(super) fn key(name: &str) -> DistributionKey {
     DistributionKey { namespace: Namespace::new("retail").unwrap(), name: PackageName::new(name).unwrap() }
 }
 
@@ -66,6 +66,15 @@ pub(super) fn tree() -> OfficeTree {
 }
 
 pub(super) fn decide(distributions: Vec<Distribution>, ingested: &[(&str, &[&str])], now_second: i64) -> Rollout {
+    decide_settled(distributions, ingested, now_second, &Settled::new())
+}
+
+pub(super) fn decide_settled(
+    distributions: Vec<Distribution>,
+    ingested: &[(&str, &[&str])],
+    now_second: i64,
+    settled: &Settled,
+) -> Rollout {
     let distributions = distributions.into_iter().map(|one| (one.key.clone(), one)).collect();
     let ingested = ingested
         .iter()
@@ -75,6 +84,7 @@ pub(super) fn decide(distributions: Vec<Distribution>, ingested: &[(&str, &[&str
         distributions: &distributions,
         ingested: &ingested,
         tree: &tree(),
+        settled,
         now: at(now_second),
     })
 }

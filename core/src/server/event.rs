@@ -1,6 +1,6 @@
 //! What goes into and comes out of the server's machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::IngestedPackage;
 use crate::chunk_set::ChunkRun;
@@ -29,6 +29,14 @@ pub enum ServerEvent {
     Removed(Vec<(PackageKey, Digest)>),
     /// Another key signs: the roots of packages, signed by it. Every office gets its plan anew.
     SignedAnew(BTreeMap<PackageKey, SignedBytes>),
+    /// These nodes had published a package of the library when the server was last up. Told before the objects, it counts
+    /// until something is heard of the nodes.
+    Remembered {
+        /// The package.
+        package: PackageKey,
+        /// The nodes.
+        complete: BTreeSet<NodeName>,
+    },
     /// A node enrolled, in this run or an earlier one.
     Enrolled {
         /// The node.

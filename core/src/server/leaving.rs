@@ -52,6 +52,7 @@ impl Server {
             self.nodes.remove(&name);
             self.rendezvous_points.retain(|_, point| point.node.name != name);
             self.progress.values_mut().for_each(|progress| progress.forget(&name));
+            self.settling.forget(&name);
         }
     }
 }

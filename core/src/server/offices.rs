@@ -79,6 +79,7 @@ impl Server {
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
             progress.available_chunks = package.available.iter().map(|byte| byte.count_ones()).sum();
             package.nodes.iter().for_each(|(node, state)| progress.report(node, state));
+            self.settling.hear(package.digest, &from.office);
         }
         if central || office_type == OfficeType::Vpn || leads {
             self.send_newer_plan(from, report.plan_revision);
@@ -104,6 +105,7 @@ impl Server {
             return Ok(());
         }
         self.progress.entry((from.office.clone(), digest)).or_default().complete(&from.name, bytes);
+        self.settling.hear(digest, &from.office);
         self.outputs.push_back(ServerOutput::NodeCompleted { node: from.clone(), digest, bytes });
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::Server;
 use super::event::ServerOutput;
+use super::{IngestedPackage, Server};
 use crate::digest::Digest;
 use crate::message::Revision;
 use crate::names::{NodeName, OfficeName, PackageKey};
@@ -25,11 +25,17 @@ impl Server {
             distributions: &self.distributions,
             ingested: &self.ingested,
             tree,
+            settled: self.settling.settled(),
             now: wall,
         });
         self.rollout.keep_to_room(tree, |package| self.library.get(package).map_or(0, |known| known.root.bytes()));
+        self.settling.keep_to(&self.rollout);
         let digests: BTreeSet<Digest> = self.library.values().map(|package| package.digest).collect();
-        self.central_ledger.retain(|digest| digests.contains(digest));
+        // What the Central Office has passed on it deletes: should it get it again, nobody there has it.
+        let passed_on = |package: &&IngestedPackage| self.rollout.has_passed_on(tree.central(), &package.key);
+        let passed_on: BTreeSet<Digest> =
+            self.library.values().filter(passed_on).map(|package| package.digest).collect();
+        self.central_ledger.retain(|digest| digests.contains(digest) && !passed_on.contains(digest));
         self.progress.retain(|(office, digest), _| tree.office(office).is_some() && digests.contains(digest));
         self.note_what_became_current();
         self.look_again_at = self.rollout.look_again_at;

@@ -20,6 +20,8 @@ pub(crate) struct Run {
     pub(crate) time: Duration,
     /// What it reports about itself.
     pub(crate) summary: String,
+    /// Where it says that the time went.
+    pub(crate) busy: String,
 }
 
 /// Distributes the source once, from nothing.
@@ -38,9 +40,10 @@ pub(crate) fn run(folder: &Folder) -> Result<Run> {
     let time = start.elapsed();
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "peerdist ended with {}: {said}", output.status);
-    let summary = summary(&serde_json::from_slice(&output.stdout).context("peerdist did not print JSON")?)?;
+    let report: Value = serde_json::from_slice(&output.stdout).context("peerdist did not print JSON")?;
+    let (summary, busy) = (summary(&report)?, busy(&report)?);
     folder.remove(ROOM)?;
-    Ok(Run { time, summary })
+    Ok(Run { time, summary, busy })
 }
 
 /// Complete nodes and bytes of each office; an error when a node lacks the package.
@@ -58,6 +61,15 @@ fn summary(report: &Value) -> Result<String> {
         ));
     }
     Ok(parts.join("; "))
+}
+
+/// How long the parts of the data path were busy, all nodes and the server together: they work at the same time.
+fn busy(report: &Value) -> Result<String> {
+    let seconds = |part: &str| -> Result<String> {
+        let seconds = report["time"][format!("{part}Seconds")].as_f64();
+        Ok(format!("{part} {:.1} s", seconds.with_context(|| format!("the report does not say the time of {part}"))?))
+    };
+    Ok(["source", "hash", "network", "disk"].map(seconds).into_iter().collect::<Result<Vec<_>>>()?.join(", "))
 }
 
 /// Beside this program, where the build put it.

@@ -27,6 +27,7 @@ fn main() -> Result<()> {
         let run = embedded::run(&folder)?;
         let ratio = run.time.as_secs_f64() / disk.as_secs_f64();
         println!("round {round}: dd {}, peerdist {}, ratio {ratio:.2} ({})", rate(disk), rate(run.time), run.summary);
+        println!("round {round}: busy, all roles together: {}", run.busy);
         ratios.push(ratio);
     }
     ratios.sort_by(f64::total_cmp);

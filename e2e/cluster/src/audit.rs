@@ -1,19 +1,21 @@
-//! What the API server accepted from the operator, by its audit log.
+//! What the API server accepted from the operator and others of whom a test wants to know, by its audit log.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 /// Verbs that write.
 const WRITES: [&str; 6] = ["create", "update", "patch", "delete", "deletecollection", "apply"];
 
-/// Users under which operators run.
+/// Users under which operators run that are tried alone.
 const OPERATORS: [&str; 3] = ["operator", "first", "second"];
 
 /// Reads the log from where it ended last.
 pub struct Audit {
     path: PathBuf,
+    users: Vec<&'static str>,
     read: usize,
 }
 
@@ -26,8 +28,12 @@ pub struct Write {
     pub verb: String,
     /// Such as `daemonsets` or `offices/status`.
     pub resource: String,
+    /// Namespace of the object; empty where its kind has none.
+    pub namespace: String,
     /// Name of the object; empty for one that was created.
     pub name: String,
+    /// When the request came, cut to whole microseconds.
+    pub received: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +41,7 @@ pub struct Write {
 struct Entry {
     verb: String,
     user: User,
+    request_received_timestamp: String,
     #[serde(default)]
     object_ref: Option<Object>,
     #[serde(default)]
@@ -52,6 +59,7 @@ struct User {
 struct Object {
     resource: String,
     subresource: String,
+    namespace: String,
     name: String,
 }
 
@@ -62,12 +70,17 @@ struct Response {
 }
 
 impl Audit {
-    /// Begins at the start of the log.
+    /// Looks at operators that are tried alone, and begins at the start of the log.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), read: 0 }
+        Self::of(path, &OPERATORS)
     }
 
-    /// Writes of operators that were accepted since the last call, those of the Lease left out.
+    /// Looks at these users, and begins at the start of the log.
+    pub fn of(path: &Path, users: &[&'static str]) -> Self {
+        Self { path: path.to_owned(), users: users.to_vec(), read: 0 }
+    }
+
+    /// Writes of these users that were accepted since the last call, those of the Lease left out.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -77,7 +90,7 @@ impl Audit {
         Ok(writes)
     }
 
-    /// Writes of operators that were accepted since the last call.
+    /// Writes of these users that were accepted since the last call.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -88,19 +101,23 @@ impl Audit {
         let fresh = log.get(self.read..end).unwrap_or_default();
         self.read = end;
         let entries = fresh.lines().map(|line| serde_json::from_str::<Entry>(line).context("a line of the audit log"));
-        let writes = entries.filter_map(|entry| entry.map(accepted_write).transpose());
+        let writes = entries.filter_map(|entry| entry.and_then(|entry| self.accepted_write(entry)).transpose());
         writes.collect()
     }
-}
 
-fn accepted_write(entry: Entry) -> Option<Write> {
-    let Entry { verb, user, object_ref, response_status } = entry;
-    let object = object_ref.unwrap_or_default();
-    let accepted = response_status.is_some_and(|response| (200..300).contains(&response.code));
-    let counts = OPERATORS.contains(&user.username.as_str()) && WRITES.contains(&verb.as_str());
-    let resource = match object.subresource.as_str() {
-        "" => object.resource,
-        subresource => format!("{}/{subresource}", object.resource),
-    };
-    (accepted && counts).then_some(Write { by: user.username, verb, resource, name: object.name })
+    fn accepted_write(&self, entry: Entry) -> Result<Option<Write>> {
+        let Entry { verb, user, request_received_timestamp, object_ref, response_status } = entry;
+        let object = object_ref.unwrap_or_default();
+        let accepted = response_status.is_some_and(|response| (200..300).contains(&response.code));
+        if !accepted || !self.users.contains(&user.username.as_str()) || !WRITES.contains(&verb.as_str()) {
+            return Ok(None);
+        }
+        let resource = match object.subresource.as_str() {
+            "" => object.resource,
+            subresource => format!("{}/{subresource}", object.resource),
+        };
+        let received = request_received_timestamp.parse::<Timestamp>().context("a time of the audit log")?;
+        let (namespace, name) = (object.namespace, object.name);
+        Ok(Some(Write { by: user.username, verb, resource, namespace, name, received }))
+    }
 }

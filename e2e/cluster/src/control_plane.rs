@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rcgen::KeyPair;
+use rcgen::{KeyPair, SigningKey};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binaries;
@@ -18,6 +21,10 @@ use crate::process::Process;
 
 /// Its program.
 const API_SERVER: &str = "kube-apiserver";
+/// The key by which it signs tokens of service accounts.
+const ACCOUNTS_KEY: &str = "accounts.key";
+/// Bytes of either number of a signature on P-256.
+const SIGNATURE_NUMBER_BYTES: usize = 32;
 /// How long the API server may take to become ready.
 const START_ATTEMPTS: u32 = 300;
 /// Pause between looks.
@@ -142,6 +149,21 @@ impl ControlPlane {
         )
     }
 
+    /// The token of a service account with other claims, and signed as the API server signs.
+    ///
+    /// # Errors
+    /// When it is no token of this control plane.
+    pub fn token_with(&self, token: &str, change: impl FnOnce(&mut Value)) -> Result<String> {
+        let key = KeyPair::from_pem(&fs::read_to_string(self.folder.join(ACCOUNTS_KEY))?)?;
+        let [header, claims, _] =
+            <[&str; 3]>::try_from(token.split('.').collect::<Vec<_>>()).ok().context("a token has three parts")?;
+        let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+        change(&mut claims);
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = without_frame(&key.sign(signed.as_bytes())?).context("a signature on P-256")?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
     async fn wait_until_ready(&mut self) -> Result<()> {
         let client = self.admin().await?;
         for _ in 0..START_ATTEMPTS {
@@ -160,6 +182,22 @@ async fn is_ready(client: &Client) -> bool {
     let default = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(client.clone());
     // The namespace is made by the API server itself, once it can write.
     matches!(default.get_opt("default").await, Ok(Some(_)))
+}
+
+/// The two numbers of a signature one after the other, as tokens have them; DER frames them and writes each as short as it
+/// can, and with a zero where it would begin with a set bit.
+fn without_frame(signature: &[u8]) -> Option<Vec<u8>> {
+    let [0x30, _, rest @ ..] = signature else { return None };
+    let (mut rest, mut numbers) = (rest, Vec::new());
+    for _ in 0..2 {
+        let [0x02, length, framed @ ..] = rest else { return None };
+        let (number, after) = framed.split_at_checked(usize::from(*length))?;
+        let number = number.strip_prefix(&[0]).unwrap_or(number);
+        numbers.resize(numbers.len() + SIGNATURE_NUMBER_BYTES.checked_sub(number.len())?, 0);
+        numbers.extend_from_slice(number);
+        rest = after;
+    }
+    Some(numbers)
 }
 
 /// Starts a program of Kubernetes that ends with the thread that starts it, also if the test is killed.
@@ -197,7 +235,7 @@ fn prepare_api_server(folder: &Path, etcd: u16, address: Ipv4Addr, port: u16, no
     fs::write(folder.join("tokens.csv"), format!("{TOKENS}{of_nodes}"))?;
     fs::write(folder.join("audit.yaml"), AUDIT_POLICY)?;
     let accounts = KeyPair::generate()?;
-    fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
+    fs::write(folder.join(ACCOUNTS_KEY), accounts.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
     let mut arguments = vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
@@ -211,7 +249,7 @@ fn prepare_api_server(folder: &Path, etcd: u16, address: Ipv4Addr, port: u16, no
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         "--service-account-key-file=accounts.pub".to_owned(),
-        "--service-account-signing-key-file=accounts.key".to_owned(),
+        format!("--service-account-signing-key-file={ACCOUNTS_KEY}"),
         "--audit-policy-file=audit.yaml".to_owned(),
         "--audit-log-path=audit.log".to_owned(),
         "--audit-log-mode=blocking".to_owned(),

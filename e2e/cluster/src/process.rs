@@ -56,6 +56,14 @@ impl Process {
         Ok(())
     }
 
+    /// SIGTERM: it is asked to end, as kubelet asks.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

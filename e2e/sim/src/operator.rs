@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use peerdist_core::digest::Digest;
 use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::peer::NodeRef;
 
@@ -13,17 +14,22 @@ use crate::world::{Action, World};
 impl World {
     pub(crate) fn add_office(&mut self, office: SimulatedOffice) {
         let name = office.office.name.clone();
-        for number in 1..=office.nodes {
-            let count = self.clients.len() as u32;
-            let me = NodeRef {
-                name: NodeName::new(&format!("{name}-{number}")).expect("node names made here are valid"),
-                office: name.clone(),
-                address: IpAddr::V4(Ipv4Addr::from(0x7f00_0001 + count)),
-            };
-            self.at(self.now, Action::Start(me.name.clone(), 0));
-            self.clients.insert(me.name.clone(), ClientSite::new(me));
+        for _ in 0..office.nodes {
+            self.add_node(&name);
         }
         self.offices.insert(name, office);
+    }
+
+    fn add_node(&mut self, office: &OfficeName) {
+        let number = self.clients.values().filter(|site| site.me.office == *office).count() + 1;
+        let count = self.clients.len() as u32;
+        let me = NodeRef {
+            name: NodeName::new(&format!("{office}-{number}")).expect("node names made here are valid"),
+            office: office.clone(),
+            address: IpAddr::V4(Ipv4Addr::from(0x7f00_0001 + count)),
+        };
+        self.at(self.now, Action::Start(me.name.clone(), 0));
+        self.clients.insert(me.name.clone(), ClientSite::new(me));
     }
 
     pub(crate) fn carry_out(&mut self, operation: Operation) {
@@ -98,6 +104,7 @@ impl World {
                 self.add_office(office);
                 self.show_objects();
             }
+            Operation::AddNode(office) => self.add_node(&office),
         }
     }
 
@@ -115,6 +122,12 @@ impl World {
         let leads = self.rendezvous_point(office).and_then(|node| self.clients.get(&node)?.machine());
         let packages = leads.into_iter().flat_map(|machine| machine.progress());
         packages.filter_map(|package| Some(package.state.waits.as_ref()?.0.clone())).collect()
+    }
+
+    /// The nodes of an office that have anything of a package on their disks.
+    pub fn holders(&self, office: &OfficeName, digest: Digest) -> Vec<NodeName> {
+        let of_office = self.clients.values().filter(|site| site.me.office == *office);
+        of_office.filter(|site| site.store.package(digest).is_some()).map(|site| site.me.name.clone()).collect()
     }
 
     /// The highest election term that a node of an office knows.

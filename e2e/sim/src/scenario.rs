@@ -3,6 +3,7 @@
 
 mod random;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peerdist_core::distribution::{Distribution, OfficeSelector, PackageSource, Priority, SourceUri, Unpack};
@@ -18,6 +19,9 @@ use crate::stalls::Slowness;
 
 /// Label by which distributions choose offices here.
 const LABEL: &str = "group";
+/// The group of the offices that publish the package, and that of the others, where only one is a target.
+const TARGETS: u32 = 1;
+const OTHERS: u32 = 0;
 
 /// An office and how many nodes it has.
 #[derive(Debug, Clone)]
@@ -55,6 +59,8 @@ pub enum Operation {
     Remove(DistributionKey),
     /// Add an office with its nodes.
     AddOffice(SimulatedOffice),
+    /// Add a node with an empty disk to the office.
+    AddNode(OfficeName),
 }
 
 /// A run.
@@ -111,6 +117,22 @@ impl Scenario {
         self
     }
 
+    /// Three levels of which only the lowest, `leafs`, is a target: `central` and `between` pass the package on.
+    pub fn with_transit(seed: u64) -> Self {
+        let offices = vec![
+            office("central", None, OfficeType::Wired, 3),
+            office("between", Some("central"), OfficeType::Wired, 3),
+            office("leafs", Some("between"), OfficeType::WiFi, 3),
+        ];
+        let mut scenario = Self::quiet(seed, offices).with_package("package", 64 << 20, 256 << 10);
+        scenario.distributions[0] = distribution(&scenario.distributions[0].package(), Some(TARGETS));
+        for simulated in &mut scenario.offices {
+            let is_target = simulated.office.name.as_str() == "leafs";
+            simulated.office.labels = labels(if is_target { TARGETS } else { OTHERS });
+        }
+        scenario
+    }
+
     /// Adds something that happens.
     pub fn then(mut self, at: Duration, operation: Operation) -> Self {
         self.operations.push((at, operation));
@@ -133,18 +155,22 @@ impl Scenario {
 /// An office by its words.
 pub fn office(name: &str, parent: Option<&str>, office_type: OfficeType, nodes: usize) -> SimulatedOffice {
     let name_of = |text: &str| OfficeName::new(text).expect("office names made here are valid");
-    let group = name.len() % 2;
+    let group = name.len() as u32 % 2;
     SimulatedOffice {
         office: Office {
             name: name_of(name),
             parent: parent.map(name_of),
             office_type,
-            labels: [(LABEL.to_owned(), group.to_string())].into(),
+            labels: labels(group),
             storage_limit_bytes: None,
             background_bits_per_second_max: None,
         },
         nodes,
     }
+}
+
+fn labels(group: u32) -> BTreeMap<String, String> {
+    [(LABEL.to_owned(), group.to_string())].into()
 }
 
 /// Names of a package.
@@ -160,7 +186,7 @@ pub fn package_key(name: &str, version: &str) -> PackageKey {
 
 /// A distribution of a package to all offices, or to one group of them.
 pub fn distribution(key: &PackageKey, group: Option<u32>) -> Distribution {
-    let match_labels = group.map(|group| (LABEL.to_owned(), group.to_string())).into_iter().collect();
+    let match_labels = group.map(labels).unwrap_or_default();
     Distribution {
         key: key.distribution.clone(),
         version: key.version.clone(),

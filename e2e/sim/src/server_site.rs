@@ -1,13 +1,13 @@
 //! The server: its library, its life as a process, the driver around its machine, and how messages travel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use peerdist_core::client::Event;
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, decode_envelope, encode_envelope};
-use peerdist_core::names::OfficeName;
+use peerdist_core::names::{NodeName, OfficeName};
 use peerdist_core::office::OfficeTree;
 use peerdist_core::peer::{ContentClass, MessageClass, Peer};
 use peerdist_core::server::{Server, ServerConfig, ServerEvent, ServerOutput};
@@ -32,13 +32,33 @@ pub(crate) struct ServerSite {
     pub(crate) library: Vec<Digest>,
     /// Nodes that enrolled are remembered over restarts.
     known: BTreeSet<peerdist_core::peer::NodeRef>,
+    /// So are nodes that were complete, by package.
+    complete: BTreeMap<Digest, BTreeSet<NodeName>>,
     retention_seconds: u64,
     wakes_at: Option<Duration>,
 }
 
 impl ServerSite {
     pub(crate) fn new(retention_seconds: u64) -> Self {
-        Self { machine: None, life: 0, library: Vec::new(), known: BTreeSet::new(), retention_seconds, wakes_at: None }
+        Self {
+            machine: None,
+            life: 0,
+            library: Vec::new(),
+            known: BTreeSet::new(),
+            complete: BTreeMap::new(),
+            retention_seconds,
+            wakes_at: None,
+        }
+    }
+
+    /// What the database keeps of a node's progress.
+    fn remember(&mut self, node: NodeName, digest: Digest, is_complete: bool) {
+        let complete = self.complete.entry(digest).or_default();
+        if is_complete {
+            complete.insert(node);
+        } else {
+            complete.remove(&node);
+        }
     }
 }
 
@@ -56,7 +76,10 @@ impl World {
         for digest in self.server.library.clone() {
             if let Some(content) = self.catalog.get(digest) {
                 let ingested = content.ingested();
+                let complete = self.server.complete.get(&digest).cloned().unwrap_or_default();
+                let remembered = ServerEvent::Remembered { package: ingested.key.clone(), complete };
                 self.tell_server(life, ServerEvent::Ingested(ingested));
+                self.tell_server(life, remembered);
             }
         }
         for node in self.server.known.clone() {
@@ -144,9 +167,15 @@ impl World {
             ServerOutput::Serve { to, transfer, digest, runs, pace } => {
                 self.open_stream(None, life, to, ContentClass::Foreground, transfer, digest, &runs, pace);
             }
-            ServerOutput::CancelIngest { .. }
-            | ServerOutput::NodeCompleted { .. }
-            | ServerOutput::OfficeReported { .. } => {}
+            ServerOutput::NodeCompleted { node, digest, .. } => self.server.remember(node.name, digest, true),
+            ServerOutput::OfficeReported { report, .. } => {
+                for package in report.packages {
+                    for (node, state) in package.nodes {
+                        self.server.remember(node, package.digest, state.complete);
+                    }
+                }
+            }
+            ServerOutput::CancelIngest { .. } => {}
         }
     }
 

@@ -55,23 +55,6 @@ fn three_levels(seed: u64) -> Scenario {
     Scenario::quiet(seed, offices)
 }
 
-/// Only `leafs` is a target: what lies above passes on.
-fn with_transit(seed: u64) -> Scenario {
-    let offices = vec![
-        office("central", None, OfficeType::Wired, 3),
-        office("between", Some("central"), OfficeType::Wired, 3),
-        office("leafs", Some("between"), OfficeType::WiFi, 3),
-    ];
-    let mut scenario = Scenario::quiet(seed, offices).with_package("package", 64 * MIB, 256 << 10);
-    let targets = scenario.distributions[0].clone();
-    scenario.distributions[0] = distribution(&targets.package(), Some(1));
-    for simulated in &mut scenario.offices {
-        let group = if simulated.office.name.as_str() == "leafs" { "1" } else { "0" };
-        simulated.office.labels.values_mut().for_each(|label| *label = group.to_owned());
-    }
-    scenario
-}
-
 fn base_seed() -> u64 {
     let base = std::env::var("PEERDIST_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
     println!("base seed {base}");
@@ -122,7 +105,7 @@ fn full_disk_of_a_rendezvous_point_keeps_nothing_from_its_office() {
 fn full_disk_of_a_transit_office_keeps_nothing_from_the_offices_below() {
     for (seed, milliseconds) in [(1, 3_000), (2, 5_000)] {
         let full = Operation::FillRendezvousPoint(name("between"), None);
-        holds(&with_transit(seed).then(Duration::from_millis(milliseconds), full));
+        holds(&Scenario::with_transit(seed).then(Duration::from_millis(milliseconds), full));
     }
 }
 
@@ -165,7 +148,9 @@ fn member_that_lies_about_what_it_has_keeps_nothing_from_others() {
 #[test]
 fn member_of_a_transit_office_that_lies_keeps_nothing_from_the_offices_below() {
     for lie in Lie::OF_HOLDERS {
-        holds(&with_transit(1).then(Duration::from_millis(1_500), Operation::MemberLies(name("between"), lie)));
+        holds(
+            &Scenario::with_transit(1).then(Duration::from_millis(1_500), Operation::MemberLies(name("between"), lie)),
+        );
     }
 }
 
@@ -244,18 +229,8 @@ fn killed_rendezvous_point_is_replaced_within_five_seconds_in_mid_package() {
 fn death_of_a_transit_node_costs_what_it_alone_had_in_flight() {
     for (seed, milliseconds) in [(1, 3_000), (2, 5_000), (3, 7_000)] {
         let killed = Operation::KillRendezvousPoint(name("between"), seconds(60));
-        let scenario = with_transit(seed).then(Duration::from_millis(milliseconds), killed);
+        let scenario = Scenario::with_transit(seed).then(Duration::from_millis(milliseconds), killed);
         holds(&scenario);
-    }
-}
-
-#[test]
-fn transit_copies_are_not_fetched_again_after_a_restart() {
-    for seed in 0..8 {
-        let scenario = with_transit(seed);
-        let world = holds(&scenario);
-        let content = scenario.catalog.all().next().unwrap();
-        assert_eq!(world.measures().wan_bytes_of(&name("between"), content.digest), content.bytes());
     }
 }
 

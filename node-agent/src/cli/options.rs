@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use peerdist_core::names::{NodeName, OfficeName};
 
 use crate::driver::server::RETENTION_SECONDS_DEFAULT;
+use crate::source::FileRoot;
 
 /// Longest time for which old versions can be kept beyond their number: a year.
 const RETENTION_SECONDS_MAX: u64 = 365 * 24 * 3_600;
@@ -76,6 +77,10 @@ pub struct ServerOptions {
     /// File with more such networks, one a line, which is followed
     #[arg(long, value_name = "FILE", env = "PEERDIST_FORBIDDEN_SOURCES_FILE", requires = "kubernetes")]
     pub forbidden_sources_file: Option<PathBuf>,
+    /// Folders of this machine whose files may be sources (file://) although the objects come from a cluster; without
+    /// any, no file may
+    #[arg(long, value_name = "DIR", env = "PEERDIST_FILE_ROOTS", value_delimiter = ',', requires = "kubernetes")]
+    pub file_roots: Vec<FileRoot>,
     /// Address that the server's ports are bound to
     #[arg(long, value_name = "IP", env = "PEERDIST_ADDRESS")]
     pub address: IpAddr,

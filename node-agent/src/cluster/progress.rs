@@ -15,7 +15,7 @@ use peerdist_crds::status::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER_TIMEOUT, Cluster, FIELD_MANAGER};
@@ -52,7 +52,6 @@ impl Standing {
 pub async fn write_progress(cluster: Cluster, mut standings: watch::Receiver<Standing>, stop: CancellationToken) {
     let mut written: BTreeMap<String, PackageDistributionStatus> = BTreeMap::new();
     let mut ticks = tokio::time::interval(WRITE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let standing = standings.borrow_and_update().clone();
         written.retain(|uid, _| standing.objects.values().any(|object| object.uid == *uid));
@@ -70,6 +69,9 @@ pub async fn write_progress(cluster: Cluster, mut standings: watch::Receiver<Sta
                 Err(error) => tracing::warn!(%error, package = %key, "progress cannot be written and is tried again"),
             }
         }
+        // What an object waits for within a round differs from round to round: the next one begins a second after all of
+        // this one was answered.
+        ticks.reset();
     }
 }
 

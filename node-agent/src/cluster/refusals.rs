@@ -69,11 +69,12 @@ impl RefusalTeller {
         let (told, mut waiting) = mpsc::channel::<RefusedEnrolment>(QUEUE_MAX);
         tokio::spawn(async move {
             let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: None };
-            let recorder = Recorder::new(cluster.client, reporter);
             let mut bounds = Bounds::new(Instant::now());
             while let Some(refused) = waiting.recv().await {
                 if bounds.admit(&refused, Instant::now()) {
-                    publish(&recorder, refused).await;
+                    // A recorder counts what it is given again for an object and a reason, whatever the note says, and
+                    // shows the first note alone. What was told already does not come here.
+                    publish(&Recorder::new(cluster.client.clone(), reporter.clone()), refused).await;
                 }
             }
         });

@@ -31,6 +31,7 @@ use super::last_good::LastGood;
 use super::objects::Reading;
 use super::revision::{Generations, revise};
 use super::{ClusterObjects, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
+use crate::source::FileRule;
 
 /// Changes are gathered this long: an apply of many objects is one change.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -41,6 +42,7 @@ const ACCEPTED: &str = "Accepted";
 pub struct ClusterSource {
     offices: Store<Office>,
     packages: Store<PackageDistribution>,
+    files: FileRule,
     changed: Arc<Notify>,
     state: Option<Arc<DesiredState>>,
     last_good: LastGood,
@@ -50,12 +52,13 @@ pub struct ClusterSource {
 
 impl ClusterSource {
     /// Begins to watch. What cannot be watched is tried again and logged. Good objects are kept in the folder, so that
-    /// one that is bad at the next start stays what it was.
-    pub fn start(client: &Client, folder: &Path) -> Self {
+    /// one that is bad at the next start stays what it was. Files of this machine are sources as far as the rule goes.
+    pub fn start(client: &Client, folder: &Path, files: FileRule) -> Self {
         let (changed, mut watches) = (Arc::new(Notify::new()), JoinSet::new());
         Self {
             offices: keep(Api::all(client.clone()), &changed, &mut watches),
             packages: keep(Api::all(client.clone()), &changed, &mut watches),
+            files,
             changed,
             state: None,
             last_good: LastGood::open(folder),
@@ -80,7 +83,7 @@ impl DesiredSource for ClusterSource {
         loop {
             self.wait().await;
             let packages = self.packages.state();
-            let reading = read(&self.offices.state(), &packages, self.state.as_deref());
+            let reading = read(&self.offices.state(), &packages, self.state.as_deref(), &self.files);
             let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
             let previous =
                 self.state.clone().or_else(|| Some(Arc::new(before(&self.last_good, &packages, &reading, &refused)?)));
@@ -109,7 +112,10 @@ fn before(
     let state = reading.state.as_ref()?;
     let kept = last_good.of_refused(refused).filter_map(|(_, value)| serde_json::from_value(value.clone()).ok());
     let is_there = |kept: &PackageDistribution| packages.iter().any(|package| package.uid() == kept.uid());
-    let distributions = kept.filter(is_there).filter_map(|kept| distribution(&kept, &state.offices).ok());
+    // What was published from a folder that is no source any more stays: that nothing is read there is seen to by whoever
+    // opens it.
+    let files = FileRule::any();
+    let distributions = kept.filter(is_there).filter_map(|kept| distribution(&kept, &state.offices, &files).ok());
     Some(DesiredState {
         distributions: distributions.map(|distribution| (distribution.key.clone(), distribution)).collect(),
         ..state.clone()
@@ -156,7 +162,12 @@ where
     store
 }
 
-fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous: Option<&DesiredState>) -> Reading {
+fn read(
+    offices: &[Arc<Office>],
+    packages: &[Arc<PackageDistribution>],
+    previous: Option<&DesiredState>,
+    files: &FileRule,
+) -> Reading {
     let mut errors = Vec::new();
     // Without a last good form nobody knows whether an office that is not judged yet had one: nodes would drop what they
     // hold for it.
@@ -176,7 +187,7 @@ fn read(offices: &[Arc<Office>], packages: &[Arc<PackageDistribution>], previous
     let mut objects =
         ClusterObjects { packages: packages.iter().filter_map(|package| known(package)).collect(), offices: uids };
     for package in packages.iter().filter(|package| package.metadata.deletion_timestamp.is_none()) {
-        match distribution(package, &tree) {
+        match distribution(package, &tree, files) {
             Ok(distribution) => {
                 distributions.insert(distribution.key.clone(), distribution);
             }
@@ -272,9 +283,10 @@ fn in_force(object: &Office, previous: Option<&DesiredState>) -> Option<ValidOff
 fn distribution(
     object: &PackageDistribution,
     tree: &OfficeTree,
+    files: &FileRule,
 ) -> Result<Distribution, (Option<DistributionKey>, Vec<FieldError>)> {
     let key = peerdist_crds::package_distribution::key(object).map_err(|faults| (None, faults))?;
-    let uri = source(&object.spec.source.uri);
+    let uri = source(&object.spec.source.uri, files);
     let refused = |faults| (Some(key.clone()), faults);
     let distribution = peerdist_crds::package_distribution::validate(object, uri).map_err(refused)?;
     if tree.offices().any(|office| distribution.offices.matches(office)) {
@@ -285,18 +297,15 @@ fn distribution(
     Err(refused(vec![FieldError::new("spec.offices.matchLabels", "NoOfficeSelected", message)]))
 }
 
-/// In a cluster, who writes objects need not own the server's disk.
-fn source(text: &str) -> Result<SourceUri, FieldError> {
+/// In a cluster, who writes objects need not own the server's disk: only what lies in folders that its administrator
+/// named is a source.
+fn source(text: &str, files: &FileRule) -> Result<SourceUri, FieldError> {
     let refused = |reason, message: String| FieldError::new("spec.source.uri", reason, message);
     let uri = SourceUri::parse(text, None).map_err(|error| refused(error.reason(), error.to_string()))?;
-    match uri {
-        SourceUri::File(_) => {
-            let message =
-                "a file of the server is no source in a cluster: expected http:// or https://; serve it there";
-            Err(refused("FileSourceNotAllowed", message.to_owned()))
-        }
-        SourceUri::Http(_) => Ok(uri),
+    if let SourceUri::File(path) = &uri {
+        files.check(path).map_err(|fault| refused("FileSourceNotAllowed", fault.to_string()))?;
     }
+    Ok(uri)
 }
 
 fn error(object: String, scope: ErrorScope, fault: &FieldError) -> ObjectError {
@@ -336,6 +345,15 @@ mod tests {
             "spec": {"version": "1", "source": {"uri": uri}},
         });
         Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    /// As a server reads that no folder is named to.
+    fn read(
+        offices: &[Arc<Office>],
+        packages: &[Arc<PackageDistribution>],
+        previous: Option<&DesiredState>,
+    ) -> Reading {
+        super::read(offices, packages, previous, &FileRule::beneath(Vec::new()))
     }
 
     fn names(state: &DesiredState) -> Vec<String> {
@@ -480,5 +498,36 @@ mod tests {
             assert_eq!((reading.errors[0].reason.as_str(), reading.refused.len()), (reason, 1), "{uri}");
             assert!(reading.state.unwrap().distributions.is_empty());
         }
+    }
+
+    #[test]
+    fn files_are_sources_in_the_named_folders_only() {
+        let hub = [office("hub", json!({}), Some(("True", 2)))];
+        let files = FileRule::beneath(vec!["/srv/files".parse().unwrap()]);
+        let read = |uri: &str| super::read(&hub, &[package(uri)], None, &files);
+        for uri in ["file:///srv/files/app", "file:///srv/files/a/../b", "file:///srv/files"] {
+            let reading = read(uri);
+            assert_eq!((&reading.errors[..], reading.refused.len()), (&[][..], 0), "{uri}");
+            assert_eq!(reading.state.unwrap().distributions.len(), 1);
+        }
+        for uri in ["file:///srv/files2/app", "file:///srv/files/../app", "file:///srv/files/%2e%2e/app"] {
+            let error = read(uri).errors.remove(0);
+            assert_eq!((error.field.as_str(), error.reason.as_str()), ("spec.source.uri", "FileSourceNotAllowed"));
+            assert!(error.message.contains("a file in /srv/files;"), "{uri}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_named_no_longer_takes_nothing_from_the_nodes() {
+        let (folder, hub) = (tempfile::tempdir().unwrap(), [office("hub", json!({}), Some(("True", 2)))]);
+        let mut object = PackageDistribution::clone(&package("file:///srv/files/app"));
+        object.metadata.uid = Some("1".to_owned());
+        let packages = [Arc::new(object)];
+        LastGood::open(folder.path()).keep(packages.iter().filter_map(|package| kept_form(package)), &[]);
+        let reading = read(&hub, &packages, None);
+        let refused: Vec<String> = reading.refused.iter().map(object_of).collect();
+        assert_eq!(refused.len(), 1);
+        let previous = before(&LastGood::open(folder.path()), &packages, &reading, &refused);
+        assert_eq!(revise(previous.as_ref(), reading, Generations::Given).state.unwrap().distributions.len(), 1);
     }
 }

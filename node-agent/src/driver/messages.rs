@@ -24,6 +24,14 @@ pub(super) enum SendFailure {
 }
 
 impl SendFailure {
+    /// Whether nobody answered who is what the peer is meant to be. With another certificate it is somebody else.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable => true,
+            Self::Refused(reason) => reason == "certificate",
+        }
+    }
+
     /// The reason word of a refusal.
     pub(super) fn refused(self) -> Option<String> {
         match self {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerdist_core::digest::Digest;
 use peerdist_core::message::NodeState;
@@ -32,7 +32,8 @@ pub struct NodeProgress(Arc<Shared>);
 struct Shared {
     packages: Mutex<BTreeMap<Digest, PackageOnNode>>,
     waiting_ns: AtomicU64,
-    writing_ns: AtomicU64,
+    verifying_ns: AtomicU64,
+    disk_ns: AtomicU64,
 }
 
 /// Brings the queue that background connections saw since the last look into the metrics. Both roles have such
@@ -54,9 +55,14 @@ impl NodeProgress {
         Duration::from_nanos(self.0.waiting_ns.load(Ordering::Relaxed))
     }
 
-    /// Time that transfers verified and wrote chunks, all together.
-    pub fn time_writing(&self) -> Duration {
-        Duration::from_nanos(self.0.writing_ns.load(Ordering::Relaxed))
+    /// Time that chunks were compared with their manifests, all together.
+    pub fn time_verifying(&self) -> Duration {
+        Duration::from_nanos(self.0.verifying_ns.load(Ordering::Relaxed))
+    }
+
+    /// Time that chunks were written and flushed and packages published, all together.
+    pub fn time_on_disk(&self) -> Duration {
+        Duration::from_nanos(self.0.disk_ns.load(Ordering::Relaxed))
     }
 
     pub(super) fn replace(&self, packages: BTreeMap<Digest, PackageOnNode>) {
@@ -64,10 +70,26 @@ impl NodeProgress {
     }
 
     pub(super) fn waited(&self, time: Duration) {
-        self.0.waiting_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        add(&self.0.waiting_ns, time);
+    }
+
+    pub(super) fn verified(&self, time: Duration) {
+        add(&self.0.verifying_ns, time);
     }
 
     pub(super) fn wrote(&self, time: Duration) {
-        self.0.writing_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        add(&self.0.disk_ns, time);
     }
+
+    /// Runs a step that the disk makes wait, and counts its time, whatever comes of it.
+    pub(super) fn on_disk<T>(&self, step: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = step();
+        self.wrote(began.elapsed());
+        result
+    }
+}
+
+fn add(counter: &AtomicU64, time: Duration) {
+    counter.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }

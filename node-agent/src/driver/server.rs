@@ -48,7 +48,7 @@ use crate::transport::{Authority, JoinToken, Transport, TransportError, Transpor
 use super::address_trouble::{is_address_missing, is_http_address_missing, is_http_port_held, is_port_held};
 use super::opening::{CHECK_STORAGE, open_store};
 use crate::source::NetworksFileError;
-pub use crate::source::{AddressRule, RetryPolicy};
+pub use crate::source::{AddressRule, FileRule, RetryPolicy};
 pub use overview::{IngestFailure, IngestOverview};
 
 /// Readiness: the objects were read.
@@ -75,6 +75,8 @@ pub struct ServerSettings {
     pub retry: RetryPolicy,
     /// From where sources may be fetched.
     pub sources: AddressRule,
+    /// Which files of this machine may be sources.
+    pub files: FileRule,
     /// How long nodes and library keep an old version after it stopped being current.
     pub retention_seconds: u64,
     /// The cluster that it serves, if any: pods enrol by their tokens, and progress goes to the objects.
@@ -305,13 +307,14 @@ fn forbidden_sources(options: &ServerOptions) -> Vec<IpNet> {
 /// [`ServerError`] when it cannot start.
 pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Result<(), ServerError> {
     let cluster = if options.kubernetes { Some(Cluster::infer().await?) } else { None };
-    let sources = match &cluster {
+    let (sources, files) = match &cluster {
         Some(_) => {
             let forbidden = forbidden_sources(&options);
             let file = options.forbidden_sources_file.clone();
-            AddressRule::following(options.allowed_sources.clone(), forbidden, file)?
+            let addresses = AddressRule::following(options.allowed_sources.clone(), forbidden, file)?;
+            (addresses, FileRule::beneath(options.file_roots.clone()))
         }
-        None => AddressRule::any(),
+        None => (AddressRule::any(), FileRule::any()),
     };
     let root = options.root.clone();
     let binding = BoundServer::bind(ServerSettings {
@@ -322,6 +325,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         database: options.database,
         retry: RetryPolicy::KeepTrying,
         sources,
+        files: files.clone(),
         retention_seconds: options.retention_seconds,
         cluster: cluster.clone(),
     });
@@ -330,7 +334,7 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
     let server = bound?;
     let manifests = options.manifests;
     match (cluster, manifests) {
-        (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client, &root), stop).await,
+        (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client, &root, files), stop).await,
         (None, Some(manifests)) => {
             server.run(DirectorySource::new(&manifests).keeping_good_objects(&root), stop).await;
         }

@@ -1,11 +1,11 @@
-//! A server and the clients of two offices in one process: what they say of themselves in their logs and metrics, and
-//! what is said of an address that cannot be used.
+//! A server and the clients of two offices in one process: what they say of themselves in their logs and metrics, how
+//! a client finds a server that its file does not know, and what is said of an address that cannot be used.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry;
 
 use super::client::{BoundClient, ClientSettings, ServerAddress};
-use super::server::{AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings};
+use super::server::{AddressRule, BoundServer, FileRule, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings};
 use crate::desired::DirectorySource;
 use crate::store::tests::fixture::Root;
 
@@ -103,14 +103,40 @@ fn server_settings(folder: &Path, address: IpAddr) -> ServerSettings {
         database: None,
         retry: RetryPolicy::KeepTrying,
         sources: AddressRule::any(),
+        files: FileRule::any(),
         retention_seconds: RETENTION_SECONDS_DEFAULT,
         cluster: None,
     }
 }
 
-async fn start_client(folder: &Path, office: &str, number: u8, stop: &CancellationToken) -> JoinHandle<()> {
+/// Writes the objects and the content of their package. Returns the folder with them.
+fn write_objects(folder: &Path) -> PathBuf {
+    let objects = folder.join("objects");
+    fs::create_dir_all(objects.join("content")).unwrap();
+    fs::write(objects.join("content/data"), vec![7; PACKAGE_BYTES]).unwrap();
+    fs::write(objects.join("objects.yaml"), OBJECTS).unwrap();
+    objects
+}
+
+/// Waits for what is to be.
+async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "{what}");
+}
+
+async fn start_client(
+    folder: &Path,
+    office: &str,
+    number: u8,
+    server: ServerAddress,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
     let settings = ClientSettings {
-        server: ServerAddress::fixed(address(1)),
+        server,
         address: address(number),
         office: office.parse().unwrap(),
         node: format!("{office}-1").parse().unwrap(),
@@ -129,24 +155,18 @@ async fn what_happened_is_in_the_log_once_and_the_server_measures_its_background
     let (log, root, stop) = (Log::default(), Root::new(), CancellationToken::new());
     let (_listening, folder) = (log.listen(), root.0.path());
 
-    let objects = folder.join("objects");
-    fs::create_dir_all(objects.join("content")).unwrap();
-    fs::write(objects.join("content/data"), vec![7; PACKAGE_BYTES]).unwrap();
-    fs::write(objects.join("objects.yaml"), OBJECTS).unwrap();
+    let objects = write_objects(folder);
     let server = BoundServer::bind(server_settings(folder, address(1))).await.unwrap();
     let metrics = server.metrics();
     let mut running = vec![tokio::spawn(server.run(DirectorySource::new(&objects), stop.clone()))];
-    running.push(start_client(folder, "central", 2, &stop).await);
-    running.push(start_client(folder, "store", 3, &stop).await);
+    let found = ServerAddress::fixed(address(1));
+    running.push(start_client(folder, "central", 2, found.clone(), &stop).await);
+    running.push(start_client(folder, "store", 3, found, &stop).await);
 
     // Plans for the store are background traffic.
-    let done = async {
-        let delays = metrics.background_queue_delay_seconds();
-        while log.lines("package published").len() < 2 || delays.get_sample_count() == 0 {
-            sleep(LOOK_INTERVAL).await;
-        }
-    };
-    timeout(PATIENCE, done).await.expect("both nodes publish, and the server sees the queue of its plans");
+    let delays = metrics.background_queue_delay_seconds();
+    let done = || log.lines("package published").len() >= 2 && delays.get_sample_count() > 0;
+    wait_until("both nodes publish, and the server sees the queue of its plans", done).await;
     stop.cancel();
     for task in running {
         task.await.unwrap();
@@ -168,6 +188,33 @@ async fn what_happened_is_in_the_log_once_and_the_server_measures_its_background
     assert_eq!(ingested[0]["package"].as_str(), Some("retail/pos 1"));
     assert_eq!(ingested[0]["bytes"].as_u64(), Some(PACKAGE_BYTES as u64));
     assert!(ingested[0]["seconds"].is_f64());
+}
+
+/// On one thread, for the log.
+#[tokio::test]
+async fn server_is_found_through_the_plan_while_the_file_leads_nowhere() {
+    crate::http::install_tls_provider();
+    let (log, root, stop) = (Log::default(), Root::new(), CancellationToken::new());
+    let (_listening, folder) = (log.listen(), root.0.path());
+
+    let objects = write_objects(folder);
+    let server = BoundServer::bind(server_settings(folder, address(11))).await.unwrap();
+    let mut running = vec![tokio::spawn(server.run(DirectorySource::new(&objects), stop.clone()))];
+    let file = folder.join("server-address");
+    fs::write(&file, address(11).to_string()).unwrap();
+    let found = ServerAddress::wait(file.clone()).await;
+    running.push(start_client(folder, "central", 12, found.clone(), &stop).await);
+    let plan = folder.join("central/identity/plan");
+    wait_until("the client has a plan", || plan.exists()).await;
+
+    fs::write(&file, address(13).to_string()).unwrap();
+    wait_until("the file is followed", || log.lines("the server moved").len() == 1).await;
+    wait_until("the plan is followed", || found.get() == address(11)).await;
+    assert_eq!(log.count_beginning("the server does not answer"), 1);
+    stop.cancel();
+    for task in running {
+        task.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -46,17 +46,18 @@ pub(super) fn make(
     let counters =
         nodes.iter().map(|(_, node)| node.metrics.class_counters()).chain([watch.server_metrics.class_counters()]);
     let ingest = watch.overview.time_spent();
-    let (mut network, mut disk) = (Duration::ZERO, ingest.disk);
+    let (mut hash, mut network, mut disk) = (ingest.hash, Duration::ZERO, ingest.disk);
     for (_, node) in nodes.iter() {
+        hash += node.progress.time_verifying();
         network += node.progress.time_waiting();
-        disk += node.progress.time_writing();
+        disk += node.progress.time_on_disk();
     }
     RunReport {
         packages: snapshot.packages.iter().map(|package| package_report(watch, snapshot.time, package)).collect(),
         classes: RunReport::class_totals(counters.map(AsRef::as_ref)),
         errors,
         links: snapshot.links.clone(),
-        time: TimeSpent { source: ingest.source, hash: ingest.hash, network, disk, run: watch.started.elapsed() },
+        time: TimeSpent { source: ingest.source, hash, network, disk, run: watch.started.elapsed() },
     }
 }
 

@@ -48,6 +48,16 @@ pub enum SourceError {
         /// Where it leads.
         address: std::net::IpAddr,
     },
+    /// The server may not read it as a source.
+    #[error(
+        "{path:?} is no source of this server: expected {expected}; correct spec.source.uri, or let the administrator name its folder (server.fileRoots)"
+    )]
+    FileSourceNotAllowed {
+        /// The file or directory.
+        path: PathBuf,
+        /// What may be one.
+        expected: String,
+    },
     /// Nothing is there.
     #[error("{uri} does not exist{detail}: correct spec.source.uri, or put the source there")]
     SourceMissing {
@@ -57,7 +67,10 @@ pub enum SourceError {
         detail: String,
     },
     /// The operating system does not let us read it.
-    #[error("{path:?} cannot be read: {source}; let the user of the server read it, or publish another place")]
+    #[error(
+        "{path:?} cannot be read: {source}; let the user of the server read it (uid {}), or publish another place",
+        rustix::process::geteuid().as_raw()
+    )]
     SourceUnreadable {
         /// File or directory.
         path: PathBuf,
@@ -200,6 +213,7 @@ impl SourceError {
             Self::DigestOfDirectory { .. } => "DigestOfDirectory",
             Self::DigestMismatch { .. } => "DigestMismatch",
             Self::AddressForbidden { .. } => "AddressForbidden",
+            Self::FileSourceNotAllowed { .. } => "FileSourceNotAllowed",
             Self::SourceMissing { .. } => "SourceMissing",
             Self::SourceUnreadable { .. } => "SourceUnreadable",
             Self::SourceHoldsLibrary { .. } => "SourceHoldsLibrary",
@@ -250,6 +264,7 @@ impl SourceError {
             || matches!(
                 self,
                 Self::AddressForbidden { .. }
+                    | Self::FileSourceNotAllowed { .. }
                     | Self::SourceMissing { .. }
                     | Self::SourceUnreadable { .. }
                     | Self::SourceRefused { .. }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use peerdist_core::digest::Digest;
 use peerdist_core::manifest::ENTRIES_MAX;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -50,16 +50,23 @@ impl Origin {
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let failed = |errno| failed_at_top(path, errno);
         let stat = rustix::fs::stat(path).map_err(failed)?;
+        Self::of_kind(path, &stat, |flags| rustix::fs::open(path, flags, Mode::empty()).map_err(failed))
+    }
+
+    /// Opens what was looked at. `open` opens it with flags, in the same way as it was looked at.
+    pub(super) fn of_kind(
+        path: &Path,
+        stat: &Stat,
+        open: impl FnOnce(OFlags) -> Result<OwnedFd, SourceError>,
+    ) -> Result<Self, SourceError> {
         let refusal = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let root = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+                let root = open(OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
                 return Ok(Self::Directory(Directory { root, path: path.to_owned() }));
             }
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-                return CheckedFile::new(opened, path.to_owned(), &Stamp::from(&stat), stat.st_mode & 0o111 != 0)
+                let opened = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC)?;
+                return CheckedFile::new(opened, path.to_owned(), &Stamp::from(stat), stat.st_mode & 0o111 != 0)
                     .map(Self::File);
             }
             FileType::Fifo => EntryRefusal::NamedPipe,
@@ -117,7 +124,7 @@ impl Directory {
     }
 }
 
-fn failed_at_top(path: &Path, errno: Errno) -> SourceError {
+pub(super) fn failed_at_top(path: &Path, errno: Errno) -> SourceError {
     match errno {
         Errno::NOENT | Errno::NOTDIR => {
             SourceError::SourceMissing { uri: format!("file://{}", path.display()), detail: String::new() }

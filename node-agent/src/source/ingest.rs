@@ -19,6 +19,7 @@ use super::address_rule::AddressRule;
 use super::credentials::Credentials;
 use super::error::SourceError;
 use super::file::{Inspection, Origin};
+use super::file_roots::FileRule;
 use super::http::{Download, Downloader, Partial};
 use super::progress::{Phase, Progress};
 use super::retry::RetryPolicy;
@@ -63,14 +64,21 @@ pub struct Ingest {
     store: Arc<NodeStore>,
     key: SigningKey,
     downloader: Downloader,
+    files: FileRule,
     records: Records,
 }
 
 impl Ingest {
-    /// Signs with the server's manifest key; downloads are as patient as the policy, from where the rule allows.
-    pub fn new(store: Arc<NodeStore>, key: SigningKey, policy: RetryPolicy, rule: AddressRule) -> Self {
+    /// Signs with the server's manifest key; downloads are as patient as the policy, from where the rules allow.
+    pub fn new(
+        store: Arc<NodeStore>,
+        key: SigningKey,
+        policy: RetryPolicy,
+        addresses: AddressRule,
+        files: FileRule,
+    ) -> Self {
         let records = Records::of(store.root());
-        Self { store, key, downloader: Downloader::new(policy, rule), records }
+        Self { store, key, downloader: Downloader::new(policy, addresses), files, records }
     }
 
     /// The package if it is in the library and its source is, as far as can be told without reading it, the same. A
@@ -138,12 +146,22 @@ impl Ingest {
         request: &IngestRequest,
         cancel: &CancellationToken,
     ) -> Result<bool, SourceError> {
-        match inspect(&request.source.uri, cancel) {
+        match self.inspect(&request.source.uri, cancel) {
             Ok(inspection) => Ok(record.matches(request, inspection)),
-            Err(SourceError::SourceMissing { .. } | SourceError::SourceUnreadable { .. }) => {
-                Ok(record.matches_but_for_content(request))
-            }
+            Err(
+                SourceError::SourceMissing { .. }
+                | SourceError::SourceUnreadable { .. }
+                | SourceError::FileSourceNotAllowed { .. },
+            ) => Ok(record.matches_but_for_content(request)),
             Err(error) => Err(error),
+        }
+    }
+
+    fn inspect(&self, uri: &SourceUri, cancel: &CancellationToken) -> Result<Option<Inspection>, SourceError> {
+        let SourceUri::File(path) = uri else { return Ok(None) };
+        match self.files.open(path)? {
+            Origin::Directory(directory) => directory.inspect(cancel).map(Some),
+            Origin::File(file) => Ok(Some(file.inspect())),
         }
     }
 
@@ -180,6 +198,7 @@ impl Ingest {
         let staging = self.store.begin_ingest()?;
         let stager = Stager {
             request,
+            files: &self.files,
             staging: &staging,
             limit_left_bytes: self.store.limit_left_bytes(),
             chunk_bytes_average: &|total_bytes| {
@@ -254,14 +273,6 @@ impl Ingest {
             }
         }
         Ok((same, previous))
-    }
-}
-
-fn inspect(uri: &SourceUri, cancel: &CancellationToken) -> Result<Option<Inspection>, SourceError> {
-    let SourceUri::File(path) = uri else { return Ok(None) };
-    match Origin::open(path)? {
-        Origin::Directory(directory) => directory.inspect(cancel).map(Some),
-        Origin::File(file) => Ok(Some(file.inspect())),
     }
 }
 

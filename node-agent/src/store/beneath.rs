@@ -17,7 +17,7 @@ pub(super) const SEALED_DIRECTORY: Mode = Mode::from_raw_mode(0o555);
 const REMOVAL_DEPTH_MAX: usize = 1024;
 
 /// Opens a file or directory below `directory`; no component of `path` may be a link.
-pub(super) fn open(directory: impl AsFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+pub(crate) fn open(directory: impl AsFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve) {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use peerdist_core::chunk_set::{ChunkIndex, ChunkRun, runs_of};
@@ -28,6 +28,8 @@ pub struct ChunkOutcome {
     pub needs_flush: bool,
     /// Chunks that were here and are not any more: their file had to be made anew for this one.
     pub lost: Vec<ChunkRun>,
+    /// How long it took to compare the chunk with the manifest, before anything was written.
+    pub verifying: Duration,
 }
 
 impl NodeStore {
@@ -38,14 +40,17 @@ impl NodeStore {
     pub fn write_chunk(&self, digest: Digest, index: ChunkIndex, bytes: &Bytes) -> Result<ChunkOutcome, StoreError> {
         let package = self.package(digest)?;
         let table = self.pages.table(&package.root)?;
-        if let Some(fault) = fault_of(&table, index, bytes) {
+        let began = Instant::now();
+        let fault = fault_of(&table, index, bytes);
+        let verifying = began.elapsed();
+        if let Some(fault) = fault {
             return Err(StoreError::ChunkRefused { digest, index, fault });
         }
         let outcome = self.store_verified(&package, &table, index, bytes)?;
         if matches!(package.state().stage, Stage::Staged) {
             lock(&self.recent).keep(Instant::now(), (digest, index), bytes.clone());
         }
-        Ok(outcome)
+        Ok(ChunkOutcome { verifying, ..outcome })
     }
 
     /// Writes bytes that were verified to be this chunk.
@@ -128,7 +133,7 @@ impl NodeStore {
 
     fn outcome(&self, new: bool, lost: Vec<ChunkRun>) -> ChunkOutcome {
         let needs_flush = self.unflushed_bytes.load(Ordering::Relaxed) >= FLUSH_DUE_BYTES;
-        ChunkOutcome { new, needs_flush, lost }
+        ChunkOutcome { new, needs_flush, lost, verifying: Duration::ZERO }
     }
 }
 

@@ -3,8 +3,10 @@
 
 use std::net::UdpSocket;
 
+use serde_json::Value;
+
 use crate::objects::{content, office, package, two_offices};
-use crate::place::{DONE, Place};
+use crate::place::{DONE, Ended, Place};
 
 const BYTES: usize = 4 << 20;
 
@@ -75,6 +77,23 @@ fn edits_take_effect_and_keep_the_bytes_that_are_there() {
     assert!(fetched > 0 && fetched < (BYTES / 8) as u64, "{fetched} bytes of the second version were fetched");
     let whole = ended.received("app", "kiosk");
     assert!(whole >= BYTES as u64 && whole < (BYTES + BYTES / 8) as u64, "{whole} bytes to the new office");
+    assert_says_where_the_time_went(&ended);
+    assert_says_what_crossed_each_link(&ended);
+}
+
+fn assert_says_where_the_time_went(ended: &Ended) {
+    let time = &ended.report["time"];
+    for part in ["sourceSeconds", "hashSeconds", "networkSeconds", "diskSeconds", "runSeconds"] {
+        assert!(time[part].as_f64().is_some_and(|seconds| seconds > 0.0), "{part}: {time:#}");
+    }
+}
+
+fn assert_says_what_crossed_each_link(ended: &Ended) {
+    let links = &ended.report["links"];
+    for (from, to) in [("origin", "server"), ("server", "central"), ("central", "store"), ("store", "kiosk")] {
+        let carried = |link: &Value| link["from"] == from && link["to"] == to && link["bytes"].as_u64() > Some(0);
+        assert!(links.as_array().unwrap().iter().any(carried), "{from} to {to}: {links:#}");
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ mod full_disks;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod https;
+#[cfg(test)]
 mod objects;
 #[cfg(test)]
 mod origin;

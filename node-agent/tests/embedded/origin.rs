@@ -1,9 +1,11 @@
 //! An HTTP server that says what the test wants, once a request.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+
+use rustls::{ServerConnection, StreamOwned};
 
 /// What was asked.
 pub(crate) struct Asked {
@@ -48,22 +50,50 @@ impl Answer {
     }
 }
 
+/// What requests come through.
+pub(crate) trait Connection: Read + Write + Send + 'static {
+    /// Says that nothing more is sent.
+    fn end(&mut self) -> io::Result<()>;
+}
+
+impl Connection for TcpStream {
+    fn end(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Connection for StreamOwned<ServerConnection, TcpStream> {
+    fn end(&mut self) -> io::Result<()> {
+        self.conn.send_close_notify();
+        self.flush()?;
+        self.sock.end()
+    }
+}
+
 /// Starts an origin that lives as long as the test process, and gives its address.
 pub(crate) fn origin(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> String {
+    format!("http://{}", listen(|stream| stream, answer))
+}
+
+/// Starts an origin whose connections are what `accepted` makes of them, and gives host and port.
+pub(crate) fn listen<C: Connection>(
+    accepted: impl Fn(TcpStream) -> C + Send + 'static,
+    answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);
     thread::spawn(move || {
         for (number, stream) in listener.incoming().flatten().enumerate() {
-            let answer = answer.clone();
-            thread::spawn(move || serve(stream, number, &*answer));
+            let (connection, answer) = (accepted(stream), answer.clone());
+            thread::spawn(move || serve(connection, number, &*answer));
         }
     });
     address
 }
 
-fn serve(mut stream: TcpStream, number: usize, answer: &dyn Fn(&Asked) -> Answer) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+fn serve(connection: impl Connection, number: usize, answer: &dyn Fn(&Asked) -> Answer) -> Option<()> {
+    let mut reader = BufReader::new(connection);
     let lines: Vec<String> =
         reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
     let header = |name: &str| {
@@ -81,9 +111,10 @@ fn serve(mut stream: TcpStream, number: usize, answer: &dyn Fn(&Asked) -> Answer
     let Answer { status, headers, body, sent_bytes } = answer(&asked);
     let head =
         format!("HTTP/1.1 {status} Test\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(&body[..sent_bytes]).ok()?;
-    stream.shutdown(Shutdown::Write).ok()?;
+    let connection = reader.get_mut();
+    connection.write_all(head.as_bytes()).ok()?;
+    connection.write_all(&body[..sent_bytes]).ok()?;
+    connection.end().ok()?;
     // Waiting for the other end keeps what was sent from being thrown away by a reset.
     reader.read_to_end(&mut Vec::new()).ok()?;
     Some(())

@@ -1,7 +1,9 @@
 //! What a PackageDistribution's conditions say, from the counts that the server reports. Pure. Counts of an older
-//! generation say nothing, and nothing is ready where there is no node or where nobody counted the nodes. Messages carry no counts: a condition changes
-//! when its meaning does.
+//! generation say nothing, and nothing is ready where there is no node or where nobody counted the nodes. Messages carry
+//! no counts, and that the server fetches changes no condition: one changes when its meaning does, so that a new version
+//! costs a write when it is accepted, one when it is signed, and one when it is everywhere.
 
+use peerdist_crds::status::IngestFailure;
 use peerdist_crds::{PackageDistribution, PackageDistributionStatus};
 
 use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, accepted, holds, is_word};
@@ -34,7 +36,7 @@ pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Fin
     let status = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let heard = status.progress_generation.is_some() && status.progress_generation == generation;
-    let progress = heard.then_some(&status);
+    let progress = (heard && is_judged(&status)).then_some(&status);
     let ingested = ingested(progress);
     let was_distributed = holds(&status.conditions, DISTRIBUTED, generation);
     let distributed = distributed(progress, expectation, was_distributed);
@@ -44,24 +46,32 @@ pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Fin
     accepted().into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
 }
 
+/// Whether the server has signed the package or says what keeps it from that.
+fn is_judged(status: &PackageDistributionStatus) -> bool {
+    status.digest.is_some() || failure(status).is_some()
+}
+
+fn failure(status: &PackageDistributionStatus) -> Option<&IngestFailure> {
+    status.failure.as_ref().filter(|failure| is_word(&failure.reason))
+}
+
 fn ingested(progress: Option<&PackageDistributionStatus>) -> Finding {
-    match progress {
-        None => Finding::unknown(INGESTED, "NotReported", "the server has not reported about this generation"),
-        Some(PackageDistributionStatus { digest: Some(_), .. }) => {
-            Finding::yes(INGESTED, "Signed", "the package is fetched, checked and signed")
-        }
-        Some(PackageDistributionStatus { failure: Some(failure), .. }) if is_word(&failure.reason) => {
-            Finding::no(INGESTED, &failure.reason, &failure.message)
-        }
-        Some(_) => Finding::no(INGESTED, "Fetching", "the server fetches the package"),
+    let Some(progress) = progress else { return not_reported(INGESTED) };
+    match failure(progress) {
+        Some(failure) if progress.digest.is_none() => Finding::no(INGESTED, &failure.reason, &failure.message),
+        _ => Finding::yes(INGESTED, "Signed", "the package is fetched, checked and signed"),
     }
+}
+
+fn not_reported(kind: &'static str) -> Finding {
+    let message = "the server has reported this generation neither as signed nor as failed: see status.percent and the \
+                   server's log";
+    Finding::unknown(kind, "NotReported", message)
 }
 
 /// Once said of a generation, it is not taken back because somebody has to count anew.
 fn distributed(progress: Option<&PackageDistributionStatus>, expectation: Expectation, before: bool) -> Finding {
-    let Some(progress) = progress else {
-        return Finding::unknown(DISTRIBUTED, "NotReported", "the server has not reported about this generation");
-    };
+    let Some(progress) = progress else { return not_reported(DISTRIBUTED) };
     let Expectation { nodes: expected, central_nodes, counted } = expectation;
     let nodes = progress.nodes.unwrap_or_default();
     if counted && central_nodes == 0 {
@@ -141,7 +151,7 @@ mod tests {
             (json!({}), THREE, "NotReported"),
             (json!({"observedGeneration": -1}), THREE, "NotReported"),
             (progress(1, 3, 0, 0), THREE, "NotReported"),
-            (fetching, THREE, "Fetching"),
+            (fetching, THREE, "NotReported"),
             (failing, THREE, "SourceMissing"),
             (progress(2, 0, 0, 0), none, "NoNodes"),
             (progress(2, 3, 0, 0), no_central, "NoCentralNodes"),
@@ -161,6 +171,21 @@ mod tests {
             let object = package(status.clone(), false);
             assert_eq!(ready(&object, expectation), ("False".to_owned(), expected.to_owned()), "{status}");
         }
+    }
+
+    #[test]
+    fn fetching_changes_no_condition_and_neither_does_what_the_server_counts() {
+        let findings = |status: Value| derive(&package(status, false), THREE);
+        for percent in [0, 40] {
+            let counted = json!({"progressGeneration": 2, "percent": percent, "nodes": {"targeted": 3}});
+            assert_eq!(findings(counted), findings(json!({})));
+        }
+        let unnamed = json!({"progressGeneration": 2, "failure": {"reason": "no word", "message": "m"}});
+        assert_eq!(findings(unnamed), findings(json!({})));
+        assert_eq!(findings(progress(2, 1, 0, 0)), findings(progress(2, 0, 0, 1)));
+        let mut signed = progress(2, 1, 0, 0);
+        signed["failure"] = json!({"reason": "SourceMissing", "message": "m"});
+        assert_eq!(findings(signed), findings(progress(2, 1, 0, 0)), "a signed package stays signed");
     }
 
     #[test]

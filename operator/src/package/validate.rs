@@ -8,6 +8,7 @@ use peerdist_core::names::OfficeName;
 use peerdist_crds::{FieldError, PackageDistribution};
 
 use crate::fleet::{Fleet, Refusal};
+use crate::settings::FileRoots;
 
 /// A distribution that can be acted upon.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +21,14 @@ pub struct ValidPackage {
     pub central: OfficeName,
 }
 
-/// Checks a distribution against the offices.
+/// Checks a distribution against the offices and the folders whose files may be sources.
 ///
 /// # Errors
 /// [`Refusal`] with the field and what to do.
-pub fn validate(object: &PackageDistribution, fleet: &Fleet) -> Result<ValidPackage, Refusal> {
-    let distribution = peerdist_crds::package_distribution::validate(object, source(&object.spec.source.uri))
-        .map_err(|errors| Refusal::from_fields(&errors))?;
+pub fn validate(object: &PackageDistribution, fleet: &Fleet, file_roots: &FileRoots) -> Result<ValidPackage, Refusal> {
+    let uri = source(&object.spec.source.uri, file_roots);
+    let distribution =
+        peerdist_crds::package_distribution::validate(object, uri).map_err(|errors| Refusal::from_fields(&errors))?;
     let central = fleet.central().and_then(|name| OfficeName::new(name).ok()).ok_or_else(no_central_office)?;
     let matching = fleet.accepted().map(|office| &office.office).filter(|office| distribution.offices.matches(office));
     let offices: Vec<OfficeName> = matching.map(|office| office.name.clone()).collect();
@@ -36,18 +38,31 @@ pub fn validate(object: &PackageDistribution, fleet: &Fleet) -> Result<ValidPack
     Ok(ValidPackage { distribution, offices, central })
 }
 
-/// A path of the server's machine is nothing that a user of a cluster may name.
-fn source(uri: &str) -> Result<SourceUri, FieldError> {
+/// A path of the server's machine is nothing that a user of a cluster may name, unless it lies in a folder that the
+/// administrator opened for that.
+fn source(uri: &str, file_roots: &FileRoots) -> Result<SourceUri, FieldError> {
     let field = "spec.source.uri";
     match SourceUri::from_str(uri) {
-        Ok(SourceUri::File(_)) => {
-            let message = "a path of the server's machine is not allowed in a cluster: expected http:// or https://; \
-                           put the file on a web server";
-            Err(FieldError::new(field, "FileSourceNotAllowed", message))
+        Ok(SourceUri::File(path)) if !file_roots.contain(&path) => {
+            Err(FieldError::new(field, "FileSourceNotAllowed", file_not_allowed(file_roots)))
         }
         Ok(uri) => Ok(uri),
         Err(error) => Err(FieldError::new(field, error.reason(), error.to_string())),
     }
+}
+
+fn file_not_allowed(file_roots: &FileRoots) -> String {
+    if file_roots.is_empty() {
+        return "a path of the server's machine is not allowed: expected http:// or https://, since server.fileRoots in \
+                the chart's values names no folder; put the file on a web server, or let an administrator name its folder"
+            .to_owned();
+    }
+    let names: Vec<String> = file_roots.iter().map(|root| root.display().to_string()).collect();
+    format!(
+        "the path lies in no folder of the server's machine that may be a source: expected http://, https://, or a file \
+         in {}, as server.fileRoots in the chart's values has it; put the file there, or on a web server",
+        names.join(", ")
+    )
 }
 
 fn no_central_office() -> Refusal {
@@ -79,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::tests::{judged, office, site};
+    use crate::settings::Settings;
 
     fn package(spec: Value) -> PackageDistribution {
         let metadata = json!({"name": "app", "namespace": "retail", "generation": 1});
@@ -86,6 +102,16 @@ mod tests {
             "apiVersion": peerdist_crds::API_VERSION, "kind": "PackageDistribution", "metadata": metadata, "spec": spec,
         });
         serde_json::from_value(object).unwrap()
+    }
+
+    fn roots(list: &str) -> FileRoots {
+        let text = format!("image: a\nserver: {{storage: {{hostPath: /x}}, fileRoots: {list}}}");
+        Settings::parse(&text).unwrap().server.file_roots
+    }
+
+    /// As in a cluster whose administrator named no folder.
+    fn validate(object: &PackageDistribution, fleet: &Fleet) -> Result<ValidPackage, Refusal> {
+        super::validate(object, fleet, &FileRoots::default())
     }
 
     fn fleet() -> Fleet {
@@ -141,5 +167,30 @@ mod tests {
         }
         let refusal = validate(&package(with_uri("https://example.com/a")), &Fleet::default()).unwrap_err();
         assert_eq!((refusal.reason, refusal.stalled), ("NoCentralOffice", false));
+    }
+
+    #[test]
+    fn files_are_sources_in_the_named_folders_only() {
+        let judge = |uri: &str, list: &str| {
+            let object = package(json!({"version": "1", "source": {"uri": uri}}));
+            super::validate(&object, &fleet(), &roots(list))
+        };
+        let list = "[/srv/files, /data]";
+        for uri in ["file:///srv/files/app.tar", "file:/data/a/../b", "file://localhost/srv/files"] {
+            assert!(judge(uri, list).is_ok(), "{uri}");
+        }
+        for uri in
+            ["file:///srv/files2/app", "file:///srv/files/../app", "file:///data/%2e%2e/etc/passwd", "file:///srv"]
+        {
+            let refusal = judge(uri, list).unwrap_err();
+            assert_eq!((refusal.field.as_str(), refusal.reason), ("spec.source.uri", "FileSourceNotAllowed"), "{uri}");
+            assert!(
+                refusal.message.contains("a file in /srv/files, /data, as server.fileRoots"),
+                "{}",
+                refusal.message
+            );
+        }
+        let refusal = judge("file:///srv/files/app.tar", "[]").unwrap_err();
+        assert!(refusal.message.contains("names no folder"), "{}", refusal.message);
     }
 }

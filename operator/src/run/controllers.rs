@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use kube::runtime::controller::{Action, Config, Error, applier};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{mpsc, watch};
@@ -73,7 +73,7 @@ impl Controllers {
         let context = Arc::new(Context {
             settings,
             namespace,
-            statuses: StatusWriter::new(applier.clone(), Recorder::new(client.clone(), reporter)),
+            statuses: StatusWriter::new(applier.clone(), reporter),
             applier,
             metrics,
             fleet: judged,

@@ -1,6 +1,7 @@
 //! Central Office and settings in, the server's StatefulSet, ServiceAccount and ConfigMap out. Pure.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -17,7 +18,7 @@ use crate::pod::{
     PROGRAM, SERVER_HTTP_PORT, USER, add_placement, add_traces, from_pod, init_containers, no_rights, owner, ports,
     probe, resources,
 };
-use crate::settings::{ServerStorage, Settings};
+use crate::settings::{FileRoots, ServerStorage, Settings};
 
 /// Where a volume of the cluster is mounted.
 const CLAIM_FOLDER: &str = "/var/lib/peerdist-server";
@@ -138,16 +139,37 @@ fn template(settings: &Settings) -> Value {
     let identity = json!({"name": "identity", "secret": {"secretName": SERVER_IDENTITY, "defaultMode": IDENTITY_MODE}});
     let storage =
         host_path.map(|path| json!({"name": "storage", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}));
-    template["spec"]["volumes"] = storage.into_iter().chain([networks, identity]).collect();
+    // A node that does not have them is no node for this server: an empty folder made there would only look like one.
+    let roots = file_roots(settings);
+    let files = roots
+        .iter()
+        .enumerate()
+        .map(|(index, root)| json!({"name": files_volume(index), "hostPath": {"path": root, "type": "Directory"}}));
+    template["spec"]["volumes"] = storage.into_iter().chain([networks, identity]).chain(files).collect();
     add_placement(&mut template, pod, &settings.image_pull_secrets);
     template
 }
 
-fn container(settings: &Settings) -> Value {
-    let root = match &settings.server.storage {
+/// Where the server stores.
+fn root(settings: &Settings) -> &str {
+    match &settings.server.storage {
         ServerStorage::HostPath(path) => path,
         ServerStorage::Claim { .. } => CLAIM_FOLDER,
-    };
+    }
+}
+
+/// The settings were checked beside the storage that they ask for; a server that keeps another must not read that as a
+/// source either.
+fn file_roots(settings: &Settings) -> FileRoots {
+    settings.server.file_roots.apart_from(Path::new(root(settings)))
+}
+
+fn files_volume(index: usize) -> String {
+    format!("files-{index}")
+}
+
+fn container(settings: &Settings) -> Value {
+    let root = root(settings);
     let mut container = json!({
         "name": SERVER_COMPONENT,
         "image": settings.image,
@@ -180,6 +202,15 @@ fn container(settings: &Settings) -> Value {
             let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
             arguments.push(json!(format!("{flag}={}", networks.join(","))));
         }
+    }
+    let roots = file_roots(settings);
+    if let (false, Some(arguments)) = (roots.is_empty(), container["args"].as_array_mut()) {
+        arguments.push(json!(format!("--file-roots={roots}")));
+    }
+    if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+        let mount =
+            |(index, root): (usize, &Path)| json!({"name": files_volume(index), "mountPath": root, "readOnly": true});
+        mounts.extend(roots.iter().enumerate().map(mount));
     }
     if let (Some(seconds), Some(arguments)) = (server.retention_seconds, container["args"].as_array_mut()) {
         arguments.push(json!(format!("--retention-seconds={seconds}")));
@@ -261,6 +292,35 @@ mod tests {
         };
         assert!(arguments(&Settings::parse(text).unwrap()).contains("--retention-seconds=60"));
         assert!(!arguments(&settings()).contains("--retention"), "the program knows what is usual");
+    }
+
+    #[test]
+    fn folders_of_files_are_mounted_where_they_lie_and_only_read() {
+        let text = "image: registry.example/peerdist:1\nserver:\n  storage: {hostPath: /var/lib/peerdist-server}\n  \
+                    fileRoots: [/srv/files, /data/packages]\n";
+        let set = built(None, &Settings::parse(text).unwrap()).stateful_set.body;
+        check_golden("server-file-roots.yaml", &[&set]);
+        let spec = &set["spec"]["template"]["spec"];
+        let container = &spec["containers"][0];
+        assert!(container["args"].to_string().contains(r#""--file-roots=/srv/files,/data/packages""#));
+        for (index, root) in ["/srv/files", "/data/packages"].into_iter().enumerate() {
+            let (volume, mount) = (&spec["volumes"][index + 3], &container["volumeMounts"][index + 3]);
+            assert_eq!(volume["hostPath"], json!({"path": root, "type": "Directory"}));
+            assert_eq!(*mount, json!({"name": volume["name"], "mountPath": root, "readOnly": true}));
+        }
+        let typed: StatefulSet = serde_json::from_value(set.clone()).unwrap();
+        assert!(!differs(&set, &serde_json::to_value(typed).unwrap()));
+        assert!(!built(None, &settings()).stateful_set.body.to_string().contains("files-0"), "none is what is usual");
+    }
+
+    #[test]
+    fn a_storage_that_is_kept_is_no_source() {
+        let text = "image: a\nserver: {storage: {claim: {size: 1Gi}}, fileRoots: [/srv, /data]}";
+        let mut settings = Settings::parse(text).unwrap();
+        settings.server.storage = ServerStorage::HostPath("/srv/library".to_owned());
+        let set = built(None, &settings).stateful_set.body;
+        let arguments = set["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+        assert!(arguments.contains(r#""--file-roots=/data""#), "{arguments}");
     }
 
     #[test]

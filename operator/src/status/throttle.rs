@@ -1,4 +1,5 @@
-//! At most one write a second and object.
+//! At most one write a second and object, as the API server sees them: the pause counts from the answer to a write, since
+//! the next one may be faster on its way there.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +33,11 @@ impl Throttle {
         last.insert(key.to_owned(), now);
         Ok(())
     }
+
+    /// The write was answered, or given up.
+    pub(super) fn ended(&self, key: &str, now: Instant) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), now);
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +54,15 @@ mod tests {
         let writes = (0..10_000_u64).filter(|ms| throttle.admit("c", now + Duration::from_millis(*ms)).is_ok()).count();
         assert_eq!(writes, 10);
         assert_eq!(throttle.admit("a", now + PAUSE), Ok(()));
+    }
+
+    #[test]
+    fn the_pause_begins_with_the_answer() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        assert_eq!(throttle.admit("a", now), Ok(()));
+        throttle.ended("a", now + Duration::from_millis(300));
+        assert_eq!(throttle.admit("a", now + PAUSE), Err(Duration::from_millis(300)));
+        assert_eq!(throttle.admit("a", now + PAUSE + Duration::from_millis(300)), Ok(()));
     }
 
     #[test]

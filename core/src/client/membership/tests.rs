@@ -50,6 +50,21 @@ fn loss_is_said_again_when_the_report_did_not_arrive() {
 }
 
 #[test]
+fn rendezvous_point_whose_beacons_are_not_heard_lives_as_long_as_it_answers() {
+    for (answer, leads) in [(Some(INVENTORY_NEEDED), false), (Some(BUSY), false), (None, true)] {
+        let (mut client, mut now) = following();
+        let report = report_of_loss(&mut client, &mut now).expect("what is lacking is said after a start");
+        claims(&mut client, now);
+        for _ in 0..10 {
+            now = pass(&mut client, now, Duration::from_secs(1));
+            let (to, message) = (Peer::Node(node("store", "store-2")), Message::MemberReport(report.clone()));
+            client.handle(now, Event::Undelivered { to, message, refused: answer.map(str::to_owned) });
+        }
+        assert_eq!(client.is_rendezvous_point(), leads, "{answer:?}");
+    }
+}
+
+#[test]
 fn node_that_was_stopped_does_not_take_its_rendezvous_point_for_lost() {
     let (mut client, now) = following();
     let later = now + Duration::from_secs(60);

@@ -2,6 +2,7 @@
 //! on 10,000 nodes, with etcd, an API server, kwok and the operator on one machine. No controllers run, so DaemonSets get
 //! no pods. Both figures stand beside their goals; nothing is asserted, since they are of this machine.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,19 +12,22 @@ use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
-use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
+use kube::{Client, ResourceExt};
 use peerdist_crds::Office;
 use peerdist_e2e_cluster::control_plane::ControlPlane;
 use peerdist_e2e_cluster::fake_nodes::FakeNodes;
 use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object, settings_text};
 use peerdist_e2e_cluster::process::Process;
+use peerdist_operator::names::ASSIGNED_OFFICE_LABEL;
 use serde_json::json;
 
 /// Size of the fleet.
 const OFFICES: usize = 1_000;
 const NODES_PER_OFFICE: usize = 10;
+/// Nodes that are read at a time.
+const PAGE: u32 = 1_000;
 /// Requests at a time while the fleet is written.
 const REQUESTS: usize = 32;
 /// Time between two looks at how far the operator is. Each of them is work for the API server that it does not have for
@@ -85,7 +89,7 @@ impl Fleet {
         let api: Api<Node> = Api::all(self.client.clone());
         let one = async |number: usize| -> Result<()> {
             let (office, till) = (number / NODES_PER_OFFICE, number % NODES_PER_OFFICE);
-            let name = format!("node-{office:04}-{till}");
+            let name = node_name(office, till);
             let labels = json!({"office": format!("{office}"), "kubernetes.io/hostname": name, "region": "somewhere"});
             let node = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
             api.create(&PostParams::default(), &node).await?;
@@ -107,7 +111,7 @@ impl Fleet {
     /// Until every node says that it is ready.
     async fn wait_for_nodes(&self) -> Result<()> {
         let api: Api<Node> = Api::all(self.client.clone());
-        let (began, last) = (Instant::now(), format!("node-{:04}-{}", OFFICES - 1, NODES_PER_OFFICE - 1));
+        let (began, last) = (Instant::now(), node_name(OFFICES - 1, NODES_PER_OFFICE - 1));
         while began.elapsed() < PATIENCE {
             // They become ready one after the other: the last one is asked before all of them are.
             if is_ready(&api.get(&last).await?) && api.list(&ListParams::default()).await?.iter().all(is_ready) {
@@ -133,10 +137,10 @@ impl Fleet {
         let api: Api<Office> = Api::all(self.client.clone());
         let one = async |number: usize| -> Result<()> {
             let mut spec = json!({"storage": {"path": path}});
-            if number.is_multiple_of(2) {
-                spec["nodeSelector"] = json!({"matchLabels": {"office": format!("{number}")}});
-            } else {
+            if is_by_subnet(number) {
                 spec["subnets"] = json!([format!("10.{}.{}.0/24", number / 256, number % 256)]);
+            } else {
+                spec["nodeSelector"] = json!({"matchLabels": {"office": format!("{number}")}});
             }
             if number > 0 {
                 spec["parent"] = json!(office_name(0));
@@ -149,7 +153,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// From now until every Office has the operator's word on its newest edit, and its DaemonSet follows it.
+    /// From now until every Office has the operator's word on its newest edit, its DaemonSet follows it, and its nodes bear
+    /// its label where it is theirs by that.
     async fn wait_until_reconciled(&self, operator: &mut Process) -> Result<Duration> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
@@ -177,12 +182,43 @@ impl Fleet {
         let made = daemon_sets.list_metadata(&ListParams::default()).await?;
         let newest = offices.iter().filter_map(|office| office.metadata.generation).max();
         let follows = |made: &PartialObjectMeta<DaemonSet>| made.metadata.generation >= newest;
-        Ok(made.items.len() == OFFICES && made.iter().all(follows))
+        // They are looked at last: a look at thousands of nodes is work that the API server does not have otherwise.
+        Ok(made.items.len() == OFFICES && made.iter().all(follows) && self.nodes_are_labelled().await?)
+    }
+
+    /// Whether the nodes of offices by subnet have the labels of their offices, and no others have one.
+    async fn nodes_are_labelled(&self) -> Result<bool> {
+        let numbers = (0..OFFICES).filter(|number| is_by_subnet(*number));
+        let nodes = |office| (0..NODES_PER_OFFICE).map(move |till| (node_name(office, till), office_name(office)));
+        let mut missing: BTreeMap<String, String> = numbers.flat_map(nodes).collect();
+        let api: Api<Node> = Api::all(self.client.clone());
+        let mut next = Some(ListParams::default().labels(ASSIGNED_OFFICE_LABEL).limit(PAGE));
+        while let Some(parameters) = next.take() {
+            let page = api.list_metadata(&parameters).await?;
+            for node in &page {
+                let wanted = missing.remove(&node.name_any());
+                if node.labels().get(ASSIGNED_OFFICE_LABEL) != wanted.as_ref() {
+                    return Ok(false);
+                }
+            }
+            let token = page.metadata.continue_.filter(|token| !token.is_empty());
+            next = token.map(|token| parameters.continue_token(&token));
+        }
+        Ok(missing.is_empty())
     }
 }
 
 fn office_name(number: usize) -> String {
     format!("office-{number:04}")
+}
+
+fn node_name(office: usize, till: usize) -> String {
+    format!("node-{office:04}-{till}")
+}
+
+/// The others select their nodes by label.
+fn is_by_subnet(office: usize) -> bool {
+    !office.is_multiple_of(2)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -22,6 +22,11 @@ impl Phases {
         Ok(outcome)
     }
 
+    /// How long that took.
+    pub(crate) fn time(&self, name: &str) -> Option<Duration> {
+        self.done.iter().find(|(done, _)| done == name).map(|(_, time)| *time)
+    }
+
     /// All of them.
     pub(crate) fn print(&self) {
         println!("\n{:>10}  what", "seconds");

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use peerdist_e2e_cluster::commands::Commands;
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
+use serde_json::Value;
 
 use crate::eyes::{self, Eyes};
+use crate::leftovers::left_in_cluster;
 use crate::origin::Origin;
 use crate::phases::Phases;
 use crate::samples::Samples;
@@ -27,10 +29,6 @@ const CLASSES: [&str; 7] = [
     "background_content",
     "content_control",
 ];
-/// Where something of ours could stay behind.
-const KINDS_OF_NAMESPACES: &str = "pods,deployments,replicasets,daemonsets,statefulsets,services,configmaps,secrets,serviceaccounts,leases,roles,\
-     rolebindings,networkpolicies,poddisruptionbudgets,controllerrevisions";
-const KINDS_OF_CLUSTERS: &str = "clusterroles,clusterrolebindings,priorityclasses";
 /// Ends what hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between looks.
@@ -48,7 +46,7 @@ impl Images {
         let mut values = Vec::new();
         for (part, image) in [("operator", "peerdist-operator"), ("agent", "peerdist-node-agent")] {
             let index = std::fs::read_to_string(folder.join(image).join("index.json"))?;
-            let index: serde_json::Value = serde_json::from_str(&index)?;
+            let index: Value = serde_json::from_str(&index)?;
             let tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str();
             let tag = tag.with_context(|| format!("{image} has no tag"))?;
             values.push(format!("{part}.image.repository=localhost/{image}"));
@@ -270,7 +268,7 @@ impl User {
         let Installed { sites, eyes, .. } = installed;
         self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait", "--timeout=6m"])?;
         self.eventually("nothing of the release and of its pods is left in the cluster", || {
-            let left = self.left_in_cluster()?;
+            let left = left_in_cluster(&self.commands)?;
             ensure!(left.is_empty(), "{}", left.join(" "));
             Ok(())
         })?;
@@ -289,18 +287,11 @@ impl User {
         Ok(())
     }
 
-    /// Objects that are called after the chart or bear its label, the definitions left out: those are to stay.
-    fn left_in_cluster(&self) -> Result<Vec<String>> {
-        let mut left = Vec::new();
-        for kinds in [KINDS_OF_NAMESPACES, KINDS_OF_CLUSTERS] {
-            let get = ["get", kinds, "--all-namespaces", "--output=name"];
-            let names = self.commands.kubectl(&get)?;
-            let of_ours = names.lines().filter(|name| name.contains("/peerdist"));
-            left.extend(of_ours.map(str::to_owned));
-        }
-        let labelled = ["get", "nodes", "--selector=peerdist.io/assigned-office", "--output=name"];
-        left.extend(self.commands.kubectl(&labelled)?.lines().map(str::to_owned));
-        Ok(left)
+    /// What a PackageDistribution says about itself.
+    pub(crate) fn package_status(&self, name: &str) -> Result<Value> {
+        let get = ["get", "packagedistribution", name, "--namespace=retail", "--output=json"];
+        let mut object: Value = serde_json::from_str(&self.commands.kubectl(&get)?)?;
+        Ok(object["status"].take())
     }
 
     /// Tries until it is so; the last error tells what was not.

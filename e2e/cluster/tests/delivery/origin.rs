@@ -1,4 +1,4 @@
-//! An HTTP server with one file, on an address of its own.
+//! An HTTP server with a file and another one of the same name, on an address of its own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,22 +22,25 @@ const AUTHORISATION: &str = "Authorization: Basic Y2k6c2V2ZW4tZHdhcmZz";
 pub(crate) struct Origin {
     address: SocketAddr,
     content: Arc<Vec<u8>>,
+    other_content: Arc<Vec<u8>>,
 }
 
 impl Origin {
     pub(crate) async fn start(bytes: usize) -> Result<Self> {
-        let mut content = vec![0; bytes];
-        SmallRng::seed_from_u64(bytes as u64).fill_bytes(&mut content);
-        let content = Arc::new(content);
+        let [content, other_content] = [0, 1].map(|number| {
+            let mut content = vec![0; bytes];
+            SmallRng::seed_from_u64(bytes as u64 + number).fill_bytes(&mut content);
+            Arc::new(content)
+        });
         let listener = TcpListener::bind((ADDRESS, 0)).await?;
         let address = listener.local_addr()?;
-        let served = content.clone();
+        let served = [content.clone(), other_content.clone()];
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(answer(stream, served.clone()));
             }
         });
-        Ok(Self { address, content })
+        Ok(Self { address, content, other_content })
     }
 
     pub(crate) fn address(&self) -> IpAddr {
@@ -46,6 +49,11 @@ impl Origin {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}/app.bin", self.address)
+    }
+
+    /// A file of the same name and size that shares nothing with it.
+    pub(crate) fn other_url(&self) -> String {
+        format!("http://{}/other/app.bin", self.address)
     }
 
     pub(crate) fn missing_url(&self) -> String {
@@ -60,9 +68,13 @@ impl Origin {
     pub(crate) fn content(&self) -> &[u8] {
         &self.content
     }
+
+    pub(crate) fn other_content(&self) -> &[u8] {
+        &self.other_content
+    }
 }
 
-async fn answer(stream: TcpStream, content: Arc<Vec<u8>>) -> Result<()> {
+async fn answer(stream: TcpStream, [content, other_content]: [Arc<Vec<u8>>; 2]) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut request, mut line) = (String::new(), String::new());
     let mut is_authorised = false;
@@ -73,6 +85,7 @@ async fn answer(stream: TcpStream, content: Arc<Vec<u8>>) -> Result<()> {
     }
     let (status, body): (&str, &[u8]) = match request.split(' ').nth(1) {
         Some("/app.bin") => ("200 OK", &content),
+        Some("/other/app.bin") => ("200 OK", &other_content),
         Some("/guarded/app.bin") if is_authorised => ("200 OK", &content),
         Some("/guarded/app.bin") => ("401 Unauthorized", b""),
         _ => ("404 Not Found", b""),

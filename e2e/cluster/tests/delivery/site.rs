@@ -1,40 +1,35 @@
 //! A control plane with three nodes, and the processes that pods would be: an operator, the server, a client a node.
 
+mod programs;
+mod refusals;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::Output;
 
-use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::authentication::v1::TokenRequest;
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
-use peerdist_authority::sha256;
 use peerdist_crds::names::{TRUST, TRUST_KEY, client_objects};
 use peerdist_crds::{Office, PackageDistribution};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
 use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object};
 use peerdist_e2e_cluster::process::Process;
 use peerdist_e2e_cluster::waiting::eventually;
-use peerdist_operator::run::Operator;
-use peerdist_operator::settings::Settings;
-use peerdist_operator::storage::StoragePrefixes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::programs::{peerdist, start_operator, start_server, token};
 use crate::mount::mount;
-use crate::rights;
+use crate::{rights, writes};
 
 /// Where the server runs.
 const SERVER: &str = "127.81.0.1";
-/// Pause before an operator that ended is followed by another.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Where the operator puts what the server needs to be one.
 pub(crate) const SERVER_IDENTITY: &str = "peerdist-server-identity";
 
@@ -81,14 +76,8 @@ impl Site {
         }
         let stop = CancellationToken::new();
         let operator = start_operator(&plane, &hand, &stop).await?;
-        for (name, parent) in [("hub", None), ("store", Some("hub"))] {
-            let mut spec = json!({"nodeSelector": {"matchLabels": {"site": name}}});
-            if let Some(parent) = parent {
-                spec["parent"] = json!(parent);
-                bits_per_second_max.inspect(|most| spec["uplink"] = json!({"backgroundMaxBitsPerSecond": most}));
-            }
-            hand.apply(&Api::<Office>::all(hand.client.clone()), object("Office", name, spec)).await?;
-        }
+        apply_office(&hand, "hub", json!({})).await?;
+        apply_office(&hand, "store", store(bits_per_second_max)).await?;
         eventually("accounts of server and offices", async || {
             let accounts: Api<ServiceAccount> = Api::namespaced(hand.client.clone(), NAMESPACE);
             let names: Vec<String> =
@@ -108,6 +97,11 @@ impl Site {
         let mut site = Self { clients: BTreeMap::new(), server, stop, operator, hand, folder, plane };
         site.start_clients().await?;
         Ok(site)
+    }
+
+    /// Edits the thin link.
+    pub(crate) async fn set_link(&self, bits_per_second_max: &str) -> Result<()> {
+        apply_office(&self.hand, "store", store(Some(bits_per_second_max))).await
     }
 
     async fn start_clients(&mut self) -> Result<()> {
@@ -165,13 +159,13 @@ impl Site {
         Process::start(command, &path(&format!("{}.log", node.name)))
     }
 
-    /// Ends all clients, and starts them anew with tokens that enrol nobody.
-    pub(crate) fn restart_clients_without_tokens(&mut self) -> Result<()> {
-        for node in &NODES {
-            drop(self.clients.remove(node.name));
-            let client = self.start_client(node, "spent.spent.spent")?;
-            self.clients.insert(node.name, client);
-        }
+    /// Ends a client as kubelet does, and starts it anew with a token that enrols nobody.
+    pub(crate) async fn restart_client_without_token(&mut self, node: &SiteNode) -> Result<()> {
+        let mut client = self.clients.remove(node.name).context("a client")?;
+        client.terminate()?;
+        eventually(&format!("{} ends", node.name), async || Ok(client.ended()?.is_some())).await?;
+        let client = self.start_client(node, "spent.spent.spent")?;
+        self.clients.insert(node.name, client);
         Ok(())
     }
 
@@ -202,22 +196,6 @@ impl Site {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// The digests of the roots that a node trusts.
-    pub(crate) fn trusted_by(&self, node: &str) -> Result<Vec<String>> {
-        let stored = fs::read(self.root(node).join("identity/root.der"))?;
-        let mut rest = stored.as_slice();
-        let mut digests = Vec::new();
-        // A certificate is a sequence, and says its length in two bytes.
-        while let [0x30, 0x82, high, low, ..] = rest {
-            let (root, after) = rest
-                .split_at_checked(4 + usize::from(u16::from_be_bytes([*high, *low])))
-                .context("a whole certificate")?;
-            digests.push(sha256(root).iter().map(|byte| format!("{byte:02x}")).collect());
-            rest = after;
-        }
-        Ok(digests)
-    }
-
     /// All that the server logged.
     pub(crate) fn server_log(&self) -> Result<String> {
         self.server.log()
@@ -226,24 +204,6 @@ impl Site {
     /// All that a client logged.
     pub(crate) fn client_log(&self, name: &str) -> Result<String> {
         self.clients.get(name).context("a client")?.log()
-    }
-
-    /// Starts the client anew with another token and nothing on its disk, and waits for the server's words.
-    pub(crate) async fn expect_refusal(&mut self, name: &'static str, token: &str, said: &str) -> Result<()> {
-        let node = NODES.iter().find(|node| node.name == name).context("a node")?;
-        drop(self.clients.remove(name));
-        fs::remove_dir_all(self.root(name))?;
-        let before = self.server.log()?.len();
-        let client = self.start_client(node, token)?;
-        let server = &self.server;
-        eventually(&format!("the server refuses {name}: {said}"), async || {
-            let log = server.log()?;
-            Ok(log[before..].lines().any(|line| line.contains("enrolment refused") && line.contains(said)))
-        })
-        .await?;
-        ensure!(!self.root(name).join("identity/enrolment").exists(), "{name} has a certificate");
-        self.clients.insert(name, client);
-        Ok(())
     }
 
     /// What `peerdist status` says to who has this token.
@@ -293,89 +253,31 @@ impl Site {
         Ok(fs::read(self.root(node).join("packages").join(package).join("app.bin"))?)
     }
 
-    /// Most writes of the server to the status of an object within one second of the clock, by the audit log.
-    pub(crate) fn status_writes_a_second(&self, name: &str) -> Result<usize> {
-        let log = fs::read_to_string(self.plane.audit_log())?;
-        let mut seconds: BTreeMap<String, usize> = BTreeMap::new();
-        for line in log.lines() {
-            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-            let is_write = entry["verb"] == "patch" && entry["objectRef"]["subresource"] == "status";
-            let by_server = entry["user"]["username"] == "system:serviceaccount:peerdist:peerdist-server";
-            if is_write && by_server && entry["objectRef"]["name"] == name {
-                let time = entry["requestReceivedTimestamp"].as_str().unwrap_or_default();
-                *seconds.entry(time.split('.').next().unwrap_or_default().to_owned()).or_default() += 1;
-            }
-        }
-        ensure!(!seconds.is_empty(), "the server never wrote a status of {name}");
-        Ok(seconds.into_values().max().unwrap_or_default())
+    /// What the API server was asked.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.plane.audit_log()
     }
 
+    /// Ends the operator. In none of the tests may a status have been written sooner than a second after the last time.
     pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        self.operator.await?
+        self.operator.await??;
+        writes::statuses_come_a_second_apart(&self.plane.audit_log())
     }
 }
 
-/// As a Deployment would: an operator that ends without being told, for example because it could not renew its Lease in
-/// time, is followed by another.
-async fn start_operator(plane: &ControlPlane, hand: &Hand, stop: &CancellationToken) -> Result<JoinHandle<Result<()>>> {
-    let token = token(hand, "peerdist-operator", None, "https://kubernetes.default.svc").await?;
-    let (config, stop) = (plane.config(&token).await?, stop.clone());
-    Ok(tokio::spawn(async move {
-        let mut number = 0;
-        loop {
-            number += 1;
-            let operator = Operator {
-                config: config.clone(),
-                settings: Settings::parse(
-                    "image: example/peerdist:1\nserver: {storage: {hostPath: /var/lib/peerdist-server}}",
-                )?,
-                namespace: NAMESPACE.to_owned(),
-                lease_namespace: "kube-system".to_owned(),
-                lease_name: "peerdist-operator".to_owned(),
-                storage_prefixes: StoragePrefixes::default(),
-                identity: format!("operator-{number}"),
-                http: TcpListener::bind("127.0.0.1:0").await?,
-            };
-            match operator.run(stop.clone()).await {
-                Err(error) if !stop.is_cancelled() => {
-                    eprintln!("the operator ended and is followed by another: {error}")
-                }
-                ended => return Ok(ended?),
-            }
-            tokio::time::sleep(RESTART_PAUSE).await;
-        }
-    }))
+/// An Office of the nodes that are labelled with its name.
+async fn apply_office(hand: &Hand, name: &str, mut spec: Value) -> Result<()> {
+    spec["nodeSelector"] = json!({"matchLabels": {"site": name}});
+    hand.apply(&Api::<Office>::all(hand.client.clone()), object("Office", name, spec)).await?;
+    Ok(())
 }
 
-async fn start_server(plane: &ControlPlane, hand: &Hand, folder: &Path, origin: IpAddr) -> Result<Process> {
-    let token = token(hand, "peerdist-server", None, "https://kubernetes.default.svc").await?;
-    let kubeconfig = folder.join("kubeconfig");
-    fs::write(&kubeconfig, plane.kubeconfig_text(&token))?;
-    let mut command = peerdist("server")?;
-    command.env("KUBECONFIG", kubeconfig).args(["--kubernetes", "--address", SERVER]);
-    command.arg("--allowed-sources").arg(format!("{origin}/32"));
-    command.arg("--authority").arg(folder.join("identity"));
-    command.arg("--root").arg(folder.join("library")).arg("--join-token-file").arg(folder.join("join-token"));
-    Process::start(command, &folder.join("server.log"))
-}
-
-async fn token(hand: &Hand, account: &str, pod: Option<&str>, audience: &str) -> Result<String> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(hand.client.clone(), NAMESPACE);
-    let bound = pod.map(|pod| json!({"apiVersion": "v1", "kind": "Pod", "name": pod}));
-    let request: TokenRequest =
-        serde_json::from_value(json!({"spec": {"audiences": [audience], "boundObjectRef": bound}}))?;
-    let made = accounts.create_token_request(account, &PostParams::default(), &request).await;
-    let status = made.with_context(|| format!("a token of {account}"))?.status.context("a token")?;
-    status.token.context("a token")
-}
-
-/// Beside this program, where the build put it.
-fn peerdist(role: &str) -> Result<Command> {
-    let own = std::env::current_exe()?;
-    let program = own.parent().and_then(Path::parent).context("a target folder")?.join("peerdist");
-    ensure!(program.is_file(), "{} is missing: run `cargo xtask e2e cluster`", program.display());
-    let mut command = Command::new(program);
-    command.arg(role);
-    Ok(command)
+/// What the store has beside its nodes.
+fn store(bits_per_second_max: Option<&str>) -> Value {
+    let mut store = json!({"parent": "hub"});
+    if let Some(most) = bits_per_second_max {
+        store["uplink"] = json!({"backgroundMaxBitsPerSecond": most});
+    }
+    store
 }

@@ -22,48 +22,66 @@ async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
     scene.settled().await?;
     let before = versions(&scene).await?;
 
-    for (name, spec, reason) in [
-        ("second", json!({"nodeSelector": {"matchLabels": {"a": "b"}}}), "SecondCentralOffice"),
-        ("orphan", json!({"parent": "nowhere", "nodeSelector": {"matchLabels": {"a": "b"}}}), "UnknownOffice"),
-        ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "b"}}}), "UnknownOffice"),
-        ("ring-2", json!({"parent": "ring-1", "nodeSelector": {"matchLabels": {"a": "b"}}}), "ParentCycle"),
-        ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "c"}}}), "ParentCycle"),
+    let parent = "spec.parent";
+    for (name, spec, field, reason) in [
+        ("second", json!({"nodeSelector": {"matchLabels": {"a": "b"}}}), parent, "SecondCentralOffice"),
+        ("orphan", json!({"parent": "nowhere", "nodeSelector": {"matchLabels": {"a": "b"}}}), parent, "UnknownOffice"),
+        ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "b"}}}), parent, "UnknownOffice"),
+        ("ring-2", json!({"parent": "ring-1", "nodeSelector": {"matchLabels": {"a": "b"}}}), parent, "ParentCycle"),
+        ("ring-1", json!({"parent": "ring-2", "nodeSelector": {"matchLabels": {"a": "c"}}}), parent, "ParentCycle"),
         (
             "host",
             json!({"parent": "hub", "storage": {"path": "/etc"}, "nodeSelector": {"matchLabels": {"a": "b"}}}),
+            "spec.storage.path",
             "StoragePathNotAllowed",
         ),
         (
             "limit",
             json!({"parent": "hub", "storage": {"limit": "16Ei"}, "nodeSelector": {"matchLabels": {"a": "b"}}}),
+            "spec.storage.limit",
             "InvalidQuantity",
         ),
-        ("nodeless", json!({"parent": "hub"}), "NodesNotSelected"),
-        ("bits", json!({"parent": "hub", "subnets": ["10.9.0.1/24"]}), "InvalidSubnet"),
-        ("label", json!({"parent": "hub", "nodeSelector": {"matchLabels": {"a b": "c"}}}), "InvalidLabel"),
-        ("overlap", json!({"parent": "hub", "subnets": ["10.42.0.0/16"]}), "NodeInTwoOffices"),
-        ("thief", json!({"parent": "hub", "nodeSelector": {"matchLabels": {"site": "hub"}}}), "NodeInTwoOffices"),
-        ("below", json!({"parent": "orphan", "nodeSelector": {"matchLabels": {"a": "b"}}}), "ParentNotAccepted"),
+        ("nodeless", json!({"parent": "hub"}), "spec.nodeSelector", "NodesNotSelected"),
+        ("bits", json!({"parent": "hub", "subnets": ["10.9.0.1/24"]}), "spec.subnets[0]", "InvalidSubnet"),
+        (
+            "label",
+            json!({"parent": "hub", "nodeSelector": {"matchLabels": {"a b": "c"}}}),
+            "spec.nodeSelector.matchLabels",
+            "InvalidLabel",
+        ),
+        ("overlap", json!({"parent": "hub", "subnets": ["10.42.0.0/16"]}), "spec.subnets", "NodeInTwoOffices"),
+        (
+            "thief",
+            json!({"parent": "hub", "nodeSelector": {"matchLabels": {"site": "hub"}}}),
+            "spec.nodeSelector",
+            "NodeInTwoOffices",
+        ),
+        (
+            "below",
+            json!({"parent": "orphan", "nodeSelector": {"matchLabels": {"a": "b"}}}),
+            parent,
+            "ParentNotAccepted",
+        ),
     ] {
         scene.apply_office(name, spec).await?;
-        scene.office_says(name, "Accepted", "False", reason).await?;
-        scene.office_says(name, "Ready", "False", reason).await?;
+        scene.office_is_refused(name, field, reason).await?;
     }
-    for (name, uri, offices, reason) in [
-        ("file", "file:///etc/passwd", json!({}), "FileSourceNotAllowed"),
-        ("scheme", "s3://bucket/key", json!({}), "UnsupportedScheme"),
-        ("password", "https://a:b@example.com/x", json!({}), "CredentialsInUri"),
-        ("nobody", "https://example.com/x", json!({"matchLabels": {"region": "moon"}}), "NoOfficeSelected"),
+    let (uri, labels) = ("spec.source.uri", "spec.offices.matchLabels");
+    for (name, source, offices, field, reason) in [
+        ("file", "file:///etc/passwd", json!({}), uri, "FileSourceNotAllowed"),
+        ("scheme", "s3://bucket/key", json!({}), uri, "UnsupportedScheme"),
+        ("password", "https://a:b@example.com/x", json!({}), uri, "CredentialsInUri"),
+        ("nobody", "https://example.com/x", json!({"matchLabels": {"region": "moon"}}), labels, "NoOfficeSelected"),
     ] {
-        let spec = json!({"version": "1", "source": {"uri": uri}, "offices": offices});
+        let spec = json!({"version": "1", "source": {"uri": source}, "offices": offices});
         scene.apply_package(name, spec).await?;
-        scene.package_says(name, "Accepted", "False", reason).await?;
+        scene.package_is_refused(name, field, reason).await?;
     }
     for moment in ["9999-12-31T23:59:59Z", "2026-12-01T00:00:00+99:00"] {
         let source = json!({"uri": "https://example.com/x"});
         let spec = json!({"version": "1", "source": source, "schedule": {"notBefore": moment}});
         scene.apply_package("never", spec).await?;
-        scene.package_says("never", "Accepted", "False", "InvalidTime").await?;
+        scene.package_is_refused("never", "spec.schedule.notBefore", "InvalidTime").await?;
     }
     let writes = scene.settled().await?;
     let elsewhere: Vec<_> = writes.iter().filter(|write| !is_word(&write.resource)).collect();

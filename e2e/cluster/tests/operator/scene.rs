@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::Api;
@@ -140,6 +140,22 @@ impl Scene {
         .await
     }
 
+    /// Waits until an Office is refused, with messages that name the field.
+    pub(crate) async fn office_is_refused(&self, name: &str, field: &str, reason: &str) -> Result<()> {
+        self.office_says(name, "Accepted", "False", reason).await?;
+        self.office_says(name, "Ready", "False", reason).await?;
+        let status = self.offices.get(name).await?.status.unwrap_or_default();
+        name_field(&status.conditions, field, reason)
+    }
+
+    /// The same of a PackageDistribution.
+    pub(crate) async fn package_is_refused(&self, name: &str, field: &str, reason: &str) -> Result<()> {
+        self.package_says(name, "Accepted", "False", reason).await?;
+        self.package_says(name, "Ready", "False", reason).await?;
+        let status = self.packages.get(name).await?.status.unwrap_or_default();
+        name_field(&status.conditions, field, reason)
+    }
+
     /// Brings both offices to Ready, as controllers and kubelets would.
     pub(crate) async fn run_pods(&self) -> Result<()> {
         self.hand.report_daemon_set("peerdist-office-hub", 1).await?;
@@ -161,6 +177,17 @@ impl Scene {
             writes.extend(fresh);
         }
     }
+}
+
+/// Every condition with the reason of a refusal begins with the field at fault, save Stalled where it is false: that one
+/// only says that another object may help.
+fn name_field(conditions: &[Condition], field: &str, reason: &str) -> Result<()> {
+    let begins = format!("{field}: ");
+    for condition in conditions.iter().filter(|condition| condition.reason == reason) {
+        let may_pass = condition.type_ == "Stalled" && condition.status == "False";
+        ensure!(may_pass || condition.message.starts_with(&begins), "expected {field} in {condition:?}");
+    }
+    Ok(())
 }
 
 fn says(conditions: &[Condition], generation: Option<i64>, kind: &str, status: &str, reason: &str) -> bool {

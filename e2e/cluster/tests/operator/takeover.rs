@@ -1,8 +1,12 @@
-//! Who writes when two operators run.
+//! Who writes when two operators run, or one ends.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, Patch, PatchParams};
+use peerdist_e2e_cluster::objects::settings_text;
+use peerdist_e2e_cluster::process::Process;
 use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::json;
 
@@ -29,6 +33,24 @@ async fn the_second_operator_takes_over_at_once_after_a_clean_end_and_writes_not
     scene.apply_office("store", json!({"parent": "hub", "subnets": ["10.42.0.2/32"]})).await?;
     scene.office_says("store", "Accepted", "True", "Valid").await?;
     second.stop().await?;
+    assert_eq!(scene.lease_holder().await?, "", "the lease is given back");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_told_to_end_gives_the_lease_back_and_ends_without_an_error() -> Result<()> {
+    let scene = Scene::new().await?;
+    let settings = scene.plane.folder().join("settings.yaml");
+    std::fs::write(&settings, settings_text("example/peerdist:1"))?;
+    let program = Path::new(env!("CARGO_BIN_EXE_peerdist-e2e-operator"));
+    let mut operator = Process::start_operator(program, "first", &scene.plane.kubeconfig("first")?, &settings)?;
+    eventually("the program leads", async || Ok(scene.lease_holder().await?.starts_with("first-"))).await?;
+    scene.apply_offices().await?;
+    scene.office_says("store", "Accepted", "True", "Valid").await?;
+    operator.terminate()?;
+    eventually("the program ended", async || Ok(operator.ended()?.is_some())).await?;
+    let status = operator.ended()?.context("it ended")?;
+    assert!(status.success(), "{status}:\n{}", operator.last_lines());
     assert_eq!(scene.lease_holder().await?, "", "the lease is given back");
     Ok(())
 }

@@ -18,9 +18,9 @@ const KILLS: u32 = 50;
 const PACKAGE_BYTES: u64 = 128 * MEBIBYTE;
 /// Versions distributed one after the other, so that there is always something in flight.
 const VERSIONS: u32 = 4;
-/// What one death may cost its node.
+/// What one death may cost its node, headers included.
 const BYTES_A_KILL: u64 = 8 * MEBIBYTE;
-/// Headers of every layer, in thousandths of the payload.
+/// What was distributed with the headers of every layer, in thousandths of it.
 const WIRE_PERMILLE: u64 = 1070;
 /// Slows the links so that kills hit transfers, not idle processes.
 const LINK_BITS_PER_SECOND: u64 = 100_000_000;
@@ -76,7 +76,7 @@ fn check_received(fleet: &mut Fleet, distributed: u64) -> Result<()> {
         let received = fleet.bytes_received(host, CLIENT_FOREGROUND_CONTENT)?
             + fleet.bytes_received(host, CLIENT_BACKGROUND_CONTENT)?;
         let kills = u64::from(fleet.agent(&node.name)?.kills());
-        let limit = (distributed + kills * BYTES_A_KILL) * WIRE_PERMILLE / 1000;
+        let limit = distributed * WIRE_PERMILLE / 1000 + kills * BYTES_A_KILL;
         println!("{}: {received} bytes received, {kills} kills, at most {limit}", node.name);
         ensure!(received <= limit, "{}: {received} bytes received after {kills} kills, more than {limit}", node.name);
     }

@@ -290,6 +290,7 @@ impl Node {
         let limit_bytes = (plan.storage_limit_bytes > 0).then_some(plan.storage_limit_bytes);
         tracing::info!(node = %self.name(), revision = plan.revision, packages = plan.packages.len(), "plan taken");
         self.context.store.set_limits(StoreLimits { limit_bytes });
+        self.context.settings.server.take_plan(&plan.server_addresses);
         self.readiness.set(CHECK_PLAN, Ok(()));
         self.kept_plan.keep(plan.revision, &signed);
     }
@@ -466,6 +467,9 @@ async fn sending(context: Context, to: Peer, class: MessageClass, message: Messa
         Ok(()) if matches!(message, Message::MemberReport(_)) => context.tell(Event::Delivered { to }).await,
         Ok(()) => {}
         Err(failure) => {
+            if to == Peer::Server && failure.is_silence() {
+                context.settings.server.silent(address);
+            }
             let refused = SendFailure::refused(failure);
             context.tell(Event::Undelivered { to, message, refused }).await;
         }

@@ -1,11 +1,13 @@
-//! Where the server is: fixed, or as a file says that is looked at again and again, because a server in a cluster
-//! moves. A file that is gone or half written changes nothing.
+//! Where the server is: at a fixed address, or as a file says that is looked at again and again, because a server in a
+//! cluster moves; when nobody answers there, where the plan says. A file that is gone or half written changes nothing.
+//! Which address counts when they differ is the core's business ([`ServerAddresses`]).
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use peerdist_core::client::ServerAddresses;
 use tokio_util::sync::CancellationToken;
 
 /// How often the file is looked at.
@@ -16,14 +18,14 @@ const FILE_BYTES_MAX: u64 = 256;
 /// The address of the server.
 #[derive(Debug, Clone)]
 pub struct ServerAddress {
-    current: Arc<RwLock<IpAddr>>,
+    known: Arc<RwLock<ServerAddresses>>,
     file: Option<PathBuf>,
 }
 
 impl ServerAddress {
-    /// One that never changes.
+    /// One that no file changes.
     pub fn fixed(address: IpAddr) -> Self {
-        Self { current: Arc::new(RwLock::new(address)), file: None }
+        Self { known: Arc::new(RwLock::new(ServerAddresses::new(address))), file: None }
     }
 
     /// Waits until the file has an address.
@@ -41,12 +43,27 @@ impl ServerAddress {
     }
 
     fn of_file(file: PathBuf) -> Option<Self> {
-        Some(Self { current: Arc::new(RwLock::new(read(&file)?)), file: Some(file) })
+        let given = Self::fixed(read(&file)?);
+        Some(Self { file: Some(file), ..given })
     }
 
     /// The address now.
     pub fn get(&self) -> IpAddr {
-        *self.current.read().unwrap_or_else(PoisonError::into_inner)
+        self.known.read().unwrap_or_else(PoisonError::into_inner).current()
+    }
+
+    /// A plan came into force that names these addresses.
+    pub(super) fn take_plan(&self, addresses: &[IpAddr]) {
+        if let Some((from, to)) = self.change(|known| known.take_plan(addresses)) {
+            tracing::info!(%from, %to, "the plan names another address of the server");
+        }
+    }
+
+    /// Nobody answered as the server at this address.
+    pub(super) fn silent(&self, address: IpAddr) {
+        if let Some((from, to)) = self.change(|known| known.silent(address)) {
+            tracing::info!(%from, %to, "the server does not answer and is tried at its other address");
+        }
     }
 
     /// Follows the file until `stop`. A fixed address needs nothing.
@@ -60,11 +77,19 @@ impl ServerAddress {
     }
 
     fn look(&self) {
-        let known = self.get();
-        if let Some(address) = self.file.as_deref().and_then(read).filter(|address| *address != known) {
-            tracing::info!(from = %known, to = %address, "the server moved");
-            *self.current.write().unwrap_or_else(PoisonError::into_inner) = address;
+        let Some(address) = self.file.as_deref().and_then(read) else { return };
+        if let Some((from, to)) = self.change(|known| known.give(address)) {
+            tracing::info!(%from, %to, "the server moved");
         }
+    }
+
+    /// The address before and after a change that made it another one.
+    fn change(&self, change: impl FnOnce(&mut ServerAddresses)) -> Option<(IpAddr, IpAddr)> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let from = known.current();
+        change(&mut known);
+        let to = known.current();
+        (from != to).then_some((from, to))
     }
 }
 
@@ -93,5 +118,24 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         address.look();
         assert_eq!(address.get().to_string(), "fd00::7");
+    }
+
+    #[test]
+    fn plan_is_followed_while_the_address_of_the_file_is_silent_and_until_the_file_says_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("address");
+        let [of_file, of_plan, moved]: [IpAddr; 3] = [1, 2, 3].map(|number| [10, 0, 0, number].into());
+        std::fs::write(&file, of_file.to_string()).unwrap();
+        let address = ServerAddress::of_file(file.clone()).unwrap();
+        address.take_plan(&[of_plan]);
+        assert_eq!(address.get(), of_file);
+        for (silent, next) in [(of_file, of_plan), (of_plan, of_file), (of_file, of_plan)] {
+            address.silent(silent);
+            address.look();
+            assert_eq!(address.get(), next);
+        }
+        std::fs::write(&file, moved.to_string()).unwrap();
+        address.look();
+        assert_eq!(address.get(), moved);
     }
 }

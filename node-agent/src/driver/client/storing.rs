@@ -8,6 +8,7 @@ use peerdist_core::digest::Digest;
 use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_core::rollout::{HeldVersion, decide_retention};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::node::Context;
@@ -33,14 +34,21 @@ pub(super) async fn flush_when_due(context: Context, stop: CancellationToken) {
         failure = failed;
     }
     // The node has stopped listening: what is written is journalled, and nobody needs to know in this run.
-    let store = context.store.clone();
-    drop(tokio::task::spawn_blocking(move || store.flush()).await);
+    drop(measured(&context, NodeStore::flush).await);
+}
+
+/// Has the store do something on a thread that may wait, and counts the time as the disk's.
+fn measured<T: Send + 'static>(
+    context: &Context,
+    step: impl FnOnce(&NodeStore) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let (store, progress) = (context.store.clone(), context.progress.clone());
+    tokio::task::spawn_blocking(move || progress.on_disk(|| step(&store)))
 }
 
 /// Why it failed, if it did.
 async fn flush(context: &Context) -> Option<String> {
-    let store = context.store.clone();
-    match tokio::task::spawn_blocking(move || store.flush()).await {
+    match measured(context, NodeStore::flush).await {
         Ok(Ok(flushed)) => {
             for (digest, runs) in flushed {
                 context.tell(Event::Flushed { digest, runs }).await;
@@ -61,8 +69,7 @@ async fn flush(context: &Context) -> Option<String> {
 }
 
 pub(super) async fn publish(context: Context, digest: Digest) {
-    let store = context.store.clone();
-    let event = match tokio::task::spawn_blocking(move || store.publish(digest)).await {
+    let event = match measured(&context, move |store| store.publish(digest)).await {
         Ok(Ok(publication)) => {
             say_published(&context, digest, publication);
             Event::Published { digest }
@@ -162,7 +169,24 @@ pub(in crate::driver) fn prune(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::client::fixture::TestNode;
     use crate::store::tests::fixture::{Root, TestPackage};
+
+    #[tokio::test]
+    async fn flushing_and_publishing_count_as_time_of_the_disk() {
+        let (mut node, package) = (TestNode::new(40), TestPackage::mixed("1"));
+        let (store, progress) = (node.context.store.clone(), node.context.progress.clone());
+        package.put_manifest(&store);
+        store.prepare(package.digest()).unwrap();
+        package.write(&store, 0..package.count());
+        assert_eq!(flush(&node.context).await, None);
+        let flushing = progress.time_on_disk();
+        assert!(flushing > Duration::ZERO);
+        publish(node.context.clone(), package.digest()).await;
+        assert!(progress.time_on_disk() > flushing);
+        assert!(matches!(node.events.recv().await, Some(Event::Flushed { .. })));
+        assert!(matches!(node.events.recv().await, Some(Event::Published { .. })));
+    }
 
     #[tokio::test]
     async fn deletion_that_fails_is_tried_again_and_told_when_nothing_is_left() {

@@ -109,7 +109,13 @@ impl Node {
             database: parts.database.clone(),
             metrics: parts.metrics.clone(),
             policy: settings.retry,
-            ingest: Ingest::new(parts.store.clone(), key, settings.retry, settings.sources.clone()),
+            ingest: Ingest::new(
+                parts.store.clone(),
+                key,
+                settings.retry,
+                settings.sources.clone(),
+                settings.files.clone(),
+            ),
             secrets: match &settings.cluster {
                 Some(cluster) => Secrets::Cluster(SecretReader::new(cluster.clone())),
                 None => Secrets::Objects(known_secrets),
@@ -195,7 +201,11 @@ impl Node {
                 Ok::<_, DatabaseError>((nodes, database.chunk_holders(&package.key).await?))
             };
             match remembered.await {
-                Ok((nodes, offices)) => self.snapshot.remember(package.key.clone(), nodes, offices),
+                Ok((nodes, offices)) => {
+                    let complete = nodes.iter().filter(|row| row.complete).map(|row| row.node.clone()).collect();
+                    self.snapshot.remember(package.key.clone(), nodes, offices);
+                    self.handle(ServerEvent::Remembered { package: package.key.clone(), complete });
+                }
                 Err(error) => {
                     tracing::error!(package = %package.key, %error, "progress cannot be read; offices report it again");
                 }

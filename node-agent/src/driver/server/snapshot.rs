@@ -197,18 +197,20 @@ impl Maker {
                 (node, state)
             })
             .collect();
+        let has_passed_on = transit && machine.rollout().has_passed_on(name, key);
         let mut nodes: BTreeMap<NodeName, NodeStatus> = BTreeMap::new();
         for (node, state) in states {
             links.add(name, &state);
             let mut status = self.node(key, node.clone(), &state, package_bytes, transit);
             let full = machine.rollout().left_out(name, key).filter(|_| !status.complete);
             status.error = status.error.or(full.map(plan_full));
+            let status = if has_passed_on { passed_on(status) } else { status };
             nodes.insert(node.clone(), NodeStatus { unreachable: silent.contains(&node), ..status });
         }
         let chunk_count = ingested.map_or(0, |package| package.lengths.len() as u32);
         let remembered = self.remembered.get(key).and_then(|remembered| remembered.offices.get(name));
         let available = progress.map(|progress| progress.available_chunks).or(remembered.copied());
-        let available = available.unwrap_or(0).min(chunk_count);
+        let available = if has_passed_on { chunk_count } else { available.unwrap_or(0).min(chunk_count) };
         OfficeStatus {
             name: name.clone(),
             targeted: !transit,
@@ -257,6 +259,21 @@ impl Maker {
             wan_bytes_received: state.wan_bytes_received,
             lan_bytes_received: state.lan_bytes_received,
         }
+    }
+}
+
+/// The office below needs nothing more of the package, so this node deletes what it held of it: it has done its part,
+/// however much passed through it.
+fn passed_on(status: NodeStatus) -> NodeStatus {
+    NodeStatus {
+        bytes: 0,
+        percent: 100,
+        rate_bytes_per_second: 0,
+        eta_seconds: None,
+        complete: true,
+        error: None,
+        waits: None,
+        ..status
     }
 }
 

@@ -16,6 +16,7 @@ use crate::source::digest::DigestCheck;
 use crate::source::disk::DiskAdmission;
 use crate::source::error::SourceError;
 use crate::source::file::{CheckedFile, Directory, Fingerprint, Inspection, Origin};
+use crate::source::file_roots::FileRule;
 use crate::source::http::Partial;
 use crate::source::progress::{Phase, Progress};
 use crate::source::tree::TreeWriter;
@@ -29,6 +30,7 @@ const READ_BYTES: usize = 1 << 20;
 /// What fills a staging tree.
 pub(super) struct Stager<'a> {
     pub(super) request: &'a IngestRequest,
+    pub(super) files: &'a FileRule,
     pub(super) staging: &'a IngestStaging,
     pub(super) limit_left_bytes: Option<u64>,
     /// The chunk size for a package of so many bytes.
@@ -51,7 +53,7 @@ impl Stager<'_> {
         let SourceUri::File(path) = &self.request.source.uri else {
             return Err(SourceError::UriInvalid { uri: self.uri(), expected: "expected a file".into() });
         };
-        match Origin::open(path)? {
+        match self.files.open(path)? {
             Origin::Directory(directory) => self.copy_directory(&directory),
             Origin::File(file) => self.stage_file(file),
         }

@@ -31,9 +31,12 @@ impl Library {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("source")).unwrap();
         let store = NodeStore::open(&folder.path().join("library"), StoreLimits { limit_bytes }).unwrap();
-        let ingest =
-            Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once, AddressRule::any());
-        Self { folder, ingest, progress: Arc::default(), cancel: CancellationToken::new() }
+        Self {
+            folder,
+            ingest: ingest_of(store, FileRule::any()),
+            progress: Arc::default(),
+            cancel: CancellationToken::new(),
+        }
     }
 
     fn source(&self) -> PathBuf {
@@ -84,6 +87,11 @@ impl Library {
             }
         }
     }
+}
+
+fn ingest_of(store: NodeStore, files: FileRule) -> Ingest {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    Ingest::new(Arc::new(store), key, RetryPolicy::Once, AddressRule::any(), files)
 }
 
 fn request(version: &str, uri: &str) -> IngestRequest {
@@ -262,6 +270,24 @@ async fn sources_that_cannot_be_packages_are_refused() {
 }
 
 #[tokio::test]
+async fn files_are_read_in_the_named_folders_only_and_what_was_published_stays() {
+    let mut library = Library::new();
+    library.write("app/file", b"content");
+    fs::write(library.folder.path().join("secret"), b"secret").unwrap();
+    symlink("../secret", library.source().join("out")).unwrap();
+    let root = library.source().to_str().unwrap().parse().unwrap();
+    library.ingest.files = FileRule::beneath(vec![root]);
+    let app = of_file("1", &library.source().join("app"));
+    library.run(&app, 1).await.unwrap();
+    for refused in [library.source().join("out"), library.folder.path().join("secret")] {
+        assert_eq!(library.reason(&of_file("2", &refused)).await, "FileSourceNotAllowed");
+    }
+    library.ingest.files = FileRule::beneath(Vec::new());
+    assert!(library.find(&app).await.is_some(), "a folder that is named no longer takes nothing away");
+    assert!(!library.published("2").exists());
+}
+
+#[tokio::test]
 async fn a_library_without_room_refuses_with_need_and_have() {
     let library = Library::limited(Some(1 << 20));
     library.write("file", &random(1, 700 << 10));
@@ -337,7 +363,7 @@ async fn unfinished_downloads_outlive_the_process_and_refused_ones_go() {
     let Library { folder, ingest, .. } = library;
     drop(ingest);
     let store = NodeStore::open(&folder.path().join("library"), StoreLimits::default()).unwrap();
-    let ingest = Ingest::new(Arc::new(store), SigningKey::from_bytes(&[7; 32]), RetryPolicy::Once, AddressRule::any());
+    let ingest = ingest_of(store, FileRule::any());
     let library = Library { folder, ingest, progress: Arc::default(), cancel: CancellationToken::new() };
     assert_eq!(library.downloads(), 2);
     assert_eq!(library.reason(&request).await, "EntryRefused");

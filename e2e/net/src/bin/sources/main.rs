@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use peerdist_node_agent::desired::DirectorySource;
 use peerdist_node_agent::driver::server::{
-    AddressRule, BoundServer, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings,
+    AddressRule, BoundServer, FileRule, RETENTION_SECONDS_DEFAULT, RetryPolicy, ServerSettings,
 };
 use peerdist_node_agent::status::StatusSnapshot;
 use tokio::time::timeout;
@@ -41,6 +41,7 @@ async fn main() -> Result<()> {
         database: None,
         retry: RetryPolicy::Once,
         sources: AddressRule::checked(Vec::new(), forbidden),
+        files: FileRule::any(),
         authority: None,
         retention_seconds: RETENTION_SECONDS_DEFAULT,
         cluster: None,

@@ -35,9 +35,12 @@ async fn chunk_that_was_here_already_counts_as_duplicate_and_its_sender_stays() 
     let (node, package, running) = (TestNode::new(1), TestPackage::mixed("1"), CancellationToken::new());
     package.put_manifest(&node.context.store);
     node.context.store.prepare(package.digest()).unwrap();
+    let progress = node.context.progress.clone();
     for duplicates in [0, 1] {
+        let (verifying, on_disk) = (progress.time_verifying(), progress.time_on_disk());
         assert_eq!(take_first(&node, &package, true, &running).await, Some(None));
         assert_eq!(rejected(&node, ChunkRejection::Duplicate), duplicates);
+        assert!(progress.time_verifying() > verifying && progress.time_on_disk() > on_disk, "both count, and apart");
     }
 }
 

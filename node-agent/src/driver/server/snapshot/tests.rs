@@ -7,7 +7,7 @@ use bytes::Bytes;
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, OfficePackage, OfficeReport, SignedBytes};
 use peerdist_core::peer::NodeRef;
-use peerdist_core::server::{ServerConfig, ServerEvent};
+use peerdist_core::server::{HOUSEKEEPING_INTERVAL, ServerConfig, ServerEvent};
 
 use super::*;
 use crate::desired::{DesiredSource, DirectorySource};
@@ -17,6 +17,16 @@ const OBJECTS: &str = "apiVersion: peerdist.io/v1alpha1\nkind: Office\nmetadata:
                        apiVersion: peerdist.io/v1alpha1\nkind: PackageDistribution\n\
                        metadata: {namespace: retail, name: pos}\n\
                        spec: {version: '1', source: {uri: 'file:content'}}\n";
+
+/// The Central Office only passes the package on to the store.
+const OBJECTS_PASSED_ON: &str = "apiVersion: peerdist.io/v1alpha1\nkind: Office\n\
+                                 metadata: {name: central}\nspec: {}\n---\n\
+                                 apiVersion: peerdist.io/v1alpha1\nkind: Office\n\
+                                 metadata: {name: store, labels: {region: eu}}\nspec: {parent: central}\n---\n\
+                                 apiVersion: peerdist.io/v1alpha1\nkind: PackageDistribution\n\
+                                 metadata: {namespace: retail, name: pos}\n\
+                                 spec: {version: '1', source: {uri: 'file:content'}, \
+                                 offices: {matchLabels: {region: eu}}}\n";
 
 /// A server that just started, with a package in its library and one node that enrolled before.
 struct Restarted {
@@ -29,8 +39,12 @@ struct Restarted {
 
 impl Restarted {
     async fn new() -> Self {
+        Self::with(OBJECTS).await
+    }
+
+    async fn with(objects: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("objects.yaml"), OBJECTS).unwrap();
+        fs::write(folder.path().join("objects.yaml"), objects).unwrap();
         let desired = DirectorySource::new(folder.path()).next().await.state.unwrap();
         let (now, wall) = (Instant::now(), Timestamp::now());
         let config = ServerConfig { addresses: Vec::new(), retention_seconds: 0, last_revision: 0 };
@@ -132,4 +146,29 @@ async fn what_went_wrong_on_a_node_is_remembered_until_the_package_is_gone() {
     server.maker.forget(&key);
     let node = server.look().1;
     assert_eq!((node.bytes, node.error), (0, None));
+}
+
+#[tokio::test]
+async fn office_that_passed_everything_on_is_no_failure_although_its_nodes_hold_nothing() {
+    let mut server = Restarted::with(OBJECTS_PASSED_ON).await;
+    let error = Some(("disk_full".to_owned(), "no room: need 70 bytes".to_owned()));
+    server.report(NodeState { bytes_held: 30, wan_bytes_received: 30, error, ..NodeState::default() });
+    let on_the_way = |server: &mut Restarted| {
+        let snapshot = server.maker.make(&server.machine, &server.desired, &IngestOverview::default());
+        let office = snapshot.packages[0].offices.iter().find(|office| office.transit).unwrap();
+        (office.is_complete(), office.percent_available, office.nodes[0].clone())
+    };
+    let (complete, _, node) = on_the_way(&mut server);
+    assert!(!complete && node.error.is_some());
+    let below = NodeRef {
+        name: "store-1".parse().unwrap(),
+        office: "store".parse().unwrap(),
+        address: "127.0.0.2".parse().unwrap(),
+    };
+    let (now, complete) = (Instant::now(), Message::Complete { digest: Digest::of(b"root"), bytes: PACKAGE_BYTES });
+    server.machine.message(now, &below, complete).unwrap();
+    server.machine.handle_timeout(now + HOUSEKEEPING_INTERVAL * 2, Timestamp::now());
+    let (complete, available, node) = on_the_way(&mut server);
+    assert_eq!((complete, available, node.bytes, node.error), (true, 100, 0, None));
+    assert_eq!(node.wan_bytes_received, 30, "it came over the link all the same");
 }

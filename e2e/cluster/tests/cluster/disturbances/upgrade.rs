@@ -1,0 +1,77 @@
+//! The clients get a new form while a package is on its way: no node fails meanwhile, and the package is not everywhere
+//! before the first client was replaced.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
+
+use super::Disturbances;
+use crate::phases::Phases;
+use crate::user::User;
+
+/// The package that is on its way.
+const PACKAGE: &str = "clients-upgraded";
+/// Between two looks at its status.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+impl Disturbances<'_> {
+    /// Every node of the store may be the rendezvous point when its client is replaced.
+    pub(super) fn upgrade(&mut self, phases: &mut Phases) -> Result<()> {
+        let restarts = self.installed.sites.store.len();
+        self.during(PACKAGE, restarts, phases, |this| {
+            let user = this.user;
+            while_no_node_fails(user, || replace_clients(user))
+        })?;
+        ensure_first_was_replaced_on_the_way(self.user)
+    }
+}
+
+fn replace_clients(user: &User) -> Result<()> {
+    user.change_clients()?;
+    for office in ["central", "store-0042"] {
+        let set = format!("daemonset/peerdist-office-{office}");
+        user.commands.kubectl(&["rollout", "status", "--namespace", PEERDIST, &set, "--timeout=180s"])?;
+    }
+    Ok(())
+}
+
+/// Does something while another thread reads the status again and again. That thread inherits the network namespace of
+/// this one, in which the API server is.
+fn while_no_node_fails(user: &User, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|threads| {
+        let looks = threads.spawn(|| -> Result<()> {
+            while !is_over.load(Ordering::Relaxed) {
+                let status = user.package_status(PACKAGE)?;
+                let failed = status["nodes"]["failed"].as_i64().unwrap_or_default();
+                ensure!(failed == 0, "{PACKAGE}: nodes failed while their clients were replaced: {status:#}");
+                thread::sleep(LOOK_PAUSE);
+            }
+            Ok(())
+        });
+        let acted = act();
+        is_over.store(true, Ordering::Relaxed);
+        let looked = looks.join().map_err(|_| anyhow!("the looks at {PACKAGE} ended with a panic"))?;
+        acted.and(looked)
+    })
+}
+
+/// All clients that run now came with the upgrade. Their times and those of conditions are whole seconds of UTC, whose
+/// texts are in the order of time.
+fn ensure_first_was_replaced_on_the_way(user: &User) -> Result<()> {
+    let created = "--output=jsonpath={range .items[*]}{.metadata.creationTimestamp}{\"\\n\"}{end}";
+    let clients = ["get", "pods", "--namespace", PEERDIST, "--selector=app.kubernetes.io/component=client", created];
+    let times = user.commands.kubectl(&clients)?;
+    let first = times.lines().min().context("a client")?;
+    let status = user.package_status(PACKAGE)?;
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.filter(|condition| condition["type"] == "Ready");
+    let ready = ready.filter_map(|condition| condition["lastTransitionTime"].as_str()).next();
+    let ready = ready.context("a time since when the package is ready")?;
+    println!("    {PACKAGE}: the first client was replaced at {first}, the package was everywhere at {ready}");
+    ensure!(first < ready, "{PACKAGE} was everywhere at {ready}, before the first client was replaced at {first}");
+    Ok(())
+}
