@@ -77,7 +77,7 @@ impl Server {
         let report = self.without_the_unknown(&from.office, report);
         for package in &report.packages {
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
-            progress.available_chunks = package.available.iter().map(|byte| byte.count_ones()).sum();
+            progress.available_chunks = Some(package.available.iter().map(|byte| byte.count_ones()).sum());
             package.nodes.iter().for_each(|(node, state)| progress.report(node, state));
             self.settling.hear(package.digest, &from.office);
         }

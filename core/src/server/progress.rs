@@ -12,8 +12,8 @@ const RUNS_MAX: usize = 8;
 /// Progress of one package in one office.
 #[derive(Debug, Clone, Default)]
 pub struct OfficeProgress {
-    /// How many chunks some node has, as reported.
-    pub available_chunks: u32,
+    /// How many chunks some node has; `None` before the first report of the office.
+    pub available_chunks: Option<u32>,
     /// Progress by node; what was received is the sum over its runs.
     pub nodes: BTreeMap<NodeName, NodeState>,
     runs: BTreeMap<NodeName, Runs>,

@@ -4,7 +4,7 @@
 //! An office settles once every node of it that the server knows is complete. From then on newcomers are served inside of
 //! it, so it stays settled until somebody of it says that the office as a whole lacks chunks, and has said so for
 //! [`LACKS_PATIENCE`]: a rendezvous point that has just begun knows less than its office has. Nodes of a VPN office share
-//! nothing, so each of them that is not complete lacks something. How far nodes were when the server was last up counts
+//! nothing: every newcomer there needs the way, so such an office never settles. How far nodes were when the server was last up counts
 //! until they are heard of again ([`ServerEvent::Remembered`]): a restart of the server changes no plan. Where nothing is
 //! known, the office has not settled, and offices on the way hold a place into which nothing comes until somebody asks.
 //!
@@ -175,12 +175,15 @@ impl Server {
             Some(state) => state.complete,
             None => remembered.is_some_and(|complete| complete.contains(node)),
         };
+        if self.office(office).is_none_or(|(office_type, _)| office_type == OfficeType::Vpn) {
+            return Standing::Lacks;
+        }
         if !nodes.is_empty() && nodes.iter().all(is_complete) {
             return Standing::Complete;
         }
-        let alone = self.office(office).is_none_or(|(office_type, _)| office_type == OfficeType::Vpn);
-        let lacks = |available: u32| (available as usize) < package.lengths.len();
-        if alone || progress.is_some_and(|progress| lacks(progress.available_chunks)) {
+        // A package without chunks is lacking where nobody has published it.
+        let lacks = |available: u32| (available as usize) < package.lengths.len() || !nodes.iter().any(is_complete);
+        if progress.and_then(|progress| progress.available_chunks).is_some_and(lacks) {
             Standing::Lacks
         } else {
             Standing::Undecided

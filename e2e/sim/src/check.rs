@@ -220,6 +220,14 @@ fn tree_faults(world: &World) -> Vec<String> {
     faults
 }
 
+/// Whether the next node of an office that shares nothing may have to get the package by way of this office.
+fn is_above_vpn(world: &World, office: &OfficeName, key: &DistributionKey) -> bool {
+    let parent = |name: &OfficeName| world.offices.get(name).and_then(|simulated| simulated.office.parent.clone());
+    let vpns = world.offices.values().filter(|simulated| simulated.office.office_type == OfficeType::Vpn);
+    vpns.filter(|simulated| targeted(world, simulated, key))
+        .any(|simulated| std::iter::successors(simulated.office.parent.clone(), parent).any(|above| above == *office))
+}
+
 /// When everything is complete, offices that publish nothing of a package have deleted what they passed on.
 fn transit_faults(world: &World) -> Vec<String> {
     let is_able = |site: &ClientSite| site.lie.is_none() && !site.store.is_full();
@@ -231,7 +239,9 @@ fn transit_faults(world: &World) -> Vec<String> {
     for (key, _) in world.distributions.iter().filter(|(_, wanted)| !wanted.paused) {
         for site in world.clients.values() {
             let simulated = world.offices.get(&site.me.office);
-            if simulated.is_none_or(|simulated| targeted(world, simulated, key)) {
+            if simulated.is_none_or(|simulated| targeted(world, simulated, key))
+                || is_above_vpn(world, &site.me.office, key)
+            {
                 continue;
             }
             let left = site.store.packages().filter(|(_, package)| package.key.distribution == *key);

@@ -15,7 +15,7 @@ const SPECIAL_CHARACTERS: [char; 3] = [',', ':', '$'];
 /// What the server's pod has elsewhere than on its node, or keeps to itself: its program, the certificates it trusts, its
 /// keys, its token, its library, what the kernel shows; and the usual storage of clients, whose keys it could read, since
 /// both are one user.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 12] = [
     "/dev",
     "/etc/peerdist",
     "/etc/peerdist-identity",
@@ -24,6 +24,7 @@ const RESERVED: [&str; 11] = [
     "/run/secrets",
     "/sys",
     "/usr/bin",
+    "/var/lib/kubelet",
     "/var/lib/peerdist",
     "/var/lib/peerdist-server",
     "/var/run/secrets",

@@ -1,8 +1,8 @@
 //! What the server hears of the office.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::FAILURES_TO_BRING_IN;
 use crate::client::{Client, OFFICE_REPORT_INTERVAL};
 use crate::message::{Message, OfficePackage, OfficeReport};
 use crate::peer::{MessageClass, Peer};
@@ -27,7 +27,9 @@ impl Client {
                     .filter_map(|member| Some((member.node.name.clone(), member.packages.get(&digest)?.state.clone())))
                     .chain((!package.is_prepared()).then(|| (self.config.me.name.clone(), package.state.clone())))
                     .collect();
-                let available = leading.view.spread(now, digest, package.capacity(), &BTreeSet::new()).0;
+                // What only nodes claim that do not deliver, the office has to be given.
+                let doubted = leading.doubted(now, &self.config.me.name, &package.planned, FAILURES_TO_BRING_IN);
+                let available = leading.view.spread(now, digest, package.capacity(), &doubted).0;
                 let available = available.to_bytes().into();
                 OfficePackage { digest, available, nodes }
             })

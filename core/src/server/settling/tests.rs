@@ -189,14 +189,18 @@ fn office_that_lost_everything_gets_it_again_and_one_that_begins_anew_is_waited_
 }
 
 #[test]
-fn each_node_of_an_office_that_shares_nothing_counts() {
+fn office_that_shares_nothing_needs_the_way_for_the_next_newcomer() {
     let mut fleet = Fleet::new(OfficeType::Vpn);
     fleet.enrol("leafs", 1);
     fleet.report(true, &[(1, true)]);
-    fleet.look();
-    assert_eq!(fleet.planned(), ["leafs"]);
-    fleet.enrol("leafs", 2);
-    fleet.report(true, &[(1, true)]);
+    fleet.pass(LACKS_PATIENCE * 2);
+    assert_eq!(fleet.planned(), EVERYONE, "the next one has nobody else");
+}
+
+#[test]
+fn office_of_which_no_node_has_published_a_package_without_chunks_lacks_it() {
+    let mut fleet = settled();
+    fleet.report(true, &[(1, false), (2, false)]);
     fleet.pass(LACKS_PATIENCE * 2);
     assert_eq!(fleet.planned(), EVERYONE);
 }

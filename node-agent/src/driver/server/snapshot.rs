@@ -209,7 +209,7 @@ impl Maker {
         }
         let chunk_count = ingested.map_or(0, |package| package.lengths.len() as u32);
         let remembered = self.remembered.get(key).and_then(|remembered| remembered.offices.get(name));
-        let available = progress.map(|progress| progress.available_chunks).or(remembered.copied());
+        let available = progress.and_then(|progress| progress.available_chunks).or(remembered.copied());
         let available = if has_passed_on { chunk_count } else { available.unwrap_or(0).min(chunk_count) };
         OfficeStatus {
             name: name.clone(),
