@@ -30,11 +30,17 @@ impl Process {
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Starts an operator under a name.
+    /// Starts an operator under a name, with further variables of the environment.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_operator(program: &Path, name: &str, kubeconfig: &Path, settings: &Path) -> Result<Self> {
+    pub fn start_operator(
+        program: &Path,
+        name: &str,
+        kubeconfig: &Path,
+        settings: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut command = Command::new(program);
         command
             .arg("run")
@@ -42,7 +48,8 @@ impl Process {
             .env("PEERDIST_SETTINGS", settings)
             .env("PEERDIST_HTTP_ADDRESS", "127.0.0.1:0")
             .env("POD_NAMESPACE", crate::objects::NAMESPACE)
-            .env("POD_NAME", name);
+            .env("POD_NAME", name)
+            .envs(variables.iter().copied());
         Self::start(command, &kubeconfig.with_extension("log"))
     }
 

@@ -1,10 +1,9 @@
 //! The client role: one node of an office.
 //!
-//! [`BoundClient`] binds the ports and enrols; `waiting` answers probes before that, while the
-//! address of the server is waited for; `node` is the loop around the core's machine; `receiving` takes
-//! in transfers and `signals` steers them, `manifests` brings manifests and makes room on disk, `storing` flushes and
-//! publishes, `kept_plan` survives restarts, `following` says whom the node follows, `server_address` follows a server
-//! that moves.
+//! [`BoundClient`] binds the ports and enrols; `waiting` answers probes before that, while the address of the server is
+//! waited for; `node` is the loop around the core's machine; `receiving` takes in transfers and `signals` steers them,
+//! `manifests` brings manifests and makes room on disk, `storing` flushes and publishes, `kept_plan` survives restarts,
+//! `following` says whom the node follows, `server_address` follows a server that moves.
 
 mod arriving;
 #[cfg(test)]

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -65,7 +64,7 @@ async fn main() -> Result<()> {
     let kubeconfig = plane.kubeconfig("operator")?;
     let program = program()?;
     let variables = allocator_variables()?;
-    let start = || start_operator(&program, &kubeconfig, &settings, &variables);
+    let start = || Process::start_operator(&program, "operator", &kubeconfig, &settings, &variables);
 
     let mut operator = start()?;
     let first = fleet.wait_until_reconciled(&mut operator).await?;
@@ -236,21 +235,7 @@ fn report(what: &str, time: Duration, operator: &Process) -> Result<()> {
     Ok(())
 }
 
-/// As the tests do, with the variables for the allocator that the chart gives.
-fn start_operator(program: &Path, kubeconfig: &Path, settings: &Path, variables: &[(&str, &str)]) -> Result<Process> {
-    let mut command = Command::new(program);
-    command
-        .arg("run")
-        .env("KUBECONFIG", kubeconfig)
-        .env("PEERDIST_SETTINGS", settings)
-        .env("PEERDIST_HTTP_ADDRESS", "127.0.0.1:0")
-        .env("POD_NAMESPACE", NAMESPACE)
-        .env("POD_NAME", "operator")
-        .envs(variables.iter().copied());
-    Process::start(command, &kubeconfig.with_extension("log"))
-}
-
-/// Names and values, from the lines of the chart.
+/// Names and values of the variables that the chart gives the allocator, from its lines.
 fn allocator_variables() -> Result<Vec<(&'static str, &'static str)>> {
     let named =
         |line: &'static str| line.trim().strip_prefix("- name: ").filter(|name| name.starts_with(ALLOCATOR_PREFIX));

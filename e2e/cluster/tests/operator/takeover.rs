@@ -43,7 +43,7 @@ async fn a_program_that_is_told_to_end_gives_the_lease_back_and_ends_without_an_
     let settings = scene.plane.folder().join("settings.yaml");
     std::fs::write(&settings, settings_text("example/peerdist:1"))?;
     let program = Path::new(env!("CARGO_BIN_EXE_peerdist-e2e-operator"));
-    let mut operator = Process::start_operator(program, "first", &scene.plane.kubeconfig("first")?, &settings)?;
+    let mut operator = Process::start_operator(program, "first", &scene.plane.kubeconfig("first")?, &settings, &[])?;
     eventually("the program leads", async || Ok(scene.lease_holder().await?.starts_with("first-"))).await?;
     scene.apply_offices().await?;
     scene.office_says("store", "Accepted", "True", "Valid").await?;

@@ -55,7 +55,7 @@ impl Pair {
         let settings = self.folder.join("settings.yaml");
         for ((slot, name), kubeconfig) in self.running.iter_mut().zip(NAMES).zip(&self.kubeconfigs) {
             if slot.is_none() {
-                *slot = Some(Process::start_operator(program, name, kubeconfig, &settings)?);
+                *slot = Some(Process::start_operator(program, name, kubeconfig, &settings, &[])?);
             }
         }
         Ok(())

@@ -178,19 +178,20 @@ impl Maker {
         let progress = ingested.and_then(|package| machine.progress(name, package.digest));
         let package_bytes = ingested.map_or(0, |package| package.bytes);
         let remembered = self.remembered.get(key);
-        let heard: BTreeSet<&NodeName> = match progress {
-            None => BTreeSet::new(),
-            Some(_) => {
-                machine.nodes().filter(|known| known.last_seen.is_some()).map(|known| &known.node.name).collect()
-            }
-        };
+        // Nodes of this office, and whether they were heard in this run.
+        let enrolled: BTreeMap<&NodeName, bool> = machine
+            .nodes()
+            .filter(|known| known.node.office == *name)
+            .map(|known| (&known.node.name, known.last_seen.is_some()))
+            .collect();
         let known = |node: &NodeName| {
             let reported = progress.and_then(|progress| progress.nodes.get(node));
-            reported.or_else(|| remembered?.nodes.get(node).filter(|_| !heard.contains(node)))
+            let is_told_of = progress.is_some() && enrolled.get(node) == Some(&true);
+            reported.or_else(|| remembered?.nodes.get(node).filter(|_| !is_told_of))
         };
-        let enrolled = machine.nodes().filter(|known| known.node.office == *name).map(|known| known.node.name.clone());
         let reported = progress.iter().flat_map(|progress| progress.nodes.keys().cloned());
-        let names = enrolled.filter(|node| !transit || known(node).is_some()).chain(reported);
+        let enrolled = enrolled.keys().copied().filter(|node| !transit || known(node).is_some());
+        let names = enrolled.cloned().chain(reported);
         let states: BTreeMap<NodeName, NodeState> = names
             .map(|node| {
                 let state = known(&node).cloned().unwrap_or_default();
