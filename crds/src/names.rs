@@ -14,6 +14,8 @@ pub const TRUST_KEY: &str = "root-sha256";
 pub const NETWORKS: &str = "peerdist-networks";
 /// Its key: a network a line.
 pub const NETWORKS_KEY: &str = "forbidden-sources";
+/// Field manager of what the server writes.
+pub const SERVER_FIELD_MANAGER: &str = "peerdist-server";
 /// Finalizer of a PackageDistribution: it goes when the nodes have let go of the package.
 pub const EVICTION_FINALIZER: &str = "peerdist.io/eviction";
 /// Audience of the service-account tokens that clients enrol with.

@@ -46,14 +46,18 @@ use crate::quantity::{Quantity, QuantityError, WrittenQuantity};
         .message("an office has either spec.nodeSelector or spec.subnets: remove one of them")
 )]
 pub struct OfficeSpec {
-    /// Name of the office one level up. Absent for the Central Office.
+    /// Name of the office one level up, from which content comes. Absent for the Central Office, of which there is exactly
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 253))]
     pub parent: Option<String>,
-    /// How the nodes of the office talk to each other.
+    /// How the nodes of the office talk to each other. Wired: they share content, and find each other by broadcast. WiFi:
+    /// they share content, without broadcasts. VPN: they share nothing, and each fetches for itself from the parent office;
+    /// such an office has a parent, and is nobody's parent.
     #[serde(default, rename = "type")]
     pub office_type: OfficeType,
-    /// The labels of its nodes in a Kubernetes cluster. Embedded mode counts nodes by annotation instead.
+    /// The labels of its nodes in a Kubernetes cluster, where an office has either this or subnets. Embedded mode counts
+    /// nodes by annotation instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "NodeSelector")]
     pub node_selector: Option<NodeSelector>,
@@ -104,13 +108,14 @@ impl From<OfficeType> for core_office::OfficeType {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Directory on the node, absolute. Embedded mode uses its state directory instead. After a change every node fetches
-    /// all of its packages anew, and what it keeps in the old directory stays there until somebody removes it on the node
-    /// (rm -r, as root, once nothing mounts packages from it any more).
+    /// Directory on the node, absolute, in one of the folders that the installation allows (operator.storagePrefixes of the
+    /// chart). Embedded mode uses its state directory instead. After a change every node fetches all of its packages anew,
+    /// and what it keeps in the old directory stays there until somebody removes it on the node (rm -r, as root, once
+    /// nothing mounts packages from it any more).
     #[serde(default = "default_storage_path")]
     #[schemars(length(min = 2, max = 4096), regex(pattern = r"^/.+"))]
     pub path: String,
-    /// Most that packages may use on a node, such as 50Gi. Absent: what the disk has.
+    /// Most bytes that packages may use on a node, such as 50Gi. Absent: what the disk has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "WrittenQuantity")]
     pub limit: Option<WrittenQuantity>,
@@ -120,9 +125,9 @@ pub struct Storage {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Uplink {
-    /// Most bits a second that content from the parent office may take, such as 50M, above 0. Absent: what nobody else
-    /// wants. In a VPN office, where every node fetches for itself, the ceiling is that of each node. Without effect
-    /// in the Central Office.
+    /// Most bits a second that content from the parent office may take, above 0, such as 50M for 50 Mbit/s. Absent: what
+    /// nobody else wants. In a VPN office, where every node fetches for itself, the ceiling is that of each node. Without
+    /// effect in the Central Office.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "WrittenQuantity")]
     pub background_max_bits_per_second: Option<WrittenQuantity>,

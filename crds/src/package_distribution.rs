@@ -56,20 +56,25 @@ pub const NAMESPACE_DEFAULT: &str = "default";
         .message("spec.source.secretRef goes with an http(s):// source only")
 )]
 pub struct PackageDistributionSpec {
-    /// The version that the offices should hold. It names one content for ever.
+    /// The version that the offices should hold, such as 7.4.1. It names one content for ever: another content is another
+    /// version.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"))]
     #[x_kube(validation = Rule::new("self != 'current'").message("current is the name of the link to the active version"))]
     pub version: String,
     /// Where the package comes from.
     pub source: Source,
-    /// Whether an archive is distributed as its contents.
+    /// Whether an archive is distributed as its contents. None: it is published as it is, like any other file. Auto: tar,
+    /// tar.gz, tar.zst and zip are known by their first bytes, whatever the file is called, and published as what is in
+    /// them; xz, bzip2, 7z and rar are refused, and so is a file whose name ends in .tar, .tar.gz, .tgz, .tar.zst or .zip and
+    /// that is no such archive; all else stays as it is. Changes only together with version.
     #[serde(default)]
     pub unpack: Unpack,
-    /// The offices that should hold the package. Absent: all.
+    /// The offices that should hold the package. Absent: all. Those on the way from the Central Office pass it on without
+    /// publishing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OfficeSelector")]
     pub offices: Option<OfficeSelector>,
-    /// Which packages go first when several are on the way.
+    /// Which packages go first when several are on the way: High before Normal, Low last.
     #[serde(default)]
     pub priority: Priority,
     /// When the version may move.
@@ -91,11 +96,13 @@ pub struct PackageDistributionSpec {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// The place: file://, http:// or https://. A manifest directory may also use paths relative to itself (file:path)
-    /// and environment variables in file URIs (${NAME}).
+    /// The place of a file, or of a directory on the server's own disk: file://, http:// or https://. Changes only together
+    /// with version. A manifest directory may also use paths relative to itself (file:path) and environment variables in
+    /// file URIs (${NAME}).
     #[schemars(length(min = 1, max = 2048))]
     pub uri: String,
-    /// Digest that the fetched file must have: sha256 and 64 hex digits.
+    /// Digest that the fetched file must have, before it is unpacked: sha256: and 64 hex digits, as sha256sum prints them.
+    /// Changes only together with version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 71), regex(pattern = r"^sha256:[0-9a-fA-F]{64}$"))]
     pub digest: Option<String>,
@@ -140,7 +147,7 @@ pub enum Priority {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct OfficeSelector {
-    /// Labels that an office must have, with these values. Empty: all offices.
+    /// Labels that an Office must have in its metadata, with these values. Empty: all offices.
     #[serde(default)]
     pub match_labels: BTreeMap<String, String>,
 }
@@ -149,7 +156,8 @@ pub struct OfficeSelector {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
-    /// Nothing of the version moves before this moment, such as 2026-12-01T22:00:00Z.
+    /// Nothing of the version moves before this moment, a date and a time of day with their offset from UTC, such as
+    /// 2026-12-01T22:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub not_before: Option<String>,
@@ -159,7 +167,7 @@ pub struct Schedule {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Transfers rest, and what has arrived stays.
+    /// Whether transfers rest; what has arrived stays.
     #[serde(default)]
     pub paused: bool,
 }
@@ -168,7 +176,8 @@ pub struct Rollout {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Versions that every node keeps, the current one included.
+    /// How many versions every node keeps, the current one included. Older ones are deleted, some time after a newer one took
+    /// their place.
     #[serde(default = "default_retention_versions")]
     #[schemars(with = "i32", range(min = 1, max = 100))]
     pub versions: u32,

@@ -18,19 +18,19 @@ pub struct PackageDistributionStatus {
     /// Generation of the object that the counts speak about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_generation: Option<i64>,
-    /// BLAKE3 digest of the signed manifest, which names the content.
+    /// BLAKE3 digest of the signed manifest, which names the content: blake3: and 64 hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Bytes of the package and bytes that crossed links.
+    /// Size of the package and what crossed links, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<ByteCounts>,
     /// Why the server cannot bring the package in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<IngestFailure>,
-    /// Counts of offices.
+    /// How many offices are meant, and how many are complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offices: Option<OfficeCounts>,
-    /// Counts of nodes.
+    /// How many nodes are meant, and how many are complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
     /// Bytes held by all targeted nodes, in percent of what they should hold.
@@ -40,14 +40,18 @@ pub struct PackageDistributionStatus {
     /// Seconds until all targeted nodes are complete, as far as anyone can tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<i64>,
-    /// The slowest and the failing nodes.
+    /// Nodes that are not complete, the failing ones first, then those that hold least.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub slowest: Vec<SlowNode>,
     /// Who still holds the package after the object was deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eviction: Option<Eviction>,
-    /// Ready, Accepted, Ingested, Distributed, Paused, Stalled.
+    /// Ready: every node that could be reached held this version; nodes that came later do not take that back, but a source
+    /// that fails does, and so does a server that finds no node to hold it. Accepted:
+    /// the spec can be used. Ingested: the package is fetched, checked and signed. Distributed: every node that can be
+    /// reached holds the package. Paused: spec.rollout.paused is set. Stalled: nothing happens before somebody edits the
+    /// spec.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -57,13 +61,13 @@ pub struct PackageDistributionStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ByteCounts {
-    /// Sum of the sizes of all files.
+    /// Bytes of all files of the package.
     pub total: i64,
-    /// Fetched from the source.
+    /// Bytes fetched from the source.
     pub origin: i64,
-    /// Received by offices from their parents.
+    /// Bytes that offices received from their parents, all offices together.
     pub wan: i64,
-    /// Received inside offices.
+    /// Bytes that nodes received from others of their office, all offices together.
     pub lan: i64,
 }
 
@@ -71,7 +75,7 @@ pub struct ByteCounts {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct IngestFailure {
-    /// One word.
+    /// One word, the same for the same cause.
     pub reason: String,
     /// What was found, what was expected, and what to do.
     #[schemars(length(max = 1024))]
@@ -82,11 +86,11 @@ pub struct IngestFailure {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OfficeCounts {
-    /// Selected.
+    /// Offices that spec.offices selects.
     pub targeted: i32,
-    /// All nodes complete.
+    /// Selected offices all of whose nodes are complete.
     pub complete: i32,
-    /// On the way to selected offices.
+    /// Offices on the way to selected ones, which pass the package on.
     pub transit: i32,
 }
 
@@ -94,13 +98,13 @@ pub struct OfficeCounts {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeCounts {
-    /// In selected offices.
+    /// Nodes in selected offices.
     pub targeted: i32,
-    /// With the whole package published.
+    /// Nodes that published the whole package.
     pub complete: i32,
-    /// Stopped by an error.
+    /// Nodes that an error stops.
     pub failed: i32,
-    /// Unseen for ten minutes.
+    /// Nodes that are not complete and were not heard for ten minutes.
     pub unreachable: i32,
 }
 
@@ -108,9 +112,9 @@ pub struct NodeCounts {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Eviction {
-    /// How many of those that can be reached.
+    /// Nodes that can be reached and still hold the package.
     pub nodes: i32,
-    /// Some of them.
+    /// Names of some of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub named: Vec<String>,
@@ -120,15 +124,16 @@ pub struct Eviction {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SlowNode {
-    /// Its office.
+    /// Name of its office.
     pub office: String,
-    /// The node.
+    /// Name of the node.
     pub node: String,
-    /// What it holds, in percent.
+    /// What it holds of the package, in percent.
     #[schemars(range(min = 0, max = 100))]
     pub percent: i32,
-    /// Where it gets content from: origin, parent, office or local.
+    /// Where it gets content from: origin (the server), parent (the office above), office (its own office) or local (what it
+    /// had already).
     pub source: String,
-    /// What keeps it.
+    /// What keeps it. Empty: nothing does.
     pub message: String,
 }

@@ -30,7 +30,7 @@ use crate::FieldError;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VescEndpointSpec {
-    /// IP address of the connector.
+    /// IP address of the connector, IPv4 or IPv6, without a port, such as 10.0.5.9.
     #[schemars(length(min = 2, max = 45), regex(pattern = r"^[0-9a-fA-F:.]+$"))]
     pub address: String,
     /// Why this release cannot read the object, if it cannot. No field of the object, and never written.
@@ -45,7 +45,8 @@ pub struct VescEndpointStatus {
     /// Generation of the object that the conditions speak about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, Stalled.
+    /// Ready: False in this release, in which nothing talks to a connector yet. Accepted: the spec can be used. Stalled:
+    /// nothing happens before somebody edits the spec or installs another release.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

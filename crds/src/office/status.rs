@@ -13,14 +13,15 @@ pub struct OfficeStatus {
     /// Generation of the object that the conditions speak about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Counts of nodes.
+    /// How many nodes belong to the office, and on how many the client runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<OfficeNodeCounts>,
     /// Labels by which packages select the office, as they were when it was judged last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Ready, Accepted, Stalled.
+    /// Ready: every node runs its client, and in the Central Office the server runs. Accepted: the spec can be used.
+    /// Stalled: nothing happens before somebody edits the spec.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -30,8 +31,8 @@ pub struct OfficeStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OfficeNodeCounts {
-    /// That should run a client.
+    /// Nodes that should run a client.
     pub desired: i32,
-    /// Whose client is of the latest form and available.
+    /// Nodes whose client is of the latest form and available.
     pub available: i32,
 }
