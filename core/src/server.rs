@@ -103,7 +103,7 @@ pub struct Server {
     settling: Settling,
     central_ledger: Ledger,
     serving: BTreeSet<(NodeName, TransferId)>,
-    /// Offices of which nodes became known since their plan was made, or beside which another rendezvous point leads.
+    /// Offices of which nodes came or left since their plan was made, or beside which another rendezvous point leads.
     newcomers: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
     look_again_at: Option<Timestamp>,
@@ -171,6 +171,7 @@ impl Server {
                 self.forget_replaced(&node);
                 self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None, confirmed_revision: 0 });
             }
+            ServerEvent::Left(nodes) => self.forget_nodes(&nodes),
             ServerEvent::ServeEnded { to, transfer } => {
                 self.serving.remove(&(to, transfer));
             }
@@ -183,8 +184,12 @@ impl Server {
     /// # Errors
     /// [`Refusal`] is the reply to the node when the message is not honoured.
     pub fn message(&mut self, now: Instant, from: &NodeRef, message: Message) -> Result<(), Refusal> {
-        let known = self.nodes.entry(from.name.clone());
-        let known = known.or_insert_with(|| KnownNode { node: from.clone(), last_seen: None, confirmed_revision: 0 });
+        let newcomers = &mut self.newcomers;
+        let known = self.nodes.entry(from.name.clone()).or_insert_with(|| {
+            // Its certificate is still good, and plans do not name it any more.
+            newcomers.insert(from.office.clone());
+            KnownNode { node: from.clone(), last_seen: None, confirmed_revision: 0 }
+        });
         known.last_seen = Some(now);
         if let Message::Hello(hello) = &message {
             known.confirmed_revision = hello.confirmed_revision;
@@ -266,6 +271,11 @@ impl Server {
     /// Enrolled nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &KnownNode> {
         self.nodes.values()
+    }
+
+    /// Whether the node is one of them.
+    pub fn knows(&self, node: &NodeName) -> bool {
+        self.nodes.contains_key(node)
     }
 
     /// Progress of a package in an office, if any was reported.

@@ -1,30 +1,32 @@
 //! What the server does with the Kubernetes API: it checks the service-account tokens that clients enrol with
 //! (`tokens`), asks who may read its API (`access`), so many tokens at a time (`review_places`), tells in events whom it
-//! refused (`refusals`), reads the Secrets that sources name (`secrets`), and writes how far packages are (`progress`). The
-//! objects that it watches are a source of desired state.
+//! refused (`refusals`), watches which nodes there are (`nodes`, and `watching` how often), reads the Secrets that sources name (`secrets`), and
+//! writes how far packages are (`progress`). The objects of ours that it watches are a source of desired state.
 
 mod access;
+mod nodes;
 mod progress;
 mod refusals;
 mod review_places;
 mod secrets;
 mod tokens;
+mod watching;
 
 use std::time::Duration;
 
 use kube::{Client, Config};
 
 pub use self::access::{AccessError, AccessReviewer};
+pub use self::nodes::ClusterNodes;
 pub use self::progress::{Standing, write_progress};
 pub use self::refusals::{RefusalTeller, RefusedEnrolment};
 pub use self::review_places::{NoPlace, ReviewPlaces};
 pub use self::secrets::SecretReader;
 pub use self::tokens::{BoundPod, TokenReviewer};
+pub use self::watching::{WatchLog, WatchPauses};
 
 /// Longest wait for an answer of the API server to a request that is no watch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Field manager of what the server writes.
-const FIELD_MANAGER: &str = "peerdist-server";
 
 /// A cluster that cannot be used.
 #[derive(Debug, thiserror::Error)]

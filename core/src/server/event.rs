@@ -42,6 +42,8 @@ pub enum ServerEvent {
         /// The node.
         node: NodeRef,
     },
+    /// These nodes left for good: nobody waits for them any more. One that is only away has not left.
+    Left(BTreeSet<NodeName>),
     /// Answer to [`ServerOutput::Serve`].
     ServeEnded {
         /// The receiver.

@@ -1,4 +1,4 @@
-//! What leaves: distributions that were deleted, and nodes that another one replaced.
+//! What leaves: distributions that were deleted, and nodes that left for good or that another one replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ impl Server {
     }
 
     /// Nodes that this one takes the place of: they had its address.
-    pub fn replaced_by(&self, node: &NodeRef) -> Vec<NodeName> {
+    pub fn replaced_by(&self, node: &NodeRef) -> BTreeSet<NodeName> {
         let others = self.nodes.values().filter(|known| known.node.name != node.name);
         others.filter(|known| known.node.address == node.address).map(|known| known.node.name.clone()).collect()
     }
@@ -48,12 +48,32 @@ impl Server {
             }
         }
         self.rendezvous_points.retain(|office, point| *office == node.office || point.node.name != node.name);
-        for name in self.replaced_by(node) {
-            self.nodes.remove(&name);
-            self.rendezvous_points.retain(|_, point| point.node.name != name);
-            self.progress.values_mut().for_each(|progress| progress.forget(&name));
-            self.settling.forget(&name);
+        self.forget_nodes(&self.replaced_by(node));
+    }
+
+    /// Forgets nodes. Who is left of their offices may be complete without them, although nothing new is heard of it, and
+    /// their names stand in plans.
+    pub(super) fn forget_nodes(&mut self, nodes: &BTreeSet<NodeName>) {
+        if nodes.is_empty() {
+            return;
         }
+        let known = nodes.iter().filter_map(|name| self.nodes.remove(name));
+        let offices: BTreeSet<OfficeName> = known.map(|known| known.node.office).collect();
+        for ((office, _), progress) in &mut self.progress {
+            if offices.contains(office) {
+                progress.forget_all(nodes);
+            }
+        }
+        self.settling.forget_nodes(nodes);
+        for package in self.library.values() {
+            offices.iter().for_each(|office| self.settling.hear(package.digest, office));
+        }
+        let led = self.rendezvous_points.iter().filter(|(_, point)| nodes.contains(&point.node.name));
+        for office in led.map(|(office, _)| office.clone()).collect::<Vec<_>>() {
+            self.rendezvous_points.remove(&office);
+            self.plan_neighbours_soon(&office);
+        }
+        self.newcomers.extend(offices);
     }
 }
 
@@ -90,8 +110,24 @@ mod tests {
         server.handle(Instant::now(), Timestamp::UNIX_EPOCH, event);
     }
 
-    fn names(nodes: &[NodeName]) -> Vec<&str> {
-        nodes.iter().map(NodeName::as_str).collect()
+    fn names<'a>(nodes: impl IntoIterator<Item = &'a NodeName>) -> Vec<&'a str> {
+        nodes.into_iter().map(NodeName::as_str).collect()
+    }
+
+    /// The first node reports about itself and the second.
+    fn office_speaks_of_both(server: &mut Server) {
+        let states = ["a", "b"].map(|name| (NodeName::new(name).unwrap(), NodeState::default()));
+        let digest = Digest::of(b"root");
+        let packages = vec![OfficePackage { digest, available: bytes::Bytes::new(), nodes: states.into() }];
+        let report = Message::OfficeReport(OfficeReport { term: 1, plan_revision: 1, packages });
+        server.message(Instant::now(), &node("a", "10.0.0.1"), report).unwrap();
+    }
+
+    /// Who is known, and of whom the office is known to have said something.
+    fn known(server: &Server) -> [Vec<&str>; 2] {
+        let office = OfficeName::new("central").unwrap();
+        let reported = server.progress(&office, Digest::of(b"root")).unwrap().nodes.keys();
+        [names(server.nodes().map(|known| &known.node.name)), names(reported)]
     }
 
     fn says_hello(server: &mut Server, name: &str, address: &str) {
@@ -142,14 +178,24 @@ mod tests {
         let mut server = server();
         assert_eq!(names(&server.replaced_by(&node("c", "10.0.0.2"))), ["b"]);
         tell(&mut server, ServerEvent::Enrolled { node: node("c", "10.0.0.2") });
-        let digest = Digest::of(b"root");
-        let states = ["a", "b"].map(|name| (NodeName::new(name).unwrap(), NodeState::default()));
-        let packages = vec![OfficePackage { digest, available: bytes::Bytes::new(), nodes: states.into() }];
-        let report = Message::OfficeReport(OfficeReport { term: 1, plan_revision: 1, packages });
-        server.message(Instant::now(), &node("a", "10.0.0.1"), report).unwrap();
-        let known: Vec<&str> = server.nodes().map(|known| known.node.name.as_str()).collect();
-        assert_eq!(known, ["a", "c"]);
-        let progress = server.progress(&OfficeName::new("central").unwrap(), digest).unwrap();
-        assert_eq!(progress.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["a"]);
+        office_speaks_of_both(&mut server);
+        assert_eq!(known(&server), [vec!["a", "c"], vec!["a"]]);
+    }
+
+    #[test]
+    fn node_that_left_is_forgotten_although_its_office_still_speaks_of_it_and_known_again_when_it_speaks() {
+        let mut server = server();
+        let b = NodeName::new("b").unwrap();
+        let claim = Message::RendezvousClaim { term: 1, plan_revision: 1 };
+        server.message(Instant::now(), &node("b", "10.0.0.2"), claim).unwrap();
+        office_speaks_of_both(&mut server);
+        assert_eq!(known(&server), [["a", "b"]; 2]);
+        tell(&mut server, ServerEvent::Left([b.clone()].into()));
+        assert_eq!(known(&server), [["a"]; 2]);
+        assert!(!server.knows(&b) && server.rendezvous_point(&OfficeName::new("central").unwrap()).is_none());
+        office_speaks_of_both(&mut server);
+        assert_eq!(known(&server), [["a"]; 2]);
+        says_hello(&mut server, "b", "10.0.0.2");
+        assert!(server.knows(&b));
     }
 }

@@ -1,7 +1,7 @@
 //! Progress of one package in one office, as its nodes report it. Nodes count what they receive in one run of theirs; here
 //! the runs are added up, as far as this server saw them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::NodeState;
 use crate::names::NodeName;
@@ -58,6 +58,12 @@ impl OfficeProgress {
     pub(super) fn forget(&mut self, node: &NodeName) {
         self.nodes.remove(node);
         self.runs.remove(node);
+    }
+
+    /// These nodes are gone.
+    pub(super) fn forget_all(&mut self, nodes: &BTreeSet<NodeName>) {
+        self.nodes.retain(|node, _| !nodes.contains(node));
+        self.runs.retain(|node, _| !nodes.contains(node));
     }
 }
 

@@ -65,10 +65,10 @@ impl Settling {
         self.remembered.remove(package);
     }
 
-    /// The node is gone.
-    pub(super) fn forget(&mut self, node: &NodeName) {
+    /// These nodes are gone.
+    pub(super) fn forget_nodes(&mut self, nodes: &BTreeSet<NodeName>) {
         for complete in self.remembered.values_mut() {
-            complete.remove(node);
+            complete.retain(|node| !nodes.contains(node));
         }
     }
 

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_crds::PackageDistribution;
+use peerdist_crds::names::SERVER_FIELD_MANAGER;
 use peerdist_crds::readable::Readable;
 use peerdist_crds::status::{
     ByteCounts, Eviction, IngestFailure, NodeCounts, OfficeCounts, PackageDistributionStatus, SLOWEST_MAX, SlowNode,
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{ANSWER_TIMEOUT, Cluster, FIELD_MANAGER};
+use super::{ANSWER_TIMEOUT, Cluster};
 use crate::desired::{ObjectError, PackageObject};
 use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
 
@@ -52,21 +53,32 @@ impl Standing {
 pub async fn write_progress(cluster: Cluster, mut standings: watch::Receiver<Standing>, stop: CancellationToken) {
     let mut written: BTreeMap<String, PackageDistributionStatus> = BTreeMap::new();
     let mut ticks = tokio::time::interval(WRITE_INTERVAL);
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let standing = standings.borrow_and_update().clone();
         written.retain(|uid, _| standing.objects.values().any(|object| object.uid == *uid));
+        told.retain(|uid, _| standing.objects.values().any(|object| object.uid == *uid));
         for (key, uid, status) in statuses(&standing) {
             if written.get(uid) == Some(&status) {
                 continue;
             }
-            let Ok(answer) = timeout(ANSWER_TIMEOUT, write(&cluster, key, uid, &status)).await else { continue };
-            match answer {
-                Ok(()) => {
+            let error = match timeout(ANSWER_TIMEOUT, write(&cluster, key, uid, &status)).await {
+                Ok(Ok(())) => {
                     written.insert(uid.clone(), status);
+                    if told.remove(uid).is_some() {
+                        tracing::info!(package = %key, "progress is written again");
+                    }
+                    continue;
                 }
                 // It was deleted a moment ago, and perhaps made anew.
-                Err(kube::Error::Api(refused)) if matches!(refused.code, 404 | 409) => {}
-                Err(error) => tracing::warn!(%error, package = %key, "progress cannot be written and is tried again"),
+                Ok(Err(kube::Error::Api(refused))) if matches!(refused.code, 404 | 409) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            // Said once: the API server may be away for hours.
+            if told.get(uid) != Some(&error) {
+                tracing::warn!(error, package = %key, "progress cannot be written and is tried again");
+                told.insert(uid.clone(), error);
             }
         }
         // What an object waits for within a round differs from round to round: the next one begins a second after all of
@@ -126,7 +138,7 @@ async fn write(
         "metadata": {"name": key.name.as_str(), "uid": uid},
         "status": status,
     });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let parameters = PatchParams::apply(SERVER_FIELD_MANAGER).force();
     api.patch_status(key.name.as_str(), &parameters, &Patch::Apply(&body)).await.map(|_| ())
 }
 

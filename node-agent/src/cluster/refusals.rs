@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use peerdist_crds::names::SERVER_FIELD_MANAGER;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{ANSWER_TIMEOUT, Cluster, FIELD_MANAGER};
+use super::{ANSWER_TIMEOUT, Cluster};
 
 /// Refusals that wait to be told; further ones are left out.
 const QUEUE_MAX: usize = 64;
@@ -68,7 +69,7 @@ impl RefusalTeller {
     pub fn start(cluster: Cluster) -> Self {
         let (told, mut waiting) = mpsc::channel::<RefusedEnrolment>(QUEUE_MAX);
         tokio::spawn(async move {
-            let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: None };
+            let reporter = Reporter { controller: SERVER_FIELD_MANAGER.to_owned(), instance: None };
             let mut bounds = Bounds::new(Instant::now());
             while let Some(refused) = waiting.recv().await {
                 if bounds.admit(&refused, Instant::now()) {

@@ -16,7 +16,7 @@ use kube::api::ObjectMeta;
 use kube::runtime::reflector::{self, Store, reflector};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
-use peerdist_core::distribution::{Distribution, SourceUri};
+use peerdist_core::distribution::{Distribution, SourceError as SourceUriError, SourceUri};
 use peerdist_core::names::{DistributionKey, OfficeName};
 use peerdist_core::office::{Office as ValidOffice, OfficeTree, OfficeTreeError};
 use peerdist_crds::readable::{Kind, Readable, unwrapped};
@@ -31,7 +31,9 @@ use super::last_good::LastGood;
 use super::objects::Reading;
 use super::revision::{Generations, revise};
 use super::{ClusterObjects, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
+use crate::cluster::{WatchLog, WatchPauses};
 use crate::source::FileRule;
+use crate::source::error::WITH_VERSION;
 
 /// Changes are gathered this long: an apply of many objects is one change.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -148,14 +150,15 @@ where
     let (store, writer) = reflector::store();
     let changed = changed.clone();
     watches.spawn(async move {
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watcher(api, watcher::Config::default()).backoff(WatchPauses::default());
         let events = events.map(|event| event.map(unwrapped));
         let events = events.modify(|object: &mut K| object.managed_fields_mut().clear());
         let mut events = pin!(reflector(writer, events));
+        let mut log = WatchLog::new(&K::kind(&()));
         while let Some(event) = events.next().await {
-            match event {
-                Ok(_) => changed.notify_one(),
-                Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "a watch failed and is tried again"),
+            log.note(&event);
+            if event.is_ok() {
+                changed.notify_one();
             }
         }
     });
@@ -301,7 +304,8 @@ fn distribution(
 /// named is a source.
 fn source(text: &str, files: &FileRule) -> Result<SourceUri, FieldError> {
     let refused = |reason, message: String| FieldError::new("spec.source.uri", reason, message);
-    let uri = SourceUri::parse(text, None).map_err(|error| refused(error.reason(), error.to_string()))?;
+    let malformed = |error: SourceUriError| refused(error.reason(), format!("{error} {WITH_VERSION}"));
+    let uri = SourceUri::parse(text, None).map_err(malformed)?;
     if let SourceUri::File(path) = &uri {
         files.check(path).map_err(|fault| refused("FileSourceNotAllowed", fault.to_string()))?;
     }
@@ -496,6 +500,8 @@ mod tests {
         for (uri, reason) in [("file:///etc/passwd", "FileSourceNotAllowed"), ("s3://a/b", "UnsupportedScheme")] {
             let reading = read(&hub, &[package(uri)], None);
             assert_eq!((reading.errors[0].reason.as_str(), reading.refused.len()), (reason, 1), "{uri}");
+            let tells_how = reading.errors[0].message.ends_with(WITH_VERSION);
+            assert_eq!(tells_how, reason == "UnsupportedScheme", "{}", reading.errors[0].message);
             assert!(reading.state.unwrap().distributions.is_empty());
         }
     }

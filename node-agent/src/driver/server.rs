@@ -1,14 +1,16 @@
 //! The server role: library, plans, enrolment, and the first holder of every package.
 //!
 //! [`BoundServer`] opens everything and binds the ports; `node` is the loop around the core's machine; `enrolment`
-//! issues certificates, `ingest` brings packages in, with `secrets` that sources ask for, and `overview` says how that goes, `library` is what earlier runs
-//! brought in, `keys` follows keys that change, `evictions` are deleted objects that nodes still hold, `reviews` are enrolments that wait for a cluster's word,
-//! `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
+//! issues certificates, `ingest` brings packages in, with `secrets` that sources ask for, and `overview` says how that
+//! goes, `library` is what earlier runs brought in, `keys` follows keys that change, `evictions` are deleted objects that
+//! nodes still hold, `reviews` are enrolments that wait for a cluster's word, `leaving` says which nodes have left a
+//! cluster, `recording` writes the database, `snapshot` says how things stand, `revisions` numbers the plans.
 
 mod enrolment;
 mod evictions;
 mod ingest;
 mod keys;
+mod leaving;
 mod library;
 mod node;
 mod overview;
@@ -31,7 +33,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServerOptions;
-use crate::cluster::{AccessReviewer, Cluster, ClusterError, RefusalTeller, Standing, TokenReviewer, write_progress};
+use crate::cluster::{
+    AccessReviewer, Cluster, ClusterError, ClusterNodes, RefusalTeller, Standing, TokenReviewer, write_progress,
+};
 use crate::database::{self, DatabaseError, MetadataStore};
 use crate::desired::{ClusterSource, DesiredSource, DirectorySource};
 use crate::http::{
@@ -265,6 +269,7 @@ impl BoundServer {
             store: self.store,
             authority: self.authority,
             token: self.token,
+            nodes: cluster.as_ref().map(|cluster| ClusterNodes::watch(cluster, stop.clone())),
             refusals: cluster.clone().map(|cluster| (cluster.clone(), RefusalTeller::start(cluster))),
             reviewer: cluster.map(TokenReviewer::new),
             standings,

@@ -52,6 +52,15 @@ struct Networks {
 #[error("{0} may not be connected to")]
 pub struct AddressForbidden(pub IpAddr);
 
+/// A name for which the resolver has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("{name:?} cannot be resolved: {source}")]
+pub(super) struct NameUnresolved {
+    pub(super) name: String,
+    /// What the resolver said.
+    pub(super) source: io::Error,
+}
+
 impl AddressRule {
     /// Everything: who writes the objects may do whatever this process may.
     pub fn any() -> Self {
@@ -126,7 +135,9 @@ impl Resolve for AddressRule {
     fn resolve(&self, name: Name) -> Resolving {
         let rule = self.clone();
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let looked_up = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let unresolved = |source| NameUnresolved { name: name.as_str().to_owned(), source };
+            let found: Vec<SocketAddr> = looked_up.map_err(unresolved)?.collect();
             for address in &found {
                 rule.check(address.ip()).map_err(io::Error::other)?;
             }
@@ -200,5 +211,13 @@ mod tests {
         let forbidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         assert!(forbidden.is_some_and(|error| error.is::<AddressForbidden>()));
         assert!(AddressRule::any().resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn names_without_address_are_told_from_other_errors() {
+        // No label may be so long: nobody has to be asked.
+        let name = format!("{}.invalid", "n".repeat(64));
+        let error = AddressRule::any().resolve(name.parse().unwrap()).await.err().unwrap();
+        assert_eq!(error.downcast_ref::<NameUnresolved>().map(|unresolved| &unresolved.name), Some(&name));
     }
 }

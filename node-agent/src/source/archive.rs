@@ -47,22 +47,21 @@ impl Format {
         if let Some((_, name)) = UNSUPPORTED.iter().find(|(magic, _)| head.starts_with(magic)) {
             return Err(SourceError::ArchiveInvalid {
                 uri: uri.to_owned(),
-                detail: format!(
-                    "{name} is not supported (tar, tar.gz, tar.zst and zip are): repack it, or set spec.unpack to None"
-                ),
+                detail: format!("{name} is not supported (tar, tar.gz, tar.zst and zip are)"),
             });
         }
         // The begin of what is compressed decides; what cannot be decompressed is damaged.
         let begin = |decoder: io::Result<Box<dyn Read + '_>>| {
             decoder.and_then(first_bytes).map_err(|error| SourceError::ArchiveInvalid {
                 uri: uri.to_owned(),
-                detail: format!("it is damaged: {error} (to publish it as it is, set spec.unpack to None)"),
+                detail: format!("it is damaged: {error}"),
             })
         };
         let reader = At { file, offset: 0 };
         Ok(match head.as_slice() {
             [0x1f, 0x8b, ..] => is_tar(&begin(Ok(Box::new(gzip(reader))))?).then_some(Self::TarGzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            // A frame, or one to be skipped, as pzstd begins with.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 let decoder = zstd(reader).map(|decoder| Box::new(decoder) as Box<dyn Read>);
                 is_tar(&begin(decoder)?).then_some(Self::TarZstd)
             }
@@ -70,7 +69,16 @@ impl Format {
             block => is_tar(block).then_some(Self::Tar),
         })
     }
+
+    /// The ending by which a name promises an archive, if it has one.
+    pub fn promised_by(name: &[u8]) -> Option<&'static str> {
+        let name = name.to_ascii_lowercase();
+        ENDINGS.into_iter().find(|ending| name.ends_with(ending.as_bytes()))
+    }
 }
+
+/// How names of archives that are unpacked end.
+const ENDINGS: [&str; 5] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip"];
 
 /// First bytes of archives that a user would expect to be unpacked, and that are not.
 const UNSUPPORTED: [(&[u8], &str); 4] =
@@ -138,13 +146,14 @@ impl Unpacking<'_> {
             if count == 0 {
                 break;
             }
-            left = left.checked_sub(count as u64).ok_or_else(|| refused(path, EntryRefusal::SizeMismatch))?;
+            left = left.checked_sub(count as u64).ok_or_else(|| refused(path, EntryRefusal::TooLong))?;
             self.progress
                 .disk(count as u64, || file.write_all(&buffer[..count]))
                 .map_err(|error| self.disk.write_failed(count as u64, error))?;
         }
         if left > 0 {
-            return Err(refused(path, EntryRefusal::SizeMismatch));
+            let cut_short = EntryRefusal::CutShort { announced_bytes: bytes, carried_bytes: bytes - left };
+            return Err(refused(path, cut_short));
         }
         Ok(())
     }

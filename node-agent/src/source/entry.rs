@@ -43,9 +43,19 @@ pub enum EntryRefusal {
     /// Encrypted.
     #[error("it is encrypted")]
     Encrypted,
-    /// The archive announces one size and carries another.
-    #[error("its size is not the announced one")]
-    SizeMismatch,
+    /// The archive carries less than it announces.
+    #[error(
+        "the archive announces {announced_bytes} bytes and carries {carried_bytes}: it may be cut short; make it anew"
+    )]
+    CutShort {
+        /// What its header says.
+        announced_bytes: u64,
+        /// What is there.
+        carried_bytes: u64,
+    },
+    /// The archive carries more than it announces.
+    #[error("it is longer than the archive announces: make the archive anew")]
+    TooLong,
     /// Broken data of one entry.
     #[error("its data is damaged")]
     Damaged,

@@ -2,18 +2,26 @@
 //! field of the object that is at fault, and whether another try can help.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
+use peerdist_core::distribution::SourceUri;
 
 use super::entry::EntryRefusal;
 use super::http::CredentialsUse;
+use super::uri;
 use crate::printable::printable;
 use crate::store::StoreError;
+
+/// How URI, digest and unpack of an object can be corrected at all: a version names one content.
+pub(crate) const WITH_VERSION: &str = "(together with spec.version, or delete the object and apply it anew)";
 
 /// Why a source did not become a package.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The text is no usable address.
-    #[error("spec.source.uri {uri:?} is not valid: {expected}")]
+    #[error("spec.source.uri {uri:?} is not valid: {expected}; correct it {WITH_VERSION}")]
     UriInvalid {
         /// The refused text.
         uri: String,
@@ -22,14 +30,16 @@ pub enum SourceError {
     },
     /// A digest names a sequence of bytes, which a directory is not.
     #[error(
-        "spec.source.digest is set, but {path:?} is a directory: remove the digest, or pack the directory into an archive"
+        "spec.source.digest is set, but {path:?} is a directory: remove the digest, or name an archive of it {WITH_VERSION}"
     )]
     DigestOfDirectory {
         /// The directory.
         path: PathBuf,
     },
     /// The bytes are not the expected ones.
-    #[error("{uri} has the digest {actual}, expected {expected}: correct spec.source.digest or the source")]
+    #[error(
+        "{uri} has the digest {actual}, expected {expected}: correct spec.source.digest or the source {WITH_VERSION}"
+    )]
     DigestMismatch {
         /// The source.
         uri: String,
@@ -40,17 +50,18 @@ pub enum SourceError {
     },
     /// The server may not connect there.
     #[error(
-        "{uri} leads to {address}, from where this server may not fetch: expected an address outside this host, its link and the networks of the cluster; correct spec.source.uri, or let the administrator allow the address (server.allowedSources)"
+        "{uri} leads to {address}, from where this server may not fetch: expected an address outside this host, its link and the networks of the cluster; correct spec.source.uri {WITH_VERSION}, or let the administrator allow the address (server.allowedSources, such as {})",
+        IpNet::from(address.to_canonical())
     )]
     AddressForbidden {
         /// The source.
         uri: String,
         /// Where it leads.
-        address: std::net::IpAddr,
+        address: IpAddr,
     },
     /// The server may not read it as a source.
     #[error(
-        "{path:?} is no source of this server: expected {expected}; correct spec.source.uri, or let the administrator name its folder (server.fileRoots)"
+        "{path:?} is no source of this server: expected {expected}; correct spec.source.uri {WITH_VERSION}, or let the administrator name its folder (server.fileRoots)"
     )]
     FileSourceNotAllowed {
         /// The file or directory.
@@ -59,7 +70,7 @@ pub enum SourceError {
         expected: String,
     },
     /// Nothing is there.
-    #[error("{uri} does not exist{detail}: correct spec.source.uri, or put the source there")]
+    #[error("{uri} does not exist{detail}: correct spec.source.uri {WITH_VERSION}, or put the source there")]
     SourceMissing {
         /// The source.
         uri: String,
@@ -68,7 +79,7 @@ pub enum SourceError {
     },
     /// The operating system does not let us read it.
     #[error(
-        "{path:?} cannot be read: {source}; let the user of the server read it (uid {}), or publish another place",
+        "{path:?} cannot be read: {source}; let the user of the server read it (uid {}), or publish another place {WITH_VERSION}",
         rustix::process::geteuid().as_raw()
     )]
     SourceUnreadable {
@@ -78,7 +89,9 @@ pub enum SourceError {
         source: io::Error,
     },
     /// The server's own library lies inside.
-    #[error("{path:?} holds the server's library {library:?}: publish another directory, or move the state elsewhere")]
+    #[error(
+        "{path:?} holds the server's library {library:?}: publish another directory {WITH_VERSION}, or move the state elsewhere"
+    )]
     SourceHoldsLibrary {
         /// The source.
         path: PathBuf,
@@ -86,8 +99,10 @@ pub enum SourceError {
         library: PathBuf,
     },
     /// One entry of a directory or archive is not accepted; nothing of it was written.
-    #[error("entry \"{path}\" is refused: {refusal}")]
+    #[error("{uri}: entry \"{path}\" is refused: {refusal}")]
     EntryRefused {
+        /// The source; empty until whoever knows it names it.
+        uri: String,
         /// Name inside the source, printable.
         path: String,
         /// Which rule.
@@ -95,7 +110,7 @@ pub enum SourceError {
     },
     /// More entries than a manifest may have.
     #[error(
-        "the source has {count} entries, a package may have at most {max}: split it, or publish it as one archive with unpack: None"
+        "the source has {count} entries, a package may have at most {max}: split it, or publish it as one archive with spec.unpack: None {WITH_VERSION}"
     )]
     TooManyEntries {
         /// How many were counted.
@@ -113,7 +128,7 @@ pub enum SourceError {
     },
     /// The origin refuses to hand it out (a 4xx status).
     #[error(
-        "{uri} was refused by its server with status {status}{}: correct spec.source.uri, or what that server allows",
+        "{uri} was refused by its server with status {status}{}: correct spec.source.uri {WITH_VERSION}, or what that server allows",
         told(*status, *credentials)
     )]
     SourceRefused {
@@ -124,8 +139,20 @@ pub enum SourceError {
         /// Whether it was asked with credentials.
         credentials: CredentialsUse,
     },
+    /// No address is known for a name.
+    #[error(
+        "{uri}: the name {name:?} is not known to DNS ({detail}): correct spec.source.uri {WITH_VERSION}, or see why this server cannot resolve the name"
+    )]
+    NameUnresolved {
+        /// The source.
+        uri: String,
+        /// The name: of its host, or of one that a redirect or a proxy leads to.
+        name: String,
+        /// What the resolver said.
+        detail: String,
+    },
     /// Nobody listens there.
-    #[error("{uri}: connection refused, no server listens there: start it, or correct spec.source.uri")]
+    #[error("{uri}: connection refused, no server listens there: start it, or correct spec.source.uri {WITH_VERSION}")]
     ConnectionRefused {
         /// The source.
         uri: String,
@@ -141,7 +168,7 @@ pub enum SourceError {
         detail: String,
     },
     /// A redirect that is not followed.
-    #[error("{uri}: redirect not followed: {detail}; give the final address in spec.source.uri")]
+    #[error("{uri}: redirect not followed: {detail}; give the final address in spec.source.uri {WITH_VERSION}")]
     RedirectRefused {
         /// The source.
         uri: String,
@@ -159,7 +186,9 @@ pub enum SourceError {
         received_bytes: u64,
     },
     /// Broken or unsupported archive.
-    #[error("{uri} cannot be unpacked: {detail}; pack it anew, or set spec.unpack: None to publish it as one file")]
+    #[error(
+        "{uri} cannot be unpacked: {detail}; pack it anew, or set spec.unpack: None to publish it as one file {WITH_VERSION}"
+    )]
     ArchiveInvalid {
         /// The source.
         uri: String,
@@ -192,7 +221,7 @@ pub enum SourceError {
     },
     /// The same version, but other content: consumers rely on a version never changing.
     #[error(
-        "{uri} is not what it was when version {version} was published: set a new spec.version for the new content"
+        "version {version} was published with other content than {uri} has now: set a new spec.version for the new content"
     )]
     VersionReused {
         /// The source.
@@ -221,6 +250,7 @@ impl SourceError {
             Self::TooManyEntries { .. } => "TooManyEntries",
             Self::SourceChanged { .. } => "SourceChanged",
             Self::SourceRefused { .. } => "SourceRefused",
+            Self::NameUnresolved { .. } => "NameUnresolved",
             Self::ConnectionRefused { .. } => "ConnectionRefused",
             Self::ServerUntrusted { .. } => "ServerUntrusted",
             Self::RedirectRefused { .. } => "RedirectRefused",
@@ -251,6 +281,7 @@ impl SourceError {
             self,
             Self::Library(_)
                 | Self::SourceUnavailable { .. }
+                | Self::NameUnresolved { .. }
                 | Self::SourceChanged { .. }
                 | Self::DiskFull { .. }
                 | Self::LibraryFailed { .. }
@@ -288,7 +319,15 @@ impl SourceError {
     }
 
     pub(crate) fn entry(path: &[u8], refusal: EntryRefusal) -> Self {
-        Self::EntryRefused { path: printable(path), refusal }
+        Self::EntryRefused { uri: String::new(), path: printable(path), refusal }
+    }
+
+    /// Names the source of a refused entry: who looks at entries knows only paths inside of it.
+    pub(crate) fn of_source(self, source: &SourceUri) -> Self {
+        match self {
+            Self::EntryRefused { path, refusal, .. } => Self::EntryRefused { uri: uri::shown(source), path, refusal },
+            error => error,
+        }
     }
 }
 
@@ -307,4 +346,42 @@ impl From<StoreError> for SourceError {
 /// Where a server says that somebody must not have something, it matters who asked.
 fn told(status: u16, credentials: CredentialsUse) -> String {
     if matches!(status, 401 | 403) { format!(" ({credentials})") } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forbidden_address_is_named_in_the_form_that_allows_it() {
+        for (address, network) in
+            [("10.96.0.1", "10.96.0.1/32"), ("fd00::7", "fd00::7/128"), ("::ffff:10.0.0.1", "10.0.0.1/32")]
+        {
+            let error = SourceError::AddressForbidden { uri: "http://a/".into(), address: address.parse().unwrap() };
+            assert!(error.to_string().contains(&format!("server.allowedSources, such as {network})")), "{error}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_told_to_correct_what_a_version_fixes_is_told_how() {
+        let (uri, path) = (|| "file:///app".to_owned(), || PathBuf::from("/app"));
+        for error in [
+            SourceError::UriInvalid { uri: uri(), expected: "expected a file".into() },
+            SourceError::DigestOfDirectory { path: path() },
+            SourceError::DigestMismatch { uri: uri(), expected: "sha256:0".into(), actual: "sha256:1".into() },
+            SourceError::AddressForbidden { uri: uri(), address: IpAddr::from([10, 0, 0, 1]) },
+            SourceError::FileSourceNotAllowed { path: path(), expected: "none".into() },
+            SourceError::SourceMissing { uri: uri(), detail: String::new() },
+            SourceError::SourceUnreadable { path: path(), source: io::ErrorKind::PermissionDenied.into() },
+            SourceError::SourceHoldsLibrary { path: path(), library: path() },
+            SourceError::TooManyEntries { count: 2, max: 1 },
+            SourceError::SourceRefused { uri: uri(), status: 403, credentials: CredentialsUse::None },
+            SourceError::NameUnresolved { uri: uri(), name: "repo".into(), detail: "unknown".into() },
+            SourceError::ConnectionRefused { uri: uri() },
+            SourceError::RedirectRefused { uri: uri(), detail: "more than 10 redirects".into() },
+            SourceError::ArchiveInvalid { uri: uri(), detail: "it is damaged".into() },
+        ] {
+            assert!(error.to_string().contains(WITH_VERSION), "{error}");
+        }
+    }
 }

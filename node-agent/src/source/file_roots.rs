@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::error::SourceError;
+use super::error::{SourceError, WITH_VERSION};
 use super::file::{Origin, failed_at_top};
 use crate::store::beneath;
 
@@ -50,8 +50,8 @@ pub struct FileRule(Option<Arc<[FileRoot]>>);
 /// A file that the rule forbids, with what is expected instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this file of the server's machine is no source: expected {0}; put it there, or let the administrator of peerdist \
-     name its folder (server.fileRoots)"
+    "this file of the server's machine is no source: expected {0}; put it there and correct spec.source.uri \
+     {WITH_VERSION}, or let the administrator of peerdist name its folder (server.fileRoots)"
 )]
 pub struct FileForbidden(String);
 

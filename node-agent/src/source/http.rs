@@ -14,7 +14,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::address_rule::{AddressForbidden, AddressRule};
+use super::address_rule::{AddressForbidden, AddressRule, NameUnresolved};
 use super::credentials::Credentials;
 use super::disk::DiskAdmission;
 use super::error::SourceError;
@@ -92,9 +92,9 @@ impl Downloader {
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(self.stall_timeout);
-            let builder = if is_direct { builder.no_proxy() } else { builder };
-            if self.rule.is_checked() { builder.dns_resolver(self.rule.clone()) } else { builder }
+                .read_timeout(self.stall_timeout)
+                .dns_resolver(self.rule.clone());
+            if is_direct { builder.no_proxy() } else { builder }
         };
         // A machine without any trusted certificate still downloads by http; https then says what is missing.
         builder().build().or_else(|_| builder().tls_certs_only([]).build())
@@ -276,6 +276,9 @@ impl Download<'_> {
         let uri = self.uri();
         if let Some(forbidden) = find::<AddressForbidden>(error) {
             return self.forbidden(*forbidden);
+        }
+        if let Some(NameUnresolved { name, source }) = find(error) {
+            return SourceError::NameUnresolved { uri, name: name.clone(), detail: source.to_string() };
         }
         if find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             return SourceError::ConnectionRefused { uri };

@@ -108,6 +108,16 @@ impl Ingest {
         .await
     }
 
+    /// Whether the library has this version from another source than the request names: it may have other content.
+    pub async fn is_from_elsewhere(&self, request: &IngestRequest) -> bool {
+        let (ingest, request) = (self.clone(), request.clone());
+        let looked_up = blocking(move || {
+            let record = ingest.records.load(&request.package).filter(|record| ingest.store.is_held(record.package));
+            Ok(record.is_some_and(|record| !record.matches_but_for_content(&request)))
+        });
+        looked_up.await.unwrap_or(false)
+    }
+
     /// Makes one try to bring the package in, with the credentials that its source asks for. `sequence` is above that of
     /// every earlier version. When this version is in the library already, the source is read to see that it still says
     /// the same.
@@ -153,7 +163,7 @@ impl Ingest {
                 | SourceError::SourceUnreadable { .. }
                 | SourceError::FileSourceNotAllowed { .. },
             ) => Ok(record.matches_but_for_content(request)),
-            Err(error) => Err(error),
+            Err(error) => Err(error.of_source(&request.source.uri)),
         }
     }
 
@@ -211,10 +221,12 @@ impl Ingest {
             progress,
             cancel,
         };
-        let Staged { builder, chunk_bytes_average, inspection } = match download {
-            Some(download) => stager.stage_download(download)?,
-            None => stager.stage_origin()?,
+        let staged = match download {
+            Some(download) => stager.stage_download(download),
+            None => stager.stage_origin(),
         };
+        let Staged { builder, chunk_bytes_average, inspection } =
+            staged.map_err(|error| error.of_source(&request.source.uri))?;
         progress.enter(Phase::Publishing, 0);
         let built = builder.finish(&request.package, sequence, chunk_bytes_average).map_err(SourceError::manifest)?;
         for page in &built.last_pages {

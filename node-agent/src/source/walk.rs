@@ -290,7 +290,7 @@ mod tests {
 
     fn refusal(root: &Path) -> (String, EntryRefusal) {
         match walk(root, 100).unwrap_err() {
-            SourceError::EntryRefused { path, refusal } => (path, refusal),
+            SourceError::EntryRefused { path, refusal, .. } => (path, refusal),
             error => panic!("{error}"),
         }
     }

@@ -1,10 +1,10 @@
-//! Incoming connections of one port: who may come in, from which port, and how many at a time.
+//! Incoming connections of one port: who may come in, from which port, for how long, and how many at a time.
 //! What comes on them goes to `messages` or `streams`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use noq::crypto::rustls::HandshakeData;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +29,8 @@ pub(super) struct Accepted {
     pub(super) connection: noq::Connection,
     pub(super) peer: PeerIdentity,
     pub(super) address: IpAddr,
+    /// It is closed after this: the peer comes back with the certificate that it has then.
+    lifetime: Duration,
 }
 
 /// What is done with connections that were let in.
@@ -49,7 +51,9 @@ pub(super) async fn run(endpoint: noq::Endpoint, port: u16, service: Arc<impl Se
                 Ok(accepted) => {
                     drop(permit);
                     addresses.add(&accepted);
-                    service.serve(accepted.clone()).await;
+                    if timeout(accepted.lifetime, service.serve(accepted.clone())).await.is_err() {
+                        accepted.connection.close(CLOSE_DONE, b"the certificate has run out");
+                    }
                     addresses.remove(&accepted);
                 }
                 Err(reason) => tracing::debug!(port, reason, "connection refused"),
@@ -90,7 +94,7 @@ async fn handshake(incoming: noq::Incoming, port: u16) -> Result<Accepted, Strin
         .map_err(|_| format!("{remote} did not finish the handshake"))?
         .map_err(|error| format!("{remote}: {error}"))?;
     match identify(&connection, remote, port) {
-        Ok(peer) => Ok(Accepted { connection, peer, address: remote.ip() }),
+        Ok((peer, lifetime)) => Ok(Accepted { connection, peer, address: remote.ip(), lifetime }),
         Err(reason) => {
             connection.close(CLOSE_REFUSED, reason.as_bytes());
             Err(format!("{remote}: {reason}"))
@@ -98,12 +102,16 @@ async fn handshake(incoming: noq::Incoming, port: u16) -> Result<Accepted, Strin
     }
 }
 
-/// Who the peer is, if its certificate fits the address and port that it speaks from.
-fn identify(connection: &noq::Connection, remote: SocketAddr, port: u16) -> Result<PeerIdentity, &'static str> {
+/// Who the peer is, if its certificate fits the address and port that it speaks from, and how long it may stay.
+fn identify(
+    connection: &noq::Connection,
+    remote: SocketAddr,
+    port: u16,
+) -> Result<(PeerIdentity, Duration), &'static str> {
     let protocol = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = protocol.and_then(|data| data.protocol);
     if protocol.as_deref() == Some(ALPN_ENROL) {
-        return Ok(PeerIdentity::Enrolling);
+        return Ok((PeerIdentity::Enrolling, Duration::MAX));
     }
     let facts = presented_facts(connection).ok_or("no certificate: enrol first")?;
     if !facts.addresses.contains(&remote.ip()) {
@@ -112,7 +120,8 @@ fn identify(connection: &noq::Connection, remote: SocketAddr, port: u16) -> Resu
     if facts.identity.role() != dialling_role(port, remote.port()) {
         return Err("the certificate is for another role");
     }
-    Ok(facts.identity)
+    let lifetime = facts.connection_lifetime(SystemTime::now());
+    Ok((facts.identity, lifetime))
 }
 
 /// Connections by address, oldest first.

@@ -12,6 +12,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Addresses in one certificate that are looked at.
 const ADDRESSES_MAX: usize = 16;
+/// The second in which a certificate ends is a part of its time.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+/// How long a connection lasts to a peer whose certificate has run out and was taken all the same.
+const TOLERATED_CONNECTION_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Who a peer is, as its certificate says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +104,12 @@ pub(super) struct CertificateFacts {
 }
 
 impl CertificateFacts {
+    /// How long a connection may last that begins now. Certificates are looked at in handshakes only: one that lasted
+    /// longer would keep its peer in after its certificate has run out.
+    pub(super) fn connection_lifetime(&self, now: SystemTime) -> Duration {
+        (self.not_after + LAST_SECOND).duration_since(now).unwrap_or(TOLERATED_CONNECTION_LIFETIME)
+    }
+
     pub(super) fn read(der: &[u8]) -> Result<Self, CertificateError> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
         let names = certificate.subject_alternative_name().map_err(|_| CertificateError::Malformed)?;

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use noq::{ClientConfig, ConnectionError, TransportErrorCode, VarInt};
 use peerdist_core::ports::Role;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::certificate::{CertificateFacts, PeerIdentity};
 use super::settings::IDLE;
@@ -56,6 +57,8 @@ fn is_refusal(code: TransportErrorCode) -> bool {
 pub(super) struct Established {
     pub(super) connection: noq::Connection,
     pub(super) peer: PeerIdentity,
+    /// From then on the peer has to show another certificate.
+    ends_at: Instant,
     /// Counts users of content connections: those live while somebody holds it.
     pub(super) uses: Arc<()>,
 }
@@ -102,6 +105,7 @@ impl Dialler {
         let mut state = slot.lock().await;
         if let Some(established) = &state.established
             && established.connection.close_reason().is_none()
+            && asked < established.ends_at
         {
             return Ok(established.clone());
         }
@@ -122,15 +126,16 @@ impl Dialler {
         let unreachable = |reason: String| DialError::Unreachable { to, reason };
         let config = self.configs.get(&to.port()).ok_or_else(|| unreachable("no row for this port".to_owned()))?;
         let connection = self.dial_with(config.clone(), to).await?;
-        let peer = match presented_facts(&connection) {
-            Some(facts) if facts.identity.role() == Some(role) => facts.identity,
+        let facts = match presented_facts(&connection) {
+            Some(facts) if facts.identity.role() == Some(role) => facts,
             other => {
                 connection.close(CLOSE_REFUSED, b"another role was expected");
                 let reason = format!("expected a {role:?}, found {:?}", other.map(|facts| facts.identity));
                 return Err(DialError::Refused { to, reason });
             }
         };
-        let established = Established { connection, peer, uses: Arc::new(()) };
+        let ends_at = Instant::now() + facts.connection_lifetime(SystemTime::now());
+        let established = Established { connection, peer: facts.identity, ends_at, uses: Arc::new(()) };
         if self.close_unused {
             tokio::spawn(close_when_unused(established.clone()));
         }
@@ -139,15 +144,21 @@ impl Dialler {
 
     /// Dials with settings that are not this port's own (enrolment). The connection is not kept.
     pub(super) async fn dial_with(&self, config: ClientConfig, to: SocketAddr) -> Result<noq::Connection, DialError> {
-        let unreachable = |reason: String| DialError::Unreachable { to, reason };
-        let name = to.ip().to_string();
-        let connecting =
-            self.endpoint.connect_with(config, to, &name).map_err(|error| unreachable(error.to_string()))?;
-        match timeout(self.dial_timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(DialError::from_connection(to, &error)),
-            Err(_) => Err(unreachable(format!("no answer within {} s", self.dial_timeout.as_secs_f32()))),
-        }
+        let (endpoint, dial_timeout) = (self.endpoint.clone(), self.dial_timeout);
+        // The driver of a connection stays in the span that it was opened in, which would not end before the connection
+        // does. In a task of its own there is none.
+        let dialled = AbortOnDropHandle::new(tokio::spawn(async move {
+            let connecting = endpoint.connect_with(config, to, &to.ip().to_string());
+            let connecting = connecting.map_err(|error| DialError::Unreachable { to, reason: error.to_string() })?;
+            match timeout(dial_timeout, connecting).await {
+                Ok(connected) => connected.map_err(|error| DialError::from_connection(to, &error)),
+                Err(_) => {
+                    let reason = format!("no answer within {} s", dial_timeout.as_secs_f32());
+                    Err(DialError::Unreachable { to, reason })
+                }
+            }
+        }));
+        dialled.await.map_err(|error| DialError::Unreachable { to, reason: error.to_string() })?
     }
 
     fn slot(&self, to: SocketAddr) -> Arc<Slot> {

@@ -83,8 +83,9 @@ fn assert_errors(place: &Place, web: &str, ended: &Ended) {
     };
     let uri = "spec.source.uri";
     let path = |name: &str| place.path(name).display().to_string();
-    of("gone", uri, "SourceMissing", &[&path("gone"), "does not exist", "correct spec.source.uri"]);
-    let digest = ["has the digest sha256:", "expected sha256:000", "correct spec.source.digest"];
+    of("gone", uri, "SourceMissing", &[&path("gone"), "does not exist", "correct spec.source.uri (together with"]);
+    let corrected = "correct spec.source.digest or the source (together with spec.version";
+    let digest = ["has the digest sha256:", "expected sha256:000", corrected];
     of("other-bytes", "spec.source.digest", "DigestMismatch", &digest);
     of(
         "secret",
@@ -92,7 +93,7 @@ fn assert_errors(place: &Place, web: &str, ended: &Ended) {
         "SourceUnreadable",
         &[&path("secret/key"), "Permission denied", "let the user of the server read"],
     );
-    of("pipes", uri, "EntryRefused", &["named pipe", "pipe", "remove it"]);
+    of("pipes", uri, "EntryRefused", &[&path("pipes"), "named pipe", "remove it"]);
     of("broken", uri, "ArchiveInvalid", &["cannot be unpacked", "broken.tar.gz", "spec.unpack: None"]);
     let labels = "spec.offices.matchLabels";
     of("for-nobody", labels, "NoOfficeSelected", &["no office has the labels office=mars", "correct the labels"]);

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use serde_json::Value;
 
 use crate::objects::{content, office, package, two_offices};
-use crate::place::{DONE, Ended, Place};
+use crate::place::{DONE, Ended, PACKAGE_FAILED, Place};
 
 const BYTES: usize = 4 << 20;
 
@@ -120,7 +120,7 @@ fn node_that_could_not_be_started_is_tried_again() {
 
 #[test]
 fn package_that_was_removed_and_is_named_again_arrives_again() {
-    let place = Place::new(122);
+    let place = Place::new(145);
     place.write("app/data", &content("app", 100_000));
     let app = package("app", "1", &place.uri("app"), "");
     let other = package("other", "1", &place.uri("app"), "");
@@ -133,4 +133,40 @@ fn package_that_was_removed_and_is_named_again_arrives_again() {
     place.objects(&[two_offices(), app, other].concat());
     run.until("it is everywhere again", arrived);
     assert_eq!(run.interrupt().code, Some(DONE));
+}
+
+#[test]
+fn version_that_comes_back_with_another_source_is_compared_with_what_was_published() {
+    let place = Place::new(144);
+    let (first, second) = (content("first", 100_000), content("second", 100_000));
+    for (folder, bytes) in [("app-1", &first), ("app-2", &second), ("copy-2", &second)] {
+        place.write(&format!("{folder}/data"), bytes);
+    }
+    let app = |version: &str, source: &str| two_offices() + &package("app", version, &place.uri(source), "");
+    let is_current = |version: &'static str| {
+        let link = place.current("store-2", "app");
+        move || std::fs::read_link(&link).is_ok_and(|target| target.ends_with(version))
+    };
+    place.objects(&app("1", "app-1"));
+    let mut run = place.start();
+    run.until("version 1 is current", is_current("1"));
+    for (version, source) in [("2", "app-2"), ("1", "app-1"), ("2", "copy-2")] {
+        place.objects(&app(version, source));
+        run.until(&format!("version {version} of {source} is current"), is_current(version));
+    }
+    let record = place.server().join("journal/sources/demo/app/2.json");
+    run.until("the same content from elsewhere is accepted and remembered", || {
+        std::fs::read_to_string(&record).is_ok_and(|text| text.contains("copy-2"))
+    });
+
+    for (version, source) in [("1", "app-1"), ("2", "app-1")] {
+        place.objects(&app(version, source));
+        run.until(&format!("version {version} is current again"), is_current(version));
+    }
+    run.until_said("version 2 was published with other content than");
+    let ended = run.interrupt();
+    assert_eq!(ended.code, Some(PACKAGE_FAILED), "{}", ended.said);
+    let words = ["version 2 was published with other content than", "app-1", "set a new spec.version"];
+    ended.assert_error("PackageDistribution demo/app", "spec.version", "VersionReused", &words);
+    place.assert_file("store-2", "app", "data", &second);
 }

@@ -1,7 +1,9 @@
-//! Sources behind TLS. Whom to trust is said as users say it, by the variable that other programs of the machine take it
-//! from, too.
+//! Sources behind TLS. Whom to trust is said as users and the operator say it, by the variables that other programs of the
+//! machine take it from, too.
 
+use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -78,4 +80,49 @@ fn sources_behind_tls_are_fetched_with_credentials_once_their_root_is_trusted() 
         place.assert_file(node, "open", "open.bin", &open);
         place.assert_file(node, "guarded", "guarded.bin", &guarded);
     }
+}
+
+/// Puts a file in force as kubelet does with a key of a ConfigMap: in a folder of its own, to which a rename turns the link
+/// `..data`.
+fn project(place: &Place, version: &str, certificates: &str) {
+    place.write(&format!("authorities/..{version}/ca.crt"), certificates.as_bytes());
+    let folder = place.path("authorities");
+    symlink(format!("..{version}"), folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    if !folder.join("ca.crt").is_symlink() {
+        symlink("..data/ca.crt", folder.join("ca.crt")).unwrap();
+    }
+}
+
+#[test]
+fn authorities_of_a_config_map_count_beside_those_of_the_image_and_an_edit_of_it_without_a_restart() {
+    let bytes = content("signed", 100_000);
+    let signed = || {
+        let bytes = bytes.clone();
+        tls_origin(move |asked| Answer::file(asked, "\"1\"", &bytes))
+    };
+    let ((public, of_image), (company, first), (partner, second)) = (signed(), signed(), signed());
+    let place = Place::new(143);
+    project(&place, "2026_01", &first);
+    let from = |name: &str, web: &str| package(name, "1", &format!("{web}/app.bin"), "");
+    let packages = [from("public", &public), from("company", &company), from("partner", &partner)];
+    let objects = two_offices() + &packages.concat();
+    place.objects(&objects);
+    let mut command = place.command();
+    command.env("SSL_CERT_FILE", place.write("of-image.pem", of_image.as_bytes()));
+    command.env("SSL_CERT_DIR", place.path("authorities"));
+    let mut run = Run::start(command);
+    let published = |name: &str| place.current("store-2", name).join("app.bin").exists();
+    run.until("both published", || published("public") && published("company"));
+    run.until_said("the server is not trusted");
+    assert!(!published("partner"), "nobody vouches for it yet");
+
+    project(&place, "2026_02", &(first + &second));
+    // The next try of a source that was not trusted is minutes away; one that is new is tried at once.
+    place.objects(&(objects + &from("later", &partner)));
+    run.until("published", || published("later"));
+    for name in ["public", "company", "later"] {
+        place.assert_file("store-2", name, "app.bin", &bytes);
+    }
+    run.interrupt();
 }

@@ -191,3 +191,28 @@ fn another_rendezvous_point_changes_the_plans_beside_it_and_no_others() {
     let below_central = &plans[&name("central")].children;
     assert_eq!(below_central.iter().find(|child| child.name == point.office).unwrap().nodes, [point]);
 }
+
+#[test]
+fn node_that_left_is_named_in_no_plan() {
+    let mut fleet = Fleet::new();
+    fleet.desire(office("store", Some("central"), OfficeType::Wired));
+    fleet.enrol(1..=3);
+    let second = NodeName::new("store-02").unwrap();
+    let point = NodeRef { name: second.clone(), office: name("store"), address: "127.0.0.2".parse().unwrap() };
+    let claim = Message::RendezvousClaim { term: 1, plan_revision: 0 };
+    fleet.server.message(fleet.now, &point, claim).unwrap();
+    fleet.pass();
+    let below_central = |fleet: &Fleet| fleet.server.plans[&name("central")].children[0].nodes.clone();
+    assert_eq!(below_central(&fleet), std::slice::from_ref(&point));
+    fleet.server.handle(fleet.now, Timestamp::UNIX_EPOCH, ServerEvent::Left([second].into()));
+    fleet.pass();
+    assert!(below_central(&fleet).is_empty());
+    let mut answerers: Vec<&str> = fleet.plan().answerers.iter().map(NodeName::as_str).collect();
+    answerers.sort_unstable();
+    assert_eq!(answerers, ["store-01", "store-03"]);
+
+    // It was only taken for one that left, and speaks again.
+    fleet.server.message(fleet.now, &point, Message::RendezvousClaim { term: 2, plan_revision: 0 }).unwrap();
+    fleet.pass();
+    assert!(fleet.plan().answerers.contains(&point.name));
+}

@@ -245,6 +245,21 @@ fn node_that_another_one_replaced_is_not_waited_for() {
 }
 
 #[test]
+fn node_that_left_is_not_waited_for_although_nothing_more_is_heard_of_its_office() {
+    let mut reported = Fleet::new(OfficeType::WiFi);
+    (1..=2).for_each(|number| reported.enrol("leafs", number));
+    reported.report(true, &[(1, true), (2, false)]);
+    reported.look();
+    let restarted = Fleet::started(OfficeType::WiFi, 2, &[1]);
+    for mut fleet in [reported, restarted] {
+        assert_eq!(fleet.planned(), EVERYONE);
+        fleet.tell(ServerEvent::Left([node("leafs", 2).name].into()));
+        fleet.look();
+        assert_eq!(fleet.planned(), ["leafs"]);
+    }
+}
+
+#[test]
 fn server_gives_the_central_office_again_what_it_passed_on() {
     let mut fleet = Fleet::new(OfficeType::WiFi);
     fleet.enrol("leafs", 1);

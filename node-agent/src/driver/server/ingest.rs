@@ -1,6 +1,7 @@
 //! Bringing packages into the library: one task a package, tried again as the policy says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,8 @@ pub(super) struct Ingests {
     in_turn: InTurn<PackageKey>,
     /// Packages of earlier runs whose sources were compared in this one.
     checked: BTreeSet<PackageKey>,
+    /// What the objects asked for when they were last read.
+    asked: BTreeMap<DistributionKey, IngestRequest>,
     stopped: CancellationToken,
 }
 
@@ -100,6 +103,7 @@ impl Ingests {
             running: BTreeMap::new(),
             in_turn: InTurn::default(),
             checked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             stopped: CancellationToken::new(),
         }
     }
@@ -111,15 +115,29 @@ impl Ingests {
         });
     }
 
-    /// Packages that earlier runs brought in: a source that says something else now needs a new version.
+    /// What lies in the library under a version need not be what its object asks for: an earlier run brought it in, or
+    /// the object came back to the version with another source. A source that says something else needs a new version.
     pub(super) fn check_sources(&mut self, distributions: &BTreeMap<DistributionKey, Distribution>) {
         let held: BTreeSet<PackageKey> = self.tools.store.inventory().into_iter().map(|package| package.key).collect();
-        for distribution in distributions.values() {
-            let key = distribution.package();
-            if held.contains(&key) && self.checked.insert(key.clone()) {
-                let progress = self.tools.overview.begin(&key);
+        let asked = |distribution: &Distribution| (distribution.key.clone(), IngestRequest::from(distribution));
+        let before = mem::replace(&mut self.asked, distributions.values().map(asked).collect());
+        for (key, request) in &before {
+            if self.asked.get(key) != Some(request) {
+                self.cancel(&request.package);
+            }
+        }
+        for (key, distribution) in distributions {
+            let package = distribution.package();
+            if !held.contains(&package) {
+                continue;
+            }
+            let is_first = self.checked.insert(package.clone());
+            if is_first || before.get(key) != self.asked.get(key) {
+                // Nobody may take the package for settled before the task begins.
+                self.tools.overview.begin(&package);
+                self.tools.overview.doubt(&package, !is_first);
                 let (tools, distribution) = (self.tools.clone(), distribution.clone());
-                self.begin(key, |cancelled| tools.check(distribution, progress, cancelled));
+                self.begin(package, |cancelled| tools.check(distribution, is_first, cancelled));
             }
         }
     }
@@ -156,13 +174,24 @@ impl Ingests {
 }
 
 impl Tools {
-    /// Compares a source with what was published of it. Only a difference is worth a word: what is in the library
-    /// is distributed, whatever became of its source.
-    async fn check(mut self, distribution: Distribution, progress: Arc<Progress>, cancelled: CancellationToken) {
+    /// Compares a source with what was published of the version. Another source than that came from is tried until it
+    /// is read: before, nobody knows whether it has the same content. The same source is looked at once a run, and only
+    /// a difference is worth a word: what is in the library is distributed, whatever became of its source.
+    async fn check(mut self, distribution: Distribution, is_first: bool, cancelled: CancellationToken) {
         let key = distribution.package();
-        let failure = match self.try_once(&distribution, progress.clone(), cancelled).await {
-            Err(error @ IngestError::Source(SourceError::VersionReused { .. })) => Some(failure_of(&key, &error, true)),
-            _ => None,
+        let is_from_elsewhere = self.ingest.is_from_elsewhere(&IngestRequest::from(&distribution)).await;
+        self.overview.doubt(&key, is_from_elsewhere);
+        if is_from_elsewhere {
+            return self.run(distribution, cancelled).await;
+        }
+        let progress = self.overview.begin(&key);
+        let failure = if is_first {
+            let outcome = self.try_once(&distribution, progress.clone(), cancelled).await;
+            let is_reused =
+                |error: &IngestError| matches!(error, IngestError::Source(SourceError::VersionReused { .. }));
+            outcome.err().filter(is_reused).map(|error| failure_of(&key, &error, true))
+        } else {
+            self.overview.failure(&key)
         };
         self.overview.end(&key, &progress, failure);
     }
@@ -201,6 +230,7 @@ impl Tools {
         }
         match outcome {
             Ok(package) => {
+                self.overview.doubt(&key, false);
                 self.overview.end(&key, &progress, None);
                 drop(self.events.send(ServerEvent::Ingested(package)).await);
                 None

@@ -1,7 +1,7 @@
 //! The loop of the server: messages, objects and finished work become events for the machine; what it wants is done
 //! here or by a task that reports back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -26,9 +26,9 @@ use super::ingest::{Ingests, Tools};
 use super::recording::Recorder;
 use super::reviews::Reviews;
 use super::secrets::Secrets;
-use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, library, snapshot};
-use crate::cluster::{Cluster, RefusalTeller, RefusedEnrolment, SecretReader, Standing, TokenReviewer};
-use crate::database::{DatabaseError, MetadataStore};
+use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, leaving, library, snapshot};
+use crate::cluster::{Cluster, ClusterNodes, RefusalTeller, RefusedEnrolment, SecretReader, Standing, TokenReviewer};
+use crate::database::{DatabaseError, MetadataStore, NodeRow};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
 use crate::driver::messages::{self, Incoming};
@@ -61,6 +61,8 @@ pub(super) struct Parts {
     pub(super) reviewer: Option<TokenReviewer>,
     /// Tells whom it refused, in a cluster.
     pub(super) refusals: Option<(Cluster, RefusalTeller)>,
+    /// Who has left, in a cluster.
+    pub(super) nodes: Option<ClusterNodes>,
     /// How things stand, for the objects of a cluster.
     pub(super) standings: watch::Sender<Standing>,
     pub(super) transport: Arc<Transport>,
@@ -149,6 +151,7 @@ impl Node {
         let mut show = tokio::time::interval(SNAPSHOT_INTERVAL);
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         let mut keys = tokio::time::interval(keys::LOOK_INTERVAL);
+        let mut left = tokio::time::interval(leaving::LOOK_INTERVAL);
         loop {
             let deadline = tokio::time::Instant::from_std(self.machine.poll_timeout());
             let mut span = Span::none();
@@ -167,6 +170,7 @@ impl Node {
                 _ = show.tick() => self.show(),
                 _ = upkeep.tick() => self.keep_up(),
                 _ = keys.tick() => self.follow_keys(),
+                _ = left.tick() => self.forget_who_left(),
             }
             let _in_trace = span.enter();
             while let Some(output) = self.machine.poll() {
@@ -214,12 +218,13 @@ impl Node {
         }
         match database.nodes().await {
             Ok(rows) => {
-                for row in rows {
+                let is_gone = |row: &NodeRow| {
                     let since = Timestamp::now().duration_since(row.enrolled_at);
-                    if Duration::try_from(since).is_ok_and(|since| since > GONE_AFTER) {
-                        self.forget(row.name);
-                        continue;
-                    }
+                    Duration::try_from(since).is_ok_and(|since| since > GONE_AFTER)
+                };
+                let (gone, there): (Vec<NodeRow>, Vec<NodeRow>) = rows.into_iter().partition(is_gone);
+                self.forget(&gone.into_iter().map(|row| row.name).collect());
+                for row in there {
                     let node = NodeRef { name: row.name, office: row.office, address: row.address };
                     self.handle(ServerEvent::Enrolled { node });
                 }
@@ -291,6 +296,7 @@ impl Node {
                 let Some(node) = messages::node_of(&from, address) else {
                     return reply.refuse("unexpected", "only clients speak to the server");
                 };
+                self.record_again(&node);
                 match self.machine.message(Instant::now(), &node, message) {
                     Ok(()) => reply.accept(),
                     Err(refusal) => reply.refuse(refusal.reason, &refusal.message),
@@ -300,10 +306,38 @@ impl Node {
         }
     }
 
-    /// A node is gone, or another one has its address.
-    fn forget(&mut self, node: NodeName) {
-        self.snapshot.forget_node(&node);
-        self.recorder.forgotten(node);
+    /// These nodes are gone, or others have their addresses.
+    fn forget(&mut self, nodes: &BTreeSet<NodeName>) {
+        if !nodes.is_empty() {
+            nodes.iter().for_each(|node| self.snapshot.forget_node(node));
+            self.recorder.forgotten(nodes);
+        }
+    }
+
+    /// In a cluster, forgets who has left it.
+    fn forget_who_left(&mut self) {
+        let Some(cluster) = &self.parts.nodes else { return };
+        let left = leaving::who_left(self.machine.nodes(), self.started, Instant::now(), |node| cluster.lacks(node));
+        if left.is_empty() {
+            return;
+        }
+        for node in &left {
+            tracing::info!(%node, "forgotten: the cluster has no Node of this name any more");
+        }
+        self.forget(&left);
+        self.handle(ServerEvent::Left(left));
+    }
+
+    /// A Node that was made anew belongs to a node that may still have its certificate, and does not enrol.
+    fn record_again(&mut self, node: &NodeRef) {
+        if self.parts.nodes.is_some() && !self.machine.knows(&node.name) {
+            self.recorder.enrolled(node);
+        }
+    }
+
+    /// Whether the cluster, if this server has one, has no such Node any more.
+    fn has_left(&self, node: &NodeName) -> bool {
+        self.parts.nodes.as_ref().is_some_and(|cluster| cluster.lacks(node))
     }
 
     fn enrol(&mut self, asked: Asked, entitlement: &Entitlement, reply: ReplyHandle) {
@@ -313,14 +347,16 @@ impl Node {
         let office = |name: &_| self.machine.office(name);
         let claimed = asked.enrol.node.as_ref().map(|node| node.office.clone()).unwrap_or_default();
         let (address, is_new) = (asked.address, asked.from == PeerIdentity::Enrolling);
-        match enrolment::answer(&self.parts.authority, entitlement, asked, office) {
+        let has_left = |name: &_| self.has_left(name);
+        match enrolment::answer(&self.parts.authority, entitlement, asked, office, has_left) {
             Ok(enrolled) => {
                 say_enrolled(&enrolled.node, is_new);
-                self.recorder.enrolled(&enrolled);
-                for replaced in self.machine.replaced_by(&enrolled.node) {
-                    tracing::info!(node = %replaced, by = %enrolled.node.name, %address, "forgotten: another node has its address");
-                    self.forget(replaced);
+                self.recorder.enrolled(&enrolled.node);
+                let replaced = self.machine.replaced_by(&enrolled.node);
+                for node in &replaced {
+                    tracing::info!(%node, by = %enrolled.node.name, %address, "forgotten: another node has its address");
                 }
+                self.forget(&replaced);
                 if is_new {
                     // Its disk may be another one.
                     self.snapshot.forget_node(&enrolled.node.name);

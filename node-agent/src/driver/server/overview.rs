@@ -1,6 +1,6 @@
 //! What ingests do and what failed, for whoever shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +37,7 @@ struct Shared {
 struct State {
     running: BTreeMap<PackageKey, Arc<Progress>>,
     failures: BTreeMap<PackageKey, IngestFailure>,
+    doubtful: BTreeSet<PackageKey>,
     object_errors: Vec<ObjectError>,
     spent: TimeSpent,
 }
@@ -61,6 +62,12 @@ impl IngestOverview {
     /// Every failure.
     pub fn failures(&self) -> BTreeMap<PackageKey, IngestFailure> {
         self.lock().failures.clone()
+    }
+
+    /// Whether what the library has of the version came from elsewhere than the object says now, and nobody knows yet whether
+    /// it is the same.
+    pub fn is_doubtful(&self, key: &PackageKey) -> bool {
+        self.lock().doubtful.contains(key)
     }
 
     /// Errors of single objects, as last read.
@@ -89,6 +96,15 @@ impl IngestOverview {
         self.lock().object_errors = errors;
     }
 
+    pub(super) fn doubt(&self, key: &PackageKey, is_doubtful: bool) {
+        let mut state = self.lock();
+        if is_doubtful {
+            state.doubtful.insert(key.clone());
+        } else {
+            state.doubtful.remove(key);
+        }
+    }
+
     pub(super) fn begin(&self, key: &PackageKey) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
         self.lock().running.insert(key.clone(), progress.clone());
@@ -115,7 +131,9 @@ impl IngestOverview {
     }
 
     pub(super) fn forget(&self, keep: impl Fn(&PackageKey) -> bool) {
-        self.lock().failures.retain(|key, _| keep(key));
+        let mut state = self.lock();
+        state.failures.retain(|key, _| keep(key));
+        state.doubtful.retain(|key| keep(key));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

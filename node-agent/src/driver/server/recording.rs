@@ -2,7 +2,7 @@
 //! other. The machine never waits for it. After a record was lost everything counts as unwritten, so that what the
 //! offices report again is written again; who enrolled or went waits here, because nobody says so twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::message::{NodeState, OfficePackage};
 use peerdist_core::names::{NodeName, OfficeName, PackageKey};
+use peerdist_core::peer::NodeRef;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::enrolment::Enrolled;
 use crate::database::{DatabaseError, MetadataStore, NodeRow, PackageNodeRow};
 
 /// Shortest time between two occasions at which everything counts as unwritten: a database that refuses one record again and
@@ -59,20 +59,20 @@ impl Recorder {
         }
     }
 
-    pub(super) fn enrolled(&mut self, enrolled: &Enrolled) {
+    pub(super) fn enrolled(&mut self, node: &NodeRef) {
         let row = NodeRow {
-            name: enrolled.node.name.clone(),
-            office: enrolled.node.office.clone(),
-            address: enrolled.node.address,
+            name: node.name.clone(),
+            office: node.office.clone(),
+            address: node.address,
             enrolled_at: Timestamp::now(),
         };
         self.put_node(row.name.clone(), Record::Enrolled(Box::new(row)));
     }
 
-    /// Another node has its place, or it is gone for long.
-    pub(super) fn forgotten(&mut self, node: NodeName) {
-        self.written.retain(|(_, written), _| *written != node);
-        self.put_node(node.clone(), Record::Forgotten(node));
+    /// Others have their places, or they are gone.
+    pub(super) fn forgotten(&mut self, nodes: &BTreeSet<NodeName>) {
+        self.written.retain(|(_, node), _| !nodes.contains(node));
+        nodes.iter().for_each(|node| self.put_node(node.clone(), Record::Forgotten(node.clone())));
     }
 
     pub(super) fn completed(&mut self, key: PackageKey, node: NodeName, bytes: u64) {

@@ -129,7 +129,8 @@ impl Maker {
         }
         offices.sort_by(|left: &OfficeStatus, right| left.name.cmp(&right.name));
         let decision = report.map(|report| report.decision);
-        let state = match (&failure, ingested, decision) {
+        let signed = ingested.filter(|_| !overview.is_doubtful(&key));
+        let state = match (&failure, signed, decision) {
             (Some(_), None, _) => PackageState::Failed,
             (_, _, Some(RolloutDecision::Paused)) => PackageState::Paused,
             (_, None, Some(RolloutDecision::WaitsForIngest)) => PackageState::Ingesting,
@@ -143,7 +144,7 @@ impl Maker {
             version: distribution.version.clone(),
             generation: distribution.generation,
             state,
-            digest: ingested.map(|package| package.digest),
+            digest: signed.map(|package| package.digest),
             bytes: ingested.map_or(running.map_or(0, |(_, total)| total), |package| package.bytes),
             bytes_ingested: ingested.map_or(running.map_or(0, |(read, _)| read), |package| package.bytes),
             error: failure.map(|failure| StatusError { reason: failure.reason, message: failure.message }),

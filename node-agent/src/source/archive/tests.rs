@@ -333,6 +333,32 @@ fn damaged_archives_are_refused() {
 }
 
 #[test]
+fn a_tar_that_was_cut_says_how_much_of_which_entry_is_missing() {
+    let tar = tar_of(&[file("first", b"x"), file("big", &[7; 100_000])]);
+    // Two headers and the block of the first file come before.
+    let refusal = unpack(&tar[..3 * TAR_BLOCK_BYTES + 60_000]).refusal();
+    assert_eq!(refusal, EntryRefusal::CutShort { announced_bytes: 100_000, carried_bytes: 60_000 });
+    let said = "the archive announces 100000 bytes and carries 60000: it may be cut short; make it anew";
+    assert_eq!(refusal.to_string(), said);
+}
+
+#[test]
+fn names_promise_archives_by_their_ending() {
+    for (name, ending) in [
+        ("app.tar.gz", Some(".tar.gz")),
+        ("APP.TGZ", Some(".tgz")),
+        ("app.tar.zst", Some(".tar.zst")),
+        ("app.tar", Some(".tar")),
+        ("app.zip", Some(".zip")),
+        ("prices.csv", None),
+        ("prices.csv.gz", None),
+        ("zip", None),
+    ] {
+        assert_eq!(Format::promised_by(name.as_bytes()), ending, "{name}");
+    }
+}
+
+#[test]
 fn hostile_zip_entries_are_refused_and_nothing_is_written_outside() {
     let check = |refusal, entries: &[(&[u8], u32, &[u8])]| assert_eq!(unpack(&zip_of(entries)).refusal(), refusal);
     check(EntryRefusal::Name(PathFault::ParentComponent), &[(b"../victim", 0o100644, b"x")]);

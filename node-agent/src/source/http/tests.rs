@@ -316,6 +316,21 @@ async fn nobody_listening_is_final() {
 }
 
 #[tokio::test]
+async fn a_name_that_dns_does_not_know_is_named_and_tried_again() {
+    // A rule that checks addresses asks no proxy. No label may be so long: nobody has to be asked for its address either.
+    let downloader = Downloader::new(RetryPolicy::Once, AddressRule::checked(Vec::new(), Vec::new()));
+    let target = Target { downloader, ..Target::new() };
+    let name = format!("{}.invalid", "n".repeat(64));
+    let error = target.fetch(&format!("http://{name}/app")).await.unwrap_err();
+    let about = (error.reason(), error.field(), error.is_final());
+    assert_eq!(about, ("NameUnresolved", "spec.source.uri", false), "{error}");
+    let message = error.to_string();
+    for words in [format!("the name {name:?} is not known to DNS").as_str(), "correct spec.source.uri (together with"] {
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn lengths_that_are_wrong_are_noticed() {
     let server = TestServer::start(|request, _| match request.path.as_str() {
         "/short" => Reply::ok(b"12345").with("Content-Length", "10"),

@@ -100,9 +100,21 @@ impl Stager<'_> {
     }
 
     fn format_of(&self, file: &CheckedFile) -> Result<Option<Format>, SourceError> {
-        match self.request.unpack {
-            Unpack::Auto => Format::detect(file.file(), &self.uri()),
-            Unpack::None => Ok(None),
+        if self.request.unpack == Unpack::None {
+            return Ok(None);
+        }
+        let format = Format::detect(file.file(), &self.uri())?;
+        let name = uri::file_name(&self.request.source.uri);
+        match Format::promised_by(name.as_bytes()).filter(|_| format.is_none()) {
+            None => Ok(format),
+            // Whoever asks for the contents of an archive must not get an error page or an empty file in their place.
+            Some(ending) => Err(SourceError::ArchiveInvalid {
+                uri: self.uri(),
+                detail: format!(
+                    "its name ends in {ending}, but its {} bytes are no archive, or one without entries",
+                    file.bytes()
+                ),
+            }),
         }
     }
 

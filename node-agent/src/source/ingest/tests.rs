@@ -252,8 +252,57 @@ async fn archives_become_their_contents_or_stay_as_they_are() {
     }
     let hostile = tar_gz(&[("fine", b"x"), ("fine", b"y")]);
     library.write("hostile.tar.gz", &hostile);
-    assert_eq!(library.reason(&of_file("3", &library.source().join("hostile.tar.gz"))).await, "EntryRefused");
+    let error = library.run(&of_file("3", &library.source().join("hostile.tar.gz")), 3).await.unwrap_err();
+    assert_eq!(error.reason(), "EntryRefused");
+    let said = error.to_string();
+    assert!(said.starts_with("file://") && said.contains("hostile.tar.gz: entry \"fine\" is refused"), "{said}");
     assert!(!library.published("3").exists());
+}
+
+#[tokio::test]
+async fn what_is_named_like_an_archive_and_is_none_is_refused_unless_nobody_asked_for_its_contents() {
+    let library = Library::new();
+    for (name, content) in [("empty.tar.gz", &b""[..]), ("page.ZIP", b"<html>"), ("zeros.tar", &[0; 10_240])] {
+        library.write(name, content);
+        let asked = of_file("1", &library.source().join(name));
+        let error = library.run(&asked, 1).await.unwrap_err();
+        assert_eq!(error.reason(), "ArchiveInvalid", "{name}: {error}");
+        assert!(error.to_string().contains(&format!("its {} bytes are no archive", content.len())), "{error}");
+        assert!(!library.published("1").exists(), "{name}");
+    }
+    let whole = IngestRequest { unpack: Unpack::None, ..of_file("1", &library.source().join("empty.tar.gz")) };
+    library.run(&whole, 1).await.unwrap();
+    assert_eq!(fs::read(library.published("1").join("empty.tar.gz")).unwrap(), b"");
+    library.write("prices.csv", b"1,2");
+    library.run(&of_file("2", &library.source().join("prices.csv")), 2).await.unwrap();
+    assert_eq!(fs::read(library.published("2").join("prices.csv")).unwrap(), b"1,2");
+
+    let server = TestServer::start(|request, _| Reply::file(request, "\"1\"", b"<html>not found</html>"));
+    assert_eq!(library.reason(&request("3", &server.url("/app.tgz?token=x"))).await, "ArchiveInvalid");
+    assert!(!library.published("3").exists());
+}
+
+#[tokio::test]
+async fn version_from_another_source_is_known_as_such_until_the_other_has_the_same_content() {
+    let library = Library::new();
+    let names = ["first", "copy", "other"];
+    for (name, content) in names.into_iter().zip([&b"content"[..], b"content", b"changed"]) {
+        library.write(&format!("{name}/file"), content);
+    }
+    let [first, copy, other] = names.map(|name| of_file("1", &library.source().join(name)));
+    let is_from_elsewhere = async |request: &IngestRequest| library.ingest.is_from_elsewhere(request).await;
+    assert!(!is_from_elsewhere(&copy).await, "nothing is there yet");
+    let digest = library.run(&first, 1).await.unwrap().root.digest();
+    assert!(!is_from_elsewhere(&first).await);
+    let packed = IngestRequest { unpack: Unpack::None, ..first.clone() };
+    for request in [&copy, &other, &packed, &with_digest(first.clone(), b"content")] {
+        assert!(is_from_elsewhere(request).await, "{request:?}");
+    }
+    assert_eq!(library.reason(&other).await, "VersionReused");
+    assert!(is_from_elsewhere(&other).await && !is_from_elsewhere(&first).await, "a refused source is not recorded");
+    let same = library.run(&copy, 2).await.unwrap();
+    assert_eq!((same.root.digest(), same.is_new), (digest, false));
+    assert!(is_from_elsewhere(&first).await && !is_from_elsewhere(&copy).await);
 }
 
 #[tokio::test]

@@ -3,8 +3,13 @@
 use super::*;
 
 use noq::crypto::rustls::QuicClientConfig;
+use peerdist_authority::certificates::NODE_LIFETIME;
+use peerdist_authority::days;
 use peerdist_core::ports;
 use rustls::RootCertStore;
+
+/// What is left of a certificate that ends while it is used: far more than two handshakes take.
+const ENDS_WITHIN: Duration = Duration::from_secs(12);
 
 fn hello() -> Envelope {
     envelope(envelope::Message::Hello(proto::Hello::default()))
@@ -80,35 +85,69 @@ async fn certificate_for_another_address_is_refused_by_both_sides() {
     assert!(matches!(dialled, Err(RequestError::Refused { .. })), "{dialled:?}");
 }
 
-/// A client whose certificate ran out yesterday.
-fn expired_client(site: &Site, address: &str, office: &str) -> TestNode {
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-    let identity = NodeIdentity::open(&site.path().join(format!("{address}-expired"))).unwrap();
+/// A client whose certificate was issued then.
+fn client_issued_at(site: &Site, address: &str, office: &str, issued_at: SystemTime) -> TestNode {
+    let identity = NodeIdentity::open(&site.path().join(format!("{address}-late"))).unwrap();
     let peer = PeerIdentity::Client { office: office.parse().unwrap(), node: "late".parse().unwrap() };
     let request = identity.certificate_request().unwrap();
-    let issued = site.authority.issue(&request, &peer, ip(address), SystemTime::now() - 8 * DAY).unwrap();
+    let issued = site.authority.issue(&request, &peer, ip(address), issued_at).unwrap();
     let enrolment = EnrolReply { certificate: issued.certificate, chain: issued.chain, ..Default::default() };
     identity.install(&site.authority.roots(), enrolment).unwrap();
-    assert!(identity.is_expired(SystemTime::now()));
     TestNode::start(Role::Client, address, identity)
+}
+
+/// A client whose certificate ran out yesterday.
+fn expired_client(site: &Site, address: &str, office: &str) -> TestNode {
+    let client = client_issued_at(site, address, office, SystemTime::now() - NODE_LIFETIME - days(1));
+    assert!(client.transport.identity().is_expired(SystemTime::now()));
+    client
+}
+
+async fn ask(from: &TestNode, to: &TestNode) -> Result<Reply, RequestError> {
+    from.transport.request(to.address, Role::Client, MessageClass::Small, hello()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_certificate_is_taken_only_in_the_own_office_while_the_server_is_away() {
-    let site = Site::opened_at(SystemTime::now() - Duration::from_secs(20 * 24 * 3600));
+    let site = Site::opened_at(SystemTime::now() - days(20));
     let client = site.client("127.77.25.2", "store");
     let late = expired_client(&site, "127.77.25.3", "store");
     let stranger = expired_client(&site, "127.77.25.4", "other");
     late.accept_messages();
     stranger.accept_messages();
-    let ask = |to: &TestNode| client.transport.request(to.address, Role::Client, MessageClass::Small, hello());
-    assert!(matches!(ask(&late).await, Err(RequestError::Refused { .. })));
+    assert!(matches!(ask(&client, &late).await, Err(RequestError::Refused { .. })));
     client.transport.identity().tolerate_expired_peers(true);
-    assert_eq!(ask(&late).await.unwrap(), accepted());
-    assert!(matches!(ask(&stranger).await, Err(RequestError::Refused { .. })));
+    assert_eq!(ask(&client, &late).await.unwrap(), accepted());
+    assert!(matches!(ask(&client, &stranger).await, Err(RequestError::Refused { .. })));
     client.transport.identity().tolerate_expired_peers(false);
-    let refused = late.transport.request(client.address, Role::Client, MessageClass::Small, hello()).await;
+    let refused = ask(&late, &client).await;
     assert!(matches!(refused, Err(RequestError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_end_with_the_certificate_of_their_peer_whoever_dialled() {
+    let site = Site::opened_at(SystemTime::now() - days(20));
+    let stays = site.client("127.77.26.2", "store");
+    let ending = client_issued_at(&site, "127.77.26.3", "store", SystemTime::now() - NODE_LIFETIME + ENDS_WITHIN);
+    for node in [&stays, &ending] {
+        node.accept_messages();
+    }
+    for (from, to) in [(&stays, &ending), (&ending, &stays)] {
+        assert_eq!(ask(from, to).await.unwrap(), accepted());
+    }
+    // Asked so often, no connection is idle.
+    for (from, to) in [(&stays, &ending), (&ending, &stays)] {
+        let refused = async {
+            loop {
+                match ask(from, to).await {
+                    Ok(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Err(error) => break error,
+                }
+            }
+        };
+        let error = timeout(ENDS_WITHIN * 5, refused).await.expect("the certificate has run out");
+        assert!(matches!(error, RequestError::Refused { ref reason, .. } if reason == "certificate"), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
