@@ -1,11 +1,13 @@
 //! `peerdist-operator cleanup`, which a hook runs before the installation is deleted: takes away everything that the
 //! operator and its pods made. It stops the operators and takes their Lease, so that nothing comes back; removes our
-//! finalizers; has the nodes' storage removed by the sets themselves ([`sets`](self)); and deletes objects and labels. A
-//! node that is away does not hold it: the time is bounded, and what is left on such a node is named.
+//! finalizers; has the nodes' storage removed by the sets themselves ([`sets`](self)); deletes objects and labels; and takes
+//! back what users' objects say of nodes. A node that is away does not hold it: the time is bounded, and what is left on
+//! such a node is named.
 
 mod pages;
 mod remove;
 mod sets;
+mod statuses;
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::describe;
-use crate::lease::{ElectionError, ElectionOptions, Fence, elect};
+use crate::lease::{ElectionError, ElectionOptions, Fence, Standing, elect};
 use crate::options::LeaseOptions;
 
 /// Longest wait for the Lease: the operators end and give it back, or their time runs out.
@@ -92,16 +94,18 @@ pub async fn cleanup(client: Client, options: &CleanupOptions) -> Result<(), Cle
     stop_operators(&client, options).await?;
     let release = CancellationToken::new();
     let release_at_last = release.clone().drop_guard();
-    let (leads_sender, mut leads) = watch::channel(false);
+    let (told, mut standing) = watch::channel(Standing::default());
     let election = ElectionOptions {
         namespace: options.lease.lease_namespace.clone(),
         name: options.lease.lease_name.clone(),
         identity: format!("cleanup-{}", std::process::id()),
         installation: options.namespace.clone(),
     };
-    let mut elected = tokio::spawn(elect(client.clone(), election, Fence::default(), leads_sender, release));
+    let mut elected = tokio::spawn(elect(client.clone(), election, Fence::default(), told, release));
     let held = tokio::select! {
-        led = timeout(LEASE_PATIENCE, leads.wait_for(|leads| *leads)) => matches!(led, Ok(Ok(_))),
+        led = timeout(LEASE_PATIENCE, standing.wait_for(|standing| *standing == Standing::Leads)) => {
+            matches!(led, Ok(Ok(_)))
+        }
         ended = &mut elected => match ended {
             Ok(Err(error)) => return Err(error.into()),
             Ok(Ok(())) | Err(_) => false,
@@ -135,6 +139,7 @@ async fn take_away(client: &Client, options: &CleanupOptions) -> Result<(), Clea
     remove::pods_elsewhere(client, &options.namespace, &there).await?;
     remove::labels(client).await?;
     println!("objects and labels are removed");
+    statuses::take_back(client).await?;
     Ok(())
 }
 

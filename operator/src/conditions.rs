@@ -52,6 +52,11 @@ impl Finding {
         self.status == "True"
     }
 
+    /// Whether it does not hold. Of what nobody knows neither is said.
+    pub fn is_false(&self) -> bool {
+        self.status == "False"
+    }
+
     /// Why, in one word.
     pub fn reason(&self) -> &str {
         &self.reason
@@ -110,6 +115,15 @@ pub fn merge(old: &[Condition], findings: &[Finding], generation: Option<i64>, n
     conditions
 }
 
+/// The same where only some conditions are found anew: those of other types stay as they were.
+pub fn merge_some(old: &[Condition], findings: &[Finding], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+    let is_other = |condition: &&Condition| findings.iter().all(|finding| finding.kind != condition.type_);
+    let mut conditions: Vec<Condition> = old.iter().filter(is_other).cloned().collect();
+    conditions.extend(merge(old, findings, generation, now));
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    conditions
+}
+
 /// The condition of that type.
 pub fn find<'conditions>(conditions: &'conditions [Condition], kind: &str) -> Option<&'conditions Condition> {
     conditions.iter().find(|condition| condition.type_ == kind)
@@ -119,6 +133,14 @@ pub fn find<'conditions>(conditions: &'conditions [Condition], kind: &str) -> Op
 pub fn holds(conditions: &[Condition], kind: &str, generation: Option<i64>) -> bool {
     find(conditions, kind)
         .is_some_and(|condition| condition.status == "True" && condition.observed_generation == generation)
+}
+
+/// Whether two messages say the same but for their numbers, which change from one try to the next.
+pub(crate) fn same_but_for_numbers(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|character| !character.is_ascii_digit()).collect::<String>();
+    let (one, other) = (words(one), words(other));
+    // What was cut has fewer words where its numbers have more digits.
+    one.starts_with(&other) || other.starts_with(&one)
 }
 
 /// Whether the API server takes it as the reason of a condition.
@@ -158,6 +180,22 @@ mod tests {
         let first = merge(&[], &findings, Some(1), at(1));
         let reversed: Vec<Finding> = findings.into_iter().rev().collect();
         assert_eq!(merge(&first, &reversed, Some(1), at(9)), first);
+    }
+
+    #[test]
+    fn conditions_of_types_that_are_not_found_anew_stay_as_they_were() {
+        let before = merge(&[], &[Finding::yes(READY, "A", "a"), Finding::yes(ACCEPTED, "B", "b")], Some(1), at(1));
+        let after = merge_some(&before, &[Finding::unknown(READY, "C", "c")], Some(2), at(2));
+        assert_eq!(find(&after, ACCEPTED), find(&before, ACCEPTED));
+        let told = after.iter().map(|one| (one.type_.as_str(), one.status.as_str(), one.last_transition_time.0));
+        assert_eq!(told.collect::<Vec<_>>(), [(ACCEPTED, "True", at(1)), (READY, "Unknown", at(2))]);
+    }
+
+    #[test]
+    fn messages_are_compared_without_their_numbers() {
+        assert!(same_but_for_numbers("need 100 bytes, have 3", "need 100 bytes, have 2048"));
+        assert!(same_but_for_numbers("need 100 bytes, hav", "need 1 bytes, have"));
+        assert!(!same_but_for_numbers("need 100 bytes", "need 100 inodes"));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Fleet {
     assignments: BTreeMap<String, Assignment>,
     /// Offices of nodes whose label must change.
     awaiting: BTreeSet<String>,
+    /// How many nodes each office holds that holds any.
+    nodes: BTreeMap<String, i32>,
     central: Option<String>,
 }
 
@@ -125,6 +127,7 @@ impl Fleet {
         let (in_tree, refused) = tree::judge(candidates, verdicts.keys(), incumbent(&offices, grounds));
         verdicts.extend(refused.into_iter().map(|(name, refusal)| (name.to_string(), Verdict::Refused(refusal))));
         let judged = nodes::judge(claimants(&offices, in_tree, grounds), &nodes);
+        let held = judged.counts();
         let refused = judged.refused.into_iter();
         verdicts.extend(refused.map(|(name, refusal)| (name, Verdict::Refused(refusal))));
         let labelling = nodes::assign(&judged.accepted, &verdicts, &judged.holders, &nodes);
@@ -133,7 +136,8 @@ impl Fleet {
         let accepted = judged.accepted.into_iter();
         verdicts.extend(accepted.map(|office| (office.office.name.to_string(), Verdict::Accepted(Box::new(office)))));
         let generations = offices.iter().map(|object| (object.name_any(), generation(object))).collect();
-        Self { verdicts, generations, assignments: labelling.changes, awaiting: labelling.awaiting, central }
+        let nodes::Labelling { changes: assignments, awaiting } = labelling;
+        Self { verdicts, generations, assignments, awaiting, nodes: held, central }
     }
 
     /// What may be done with the office of that name; `None`: it did not exist.
@@ -175,13 +179,19 @@ impl Fleet {
         self.awaiting.contains(office)
     }
 
-    /// Names of the offices that are judged differently there than here, gone ones included, and of those that wait for
-    /// labels of nodes in one of the two only.
+    /// How many nodes belong to the office, also those whose taints keep its clients away.
+    pub fn nodes(&self, office: &str) -> i32 {
+        self.nodes.get(office).copied().unwrap_or_default()
+    }
+
+    /// Names of the offices that are judged differently there than here, gone ones included, of those that wait for labels
+    /// of nodes in one of the two only, and of those that have more or fewer nodes.
     pub fn changed(&self, other: &Self) -> Vec<String> {
         let names = self.verdicts.keys().chain(other.verdicts.keys().filter(|name| !self.verdicts.contains_key(*name)));
         let differs = |name: &&String| {
             self.verdicts.get(*name) != other.verdicts.get(*name)
                 || self.awaits_labels(name) != other.awaits_labels(name)
+                || self.nodes(name) != other.nodes(name)
         };
         names.filter(differs).cloned().collect()
     }

@@ -9,8 +9,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::lease::Standing;
 use crate::metrics::Metrics;
 use crate::watches::Caches;
 
@@ -19,6 +21,7 @@ use crate::watches::Caches;
 pub struct Health {
     metrics: Arc<Metrics>,
     state: Arc<RwLock<Stage>>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// How far the operator is.
@@ -34,9 +37,9 @@ pub enum Stage {
 }
 
 impl Health {
-    /// Tells these metrics.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, state: Arc::default() }
+    /// Tells these metrics, and how it stands with the lease.
+    pub fn new(metrics: Arc<Metrics>, standing: watch::Receiver<Standing>) -> Self {
+        Self { metrics, state: Arc::default(), standing }
     }
 
     /// Says how far the operator is.
@@ -65,12 +68,23 @@ pub async fn serve(listener: TcpListener, health: Health, stop: CancellationToke
     }
 }
 
-/// One that waits is as ready as one that works: a Deployment of two must become available.
 async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
-    match health.stage() {
-        Stage::Waiting => (StatusCode::OK, "lease: held by another operator\n"),
-        Stage::Reading => (StatusCode::SERVICE_UNAVAILABLE, "caches: not filled yet\n"),
-        Stage::Working(_) => (StatusCode::OK, "lease: ok\ncaches: ok\n"),
+    let standing = *health.standing.borrow();
+    readiness(&health.stage(), standing)
+}
+
+/// One that waits for another is as ready as one that works: a Deployment of two must become available. One that cannot
+/// read the lease would never take over.
+fn readiness(stage: &Stage, standing: Standing) -> (StatusCode, &'static str) {
+    match (stage, standing) {
+        (Stage::Working(_), _) => (StatusCode::OK, "lease: ok\ncaches: ok\n"),
+        (Stage::Waiting, Standing::Waits) => (StatusCode::OK, "lease: held by another operator\n"),
+        (Stage::Waiting, Standing::Unknown) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "lease: not read or not taken yet: if that lasts, the log says why\n")
+        }
+        (Stage::Waiting, Standing::Leads) | (Stage::Reading, _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "caches: not filled yet\n")
+        }
     }
 }
 
@@ -81,5 +95,23 @@ async fn metrics(State(health): State<Health>) -> Response {
     match health.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_read_the_lease_is_not_ready_and_who_waits_for_another_is() {
+        for (stage, standing, expected) in [
+            (Stage::Waiting, Standing::Unknown, StatusCode::SERVICE_UNAVAILABLE),
+            (Stage::Waiting, Standing::Waits, StatusCode::OK),
+            (Stage::Waiting, Standing::Leads, StatusCode::SERVICE_UNAVAILABLE),
+            (Stage::Reading, Standing::Leads, StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let (status, text) = readiness(&stage, standing);
+            assert_eq!(status, expected, "{standing:?}: {text}");
+        }
     }
 }

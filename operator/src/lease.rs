@@ -77,6 +77,18 @@ pub enum Action {
     },
 }
 
+/// How it stands with the Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nobody knows: it was not looked at yet, or could not be read or taken at the last look.
+    #[default]
+    Unknown,
+    /// Another holds it.
+    Waits,
+    /// It is ours.
+    Leads,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Election {
@@ -112,6 +124,15 @@ impl Election {
         match &self.state {
             State::Holding { renewed_at, .. } => Some(*renewed_at + WRITE_DURATION),
             _ => None,
+        }
+    }
+
+    /// How it stands; `is_heard`: the API server answered the last request.
+    pub fn standing(&self, is_heard: bool) -> Standing {
+        match &self.state {
+            State::Holding { .. } => Standing::Leads,
+            State::Waiting { seen: Some(_) } if is_heard => Standing::Waits,
+            State::Waiting { .. } | State::Taking { .. } | State::Releasing { .. } | State::Ended => Standing::Unknown,
         }
     }
 

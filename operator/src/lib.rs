@@ -4,10 +4,10 @@
 //! or [`cleanup`], which takes everything away; [`options`] and [`settings`] say with what. [`fleet`] judges all offices
 //! together: which form one tree, and which node belongs to which; [`storage`] says which folders they may use.
 //! [`office`], [`package`] and [`vesc`] are the controllers, each reads as dereference, validate, build, apply, status;
-//! [`server`] is what the Central Office has besides, [`identity`] by which keys it is the server, [`preflight`] what keeps
-//! pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for what users read.
-//! [`lease`] elects the one operator that writes, and its fence stops all others. [`watches`] keeps the caches, with
-//! objects as [`held`] says, [`metrics`] and [`http`] show how it goes.
+//! [`server`] is what the Central Office has besides, [`identity`] by which keys it is the server, [`starting`] and
+//! [`preflight`] what keeps pods from starting. [`apply`] writes only what differs, [`conditions`] and [`status`] do so for
+//! what users read. [`lease`] elects the one operator that writes, and its fence stops all others. [`watches`] keeps the
+//! caches, with objects as [`held`] says, [`metrics`] and [`http`] show how it goes.
 //!
 //! Not here: what the server and the clients do, certificates of nodes, enrolment, and the chart.
 
@@ -34,6 +34,7 @@ pub mod preflight;
 pub mod run;
 pub mod server;
 pub mod settings;
+pub mod starting;
 pub mod status;
 pub mod storage;
 pub mod vesc;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use peerdist_crds::names::shortened;
 pub use peerdist_crds::names::{
-    EVICTION_FINALIZER, NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, TRUST, TRUST_KEY, client_objects,
+    EVICTION_FINALIZER, NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_FIELD_MANAGER, TRUST, TRUST_KEY,
+    client_objects,
 };
 use sha2::{Digest, Sha256};
 
@@ -32,10 +33,15 @@ pub const INSTALLATION_ANNOTATION: &str = "peerdist.io/installation";
 pub const CLIENT_COMPONENT: &str = "client";
 /// `app.kubernetes.io/component` of the server.
 pub const SERVER_COMPONENT: &str = "server";
+/// `app.kubernetes.io/component` of pods that remove what the server stored on a node before it moved.
+pub const FORMER_SERVER_COMPONENT: &str = "former-server";
+/// Key of the server's ConfigMap: names of the nodes on which it was, one a line, the latest last.
+pub const SERVER_NODES_KEY: &str = "nodes";
 /// Selects what the operator made.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=peerdist-operator";
-/// Selects the pods of clients and server.
-pub const POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist,app.kubernetes.io/component in (client,server)";
+/// Selects the pods of clients and server, and those that remove what a server left.
+pub const POD_SELECTOR: &str =
+    "app.kubernetes.io/name=peerdist,app.kubernetes.io/component in (client,server,former-server)";
 /// Selects the server's pods.
 pub const SERVER_POD_SELECTOR: &str = "app.kubernetes.io/name=peerdist,app.kubernetes.io/component=server";
 

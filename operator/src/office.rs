@@ -25,8 +25,8 @@ use crate::fleet::{Fleet, ValidOffice, Verdict};
 use crate::held::HeldDaemonSet;
 use crate::identity::{LOOK_INTERVAL, LOOK_INTERVAL_FAILED};
 use crate::names::client_objects;
-use crate::preflight::failure_of_office;
 use crate::server::{self, ServerState};
+use crate::starting::starting;
 
 /// What the cluster has of an office.
 struct Live {
@@ -64,12 +64,18 @@ pub async fn reconcile(object: Arc<Office>, context: Arc<Context>) -> Result<Act
 }
 
 /// Keys and certificates become old without anything being told, also those of a Central Office that is refused. What is
-/// wrong with them may end by itself, such as a root that is not valid yet.
+/// wrong with them may end by itself, such as a root that is not valid yet, and nobody tells that the node of a server is
+/// away. Nor are other offices told that the server runs for which they waited: as a rule their clients then start, and that
+/// is told.
 fn look_again(situation: &Situation) -> Option<Duration> {
     match situation {
-        Situation::Applied { server: Some(ServerState::IdentityFailed(_)), .. } => Some(LOOK_INTERVAL_FAILED),
+        Situation::Applied {
+            server: Some(ServerState::IdentityFailed(_) | ServerState::NotReady(_) | ServerState::CannotStart(_)),
+            ..
+        } => Some(LOOK_INTERVAL_FAILED),
         Situation::Applied { server: Some(_), .. } | Situation::Refused(_) => Some(LOOK_INTERVAL),
-        Situation::Applied { server: None, .. } | Situation::NotApplied { .. } => None,
+        Situation::Applied { awaited: Some(_), .. } => Some(LOOK_INTERVAL),
+        Situation::Applied { server: None, awaited: None, .. } | Situation::NotApplied { .. } => None,
     }
 }
 
@@ -148,9 +154,12 @@ async fn bring_about(
         Ok(()) => {
             let shown = live.daemon_set.as_deref().and_then(|daemon_set| serde_json::to_value(daemon_set).ok());
             let current = shown.is_some_and(|shown| !differs(&desired.daemon_set.body, &shown));
-            let awaits_labels = fleet.awaits_labels(office.office.name.as_str());
-            let preflight = failure_of_office(&context.caches.pending_pods.state(), office.office.name.as_str());
-            (Situation::Applied { current, awaits_labels, preflight, server }, None)
+            let name = office.office.name.as_str();
+            let starting = starting(&context.caches.pending_pods.state(), name);
+            let (awaits_labels, nodes) = (fleet.awaits_labels(name), fleet.nodes(name));
+            let awaited = fleet.central().filter(|_| !office.is_central() && !server::has_run(context));
+            let awaited = awaited.map(str::to_owned);
+            (Situation::Applied { current, awaits_labels, nodes, starting, server, awaited }, None)
         }
     }
 }
@@ -167,16 +176,36 @@ mod tests {
     use super::*;
     use crate::fleet::Refusal;
     use crate::identity::IdentityFailure;
+    use crate::starting::{StartFailure, Starting};
 
     #[test]
-    fn an_identity_that_failed_is_looked_at_soon_and_one_that_holds_every_hour() {
-        let with = |server| Situation::Applied { current: true, awaits_labels: false, preflight: None, server };
+    fn what_failed_is_looked_at_soon_and_an_identity_that_holds_every_hour() {
+        let with = |server| Situation::Applied {
+            current: true,
+            awaits_labels: false,
+            nodes: 1,
+            starting: Starting::default(),
+            server,
+            awaited: None,
+        };
+        let waits = Situation::Applied {
+            current: true,
+            awaits_labels: false,
+            nodes: 1,
+            starting: Starting::default(),
+            server: None,
+            awaited: Some("hub".to_owned()),
+        };
+        let cannot_start = StartFailure { reason: "ServerNodeAway".to_owned(), message: "m".to_owned() };
         let failure = IdentityFailure::RootMissing("root".to_owned());
         let refusal = Refusal { field: "f".to_owned(), reason: "R", message: "m".to_owned(), stalled: true };
         for (situation, expected) in [
             (with(Some(ServerState::IdentityFailed(failure))), Some(LOOK_INTERVAL_FAILED)),
+            (with(Some(ServerState::NotReady("no"))), Some(LOOK_INTERVAL_FAILED)),
+            (with(Some(ServerState::CannotStart(cannot_start))), Some(LOOK_INTERVAL_FAILED)),
             (with(Some(ServerState::Ready)), Some(LOOK_INTERVAL)),
             (Situation::Refused(refusal), Some(LOOK_INTERVAL)),
+            (waits, Some(LOOK_INTERVAL)),
             (with(None), None),
         ] {
             assert_eq!(look_again(&situation), expected, "{situation:?}");

@@ -1,6 +1,7 @@
 //! The controller of PackageDistributions: dereference, validate, status, and eviction at the end. Nothing is built or
 //! applied: the server fetches and distributes. The server writes counts with its own field manager, the conditions are the operator's.
 
+mod distributed;
 mod eviction;
 mod status;
 mod trace;
@@ -14,7 +15,8 @@ use peerdist_core::names::OfficeName;
 use peerdist_crds::PackageDistribution;
 use tracing::Instrument;
 
-pub use self::status::{Expectation, derive};
+pub use self::distributed::Expectation;
+pub use self::status::derive;
 pub use self::validate::{ValidPackage, validate};
 use crate::conditions::refused;
 use crate::context::{Context, ReconcileError};

@@ -41,7 +41,7 @@ struct Pending {
     central: bool,
     offices: BTreeSet<String>,
     /// Offices of which clients cannot start, by the value of their label.
-    preflight: BTreeSet<String>,
+    starting: BTreeSet<String>,
     /// Offices whose DaemonSets select other nodes than before.
     standing: BTreeSet<String>,
     packages: BTreeSet<(String, String)>,
@@ -67,8 +67,8 @@ impl Pending {
                 self.standing.insert(office.clone());
                 self.offices.insert(office);
             }
-            Touch::Preflight(label) => {
-                self.preflight.insert(label);
+            Touch::Starting(label) => {
+                self.starting.insert(label);
             }
             Touch::Office(office) => {
                 self.offices.insert(office);
@@ -130,9 +130,9 @@ async fn tell(
     if pending.everything || pending.all_packages {
         pending.packages.extend(caches.packages.state().iter().map(|package| key(&**package)));
     }
-    if !pending.preflight.is_empty() {
+    if !pending.starting.is_empty() {
         let names = caches.offices.state().into_iter().map(|office| office.name_any()).collect::<Vec<_>>();
-        pending.offices.extend(names.into_iter().filter(|name| pending.preflight.contains(&label_value(name))));
+        pending.offices.extend(names.into_iter().filter(|name| pending.starting.contains(&label_value(name))));
     }
     if pending.central {
         // A Central Office that is refused keeps its server.

@@ -1,65 +1,41 @@
 //! What the preflight of pods says against their nodes: the message that its container ended with, as `Reason: message`.
-//! The check itself is the program's. Pure.
-
-use std::sync::Arc;
+//! The check itself is the program's, and what else keeps pods from starting is in [`starting`](crate::starting). Pure.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
 use crate::conditions::is_word;
-use crate::held::HeldPod;
-use crate::names::label_value;
+use crate::starting::StartFailure;
 
 /// Name of the container.
 pub(crate) const PREFLIGHT_CONTAINER: &str = "preflight";
 /// Longest message that is kept of one node.
 const MESSAGE_CHARACTERS_MAX: usize = 600;
 
-/// What keeps a pod from starting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreflightFailure {
-    /// One word, such as PortInUse.
-    pub reason: String,
-    /// The node, what was found, and what to do.
-    pub message: String,
-}
-
 /// What keeps a pod on this node with these init containers from starting, if its preflight failed and was not passed
 /// since.
-pub fn failure_of(node: Option<&str>, containers: &[ContainerStatus]) -> Option<PreflightFailure> {
+pub fn failure_of(node: Option<&str>, containers: &[ContainerStatus]) -> Option<StartFailure> {
     let container = containers.iter().find(|container| container.name == PREFLIGHT_CONTAINER)?;
     let message = last_end(container)?.message.as_deref()?;
     let (reason, text) = message.split_once(": ").filter(|(reason, _)| is_word(reason))?;
     let node = node.unwrap_or("unknown");
     let text: String = text.trim().chars().take(MESSAGE_CHARACTERS_MAX).collect();
-    Some(PreflightFailure { reason: reason.to_owned(), message: format!("node {node}: {text}") })
+    Some(StartFailure { reason: reason.to_owned(), message: format!("node {node}: {text}") })
 }
 
-/// While it runs or waits to run again, the end before counts.
-fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+/// The error that a container ended with. While it runs or waits to run again, the end before counts.
+pub(crate) fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     let now = container.state.as_ref().and_then(|state| state.terminated.as_ref());
     let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     now.or(before).filter(|end| end.exit_code != 0)
 }
 
-/// What keeps clients of an office from starting: the first node by name, and how many more there are.
-pub fn failure_of_office(pods: &[Arc<HeldPod>], office: &str) -> Option<PreflightFailure> {
-    let label = label_value(office);
-    let of_office = pods.iter().filter(|pod| pod.office.as_ref() == Some(&label));
-    let mut failures: Vec<PreflightFailure> = of_office.filter_map(|pod| pod.failure.clone()).collect();
-    failures.sort_by(|one, other| one.message.cmp(&other.message));
-    let more = failures.len().saturating_sub(1);
-    let mut first = failures.into_iter().next()?;
-    if more > 0 {
-        first.message = format!("{}; and {more} more nodes", first.message);
-    }
-    Some(first)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
-    use super::*;
+    use crate::held::HeldPod;
 
     /// A pod on a node whose preflight is in this state.
     pub(crate) fn pod(node: &str, container: Value) -> Arc<HeldPod> {
@@ -89,14 +65,5 @@ pub(crate) mod tests {
         for odd in ["", "no reason", "not a word: x"] {
             assert_eq!(pod("till-1", json!({"state": ended(2, odd)})).failure, None, "{odd}");
         }
-    }
-
-    #[test]
-    fn the_first_node_speaks_for_the_office() {
-        let failing = |node| pod(node, json!({"state": ended(2, "PortInUse: x")}));
-        let pods = [failing("till-2"), failing("till-1"), pod("till-3", json!({}))];
-        let failure = failure_of_office(&pods, "store").unwrap();
-        assert_eq!(failure.message, "node till-1: x; and 1 more nodes");
-        assert_eq!(failure_of_office(&pods, "hub"), None);
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::client::fenced_client;
 use self::controllers::Controllers;
 use crate::http::{self, Health, Stage};
-use crate::lease::{ElectionError, ElectionOptions, Fence, elect};
+use crate::lease::{ElectionError, ElectionOptions, Fence, Standing, elect};
 use crate::metrics::Metrics;
 use crate::options::{LeaseOptions, Options};
 use crate::settings::{Settings, SettingsError};
@@ -123,26 +123,26 @@ impl Operator {
         let fence = Fence::default();
         let (unfenced, fenced) = (Client::try_from(config.clone())?, fenced_client(config, fence.clone())?);
         let metrics = Arc::new(Metrics::new()?);
-        let health = Health::new(Arc::clone(&metrics));
+        let (told, mut standing) = watch::channel(Standing::default());
+        let health = Health::new(Arc::clone(&metrics), standing.clone());
         let end_http = CancellationToken::new();
         let _end_http_at_last = end_http.clone().drop_guard();
         tokio::spawn(http::serve(http, health.clone(), end_http));
 
         let release = CancellationToken::new();
         let _release_at_last = release.clone().drop_guard();
-        let (leads_sender, mut leads) = watch::channel(false);
         let options = ElectionOptions {
             namespace: lease_namespace,
             name: lease_name,
             identity: identity.clone(),
             installation: namespace.clone(),
         };
-        let mut election = tokio::spawn(elect(unfenced, options, fence, leads_sender, release.clone()));
+        let mut election = tokio::spawn(elect(unfenced, options, fence, told, release.clone()));
 
         tracing::info!(%identity, "waits for the lease");
         let leading = tokio::select! {
             () = stop.cancelled() => false,
-            led = leads.wait_for(|leads| *leads) => led.is_ok(),
+            led = standing.wait_for(|standing| *standing == Standing::Leads) => led.is_ok(),
         };
         if leading {
             metrics.leads(true);

@@ -12,13 +12,16 @@ use serde::Deserialize;
 use crate::names::{ROOT_SECRET, SERVER_IDENTITY};
 
 mod file_roots;
+mod source_authorities;
 
 pub use file_roots::FileRoots;
+pub(crate) use file_roots::overlap;
+pub use source_authorities::SourceAuthorities;
 
 /// Memory is asked for in whole mebibytes, which Kubernetes stores as they are written.
 const MEMORY_UNIT_BYTES: u64 = 1 << 20;
-/// Longest name of a Secret.
-const SECRET_NAME_BYTES_MAX: usize = 253;
+/// Longest name of an object.
+const OBJECT_NAME_BYTES_MAX: usize = 253;
 /// Longest time for which the server takes old versions to be kept.
 const RETENTION_SECONDS_MAX: u64 = 365 * 24 * 3_600;
 /// Most of a settings file that is read.
@@ -100,6 +103,9 @@ pub struct ServerSettings {
     /// Networks that sources may not be fetched from: those of pods, services and nodes.
     #[serde(default)]
     pub forbidden_sources: Vec<IpNet>,
+    /// Authorities that may vouch for sources besides the public ones. Without it, none.
+    #[serde(default)]
+    pub source_authorities: Option<SourceAuthorities>,
     /// Folders of its nodes whose files may be sources. Without any, no file may.
     #[serde(default)]
     pub file_roots: FileRoots,
@@ -221,6 +227,10 @@ impl Settings {
         if let Some(seconds) = self.server.retention_seconds.filter(|&seconds| seconds > RETENTION_SECONDS_MAX) {
             return wrong("server.retentionSeconds", seconds.to_string(), "at most a year, 31536000");
         }
+        let authorities = self.server.source_authorities.as_ref().map(SourceAuthorities::check);
+        if let Some(Err((field, value, expected))) = authorities {
+            return wrong(field, value, expected);
+        }
         let folder = match &self.server.storage {
             ServerStorage::HostPath(path) => Some(path.as_str()),
             ServerStorage::Claim { .. } => None,
@@ -255,10 +265,12 @@ impl fmt::Display for ServerStorage {
 
 /// Our own Secrets are none that somebody else keeps.
 fn is_secret_name(name: &str) -> bool {
+    is_object_name(name) && ![ROOT_SECRET, SERVER_IDENTITY].contains(&name)
+}
+
+fn is_object_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    (1..=SECRET_NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(allowed)
-        && ![ROOT_SECRET, SERVER_IDENTITY].contains(&name)
+    (1..=OBJECT_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 fn is_web_address(text: &str) -> bool {
@@ -312,6 +324,7 @@ pub(crate) mod tests {
         assert_eq!(settings.client.pod.tolerations[0].operator.as_deref(), Some("Exists"));
         assert!(matches!(settings.server.storage, ServerStorage::Claim { .. }));
         assert!(settings.server.file_roots.is_empty());
+        assert_eq!(settings.server.source_authorities, None);
         let text = "image: a\nserver: {storage: {hostPath: /x}, fileRoots: [/srv/files, /data]}";
         assert_eq!(Settings::parse(text).unwrap().server.file_roots.to_string(), "/srv/files,/data");
     }
@@ -341,6 +354,10 @@ pub(crate) mod tests {
             (
                 "image: a\nserver: {storage: {hostPath: /x}, retentionSeconds: 31536001}".to_owned(),
                 "server.retentionSeconds",
+            ),
+            (
+                "image: a\nserver: {storage: {hostPath: /x}, sourceAuthorities: {configMap: ''}}".to_owned(),
+                "server.sourceAuthorities.configMap",
             ),
             ("image: a\nserver: {storage: {hostPath: /x}, fileRoots: [srv]}".to_owned(), "server.fileRoots"),
             ("image: a\nserver: {storage: {hostPath: /x}, fileRoots: [/x/y]}".to_owned(), "server.fileRoots"),

@@ -1,5 +1,6 @@
 //! Writes statuses: only when something changed, at most once a second and object, and an event when an object is
-//! refused. What is well stands in the conditions, with its time: an event about it would be a second write.
+//! refused or its package cannot be brought in. What is well stands in the conditions, with its time: an event about it
+//! would be a second write.
 
 mod throttle;
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::throttle::Throttle;
 use crate::apply::{Applier, ApplyError, Desired, Outcome};
-use crate::conditions::{ACCEPTED, Finding, find, merge};
+use crate::conditions::{ACCEPTED, Finding, INGESTED, find, merge, same_but_for_numbers};
 
 /// Longest note of an event; the API refuses more than 1,024 bytes.
 const NOTE_CHARACTERS_MAX: usize = 250;
@@ -159,7 +160,7 @@ impl StatusWriter {
         if written? == Outcome::Unchanged {
             return Ok(None);
         }
-        if let Some(event) = refusal(before, &after) {
+        if let Some(event) = refusal(before, &after).or_else(|| failed_ingest(before, &after)) {
             self.tell(object, &event).await;
         }
         Ok(None)
@@ -168,16 +169,32 @@ impl StatusWriter {
 
 /// What is worth an event: that an object is refused, or for another reason than before.
 fn refusal(before: &[Condition], after: &[Condition]) -> Option<Event> {
-    let told = find(before, ACCEPTED).filter(|condition| condition.status == "False");
-    let condition = find(after, ACCEPTED).filter(|condition| condition.status == "False")?;
+    let (told, condition) = (denied(before, ACCEPTED), denied(after, ACCEPTED)?);
     let is_new = told.is_none_or(|told| told.reason != condition.reason);
-    is_new.then(|| Event {
+    is_new.then(|| warning(condition, "Validate"))
+}
+
+/// And that a package cannot be brought in. The server tries again and again, and may say each time how far it came.
+fn failed_ingest(before: &[Condition], after: &[Condition]) -> Option<Event> {
+    let (told, condition) = (denied(before, INGESTED), denied(after, INGESTED)?);
+    let is_new = told
+        .is_none_or(|told| told.reason != condition.reason || !same_but_for_numbers(&told.message, &condition.message));
+    is_new.then(|| warning(condition, "Ingest"))
+}
+
+/// The condition of that type, if it does not hold.
+fn denied<'conditions>(conditions: &'conditions [Condition], kind: &str) -> Option<&'conditions Condition> {
+    find(conditions, kind).filter(|condition| condition.status == "False")
+}
+
+fn warning(condition: &Condition, action: &str) -> Event {
+    Event {
         type_: EventType::Warning,
         reason: condition.reason.clone(),
         note: Some(condition.message.chars().take(NOTE_CHARACTERS_MAX).collect()),
-        action: "Validate".to_owned(),
+        action: action.to_owned(),
         secondary: None,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -185,8 +202,11 @@ mod tests {
     use super::*;
     use crate::conditions::READY;
 
+    fn conditions(findings: &[Finding]) -> Vec<Condition> {
+        merge(&[], findings, Some(1), Timestamp::UNIX_EPOCH)
+    }
+
     fn told(before: &[Finding], after: &[Finding]) -> Option<String> {
-        let conditions = |findings| merge(&[], findings, Some(1), Timestamp::UNIX_EPOCH);
         refusal(&conditions(before), &conditions(after)).map(|event| event.reason)
     }
 
@@ -204,5 +224,32 @@ mod tests {
         let ready = |ready: Finding| [valid(), ready];
         let (no, yes) = (Finding::no(READY, "Waits", ""), Finding::yes(READY, "Done", ""));
         assert_eq!(told(&ready(no), &ready(yes)), None);
+    }
+
+    #[test]
+    fn an_ingest_that_fails_is_told_once_until_it_fails_otherwise() {
+        let waits = Finding::unknown(INGESTED, "NotReported", "m");
+        let signed = Finding::yes(INGESTED, "Signed", "m");
+        let fails = |reason: &str, message: &str| Finding::no(INGESTED, reason, message);
+        let missing = || fails("SourceMissing", "http://a/b does not exist");
+        let away = |bytes: u32| fails("SourceUnavailable", &format!("it did not deliver after {bytes} bytes"));
+        let of = |reason: &str, note: &str| Some((reason.to_owned(), note.to_owned()));
+        for (before, after, expected) in [
+            (None, waits.clone(), None),
+            (Some(waits.clone()), missing(), of("SourceMissing", "http://a/b does not exist")),
+            (Some(signed.clone()), missing(), of("SourceMissing", "http://a/b does not exist")),
+            (None, missing(), of("SourceMissing", "http://a/b does not exist")),
+            (Some(missing()), missing(), None),
+            (Some(missing()), fails("SourceMissing", "c"), of("SourceMissing", "c")),
+            (Some(missing()), away(7), of("SourceUnavailable", "it did not deliver after 7 bytes")),
+            (Some(away(7)), away(1000), None),
+            (Some(missing()), waits, None),
+            (Some(missing()), signed, None),
+        ] {
+            let before: Vec<Finding> = before.into_iter().collect();
+            let event = failed_ingest(&conditions(&before), &conditions(&[after]));
+            let event = event.map(|event| (event.reason, event.note.unwrap_or_default()));
+            assert_eq!(event, expected, "{before:?}");
+        }
     }
 }

@@ -62,6 +62,7 @@ async fn free(client: &Client, object: PackageDistribution) -> Result<(), kube::
 pub(super) async fn objects(client: &Client, namespace: &str, keep_claim: bool) -> Result<(), CleanupError> {
     managed::<DaemonSet>(client, namespace).await?;
     managed::<StatefulSet>(client, namespace).await?;
+    managed::<Pod>(client, namespace).await?;
     managed::<ConfigMap>(client, namespace).await?;
     managed::<ServiceAccount>(client, namespace).await?;
     managed::<Secret>(client, namespace).await?;

@@ -18,8 +18,10 @@ use tokio::time::{Instant, sleep};
 
 use super::pages::{Pages, for_all};
 use super::{CleanupError, failed};
-use crate::names::{FIELD_MANAGER, MANAGED_SELECTOR, OFFICE_LABEL, POD_SELECTOR};
+use crate::names::{FIELD_MANAGER, FORMER_SERVER_COMPONENT, MANAGED_SELECTOR, OFFICE_LABEL, POD_SELECTOR};
 use crate::pod::{PROGRAM, no_rights};
+
+mod former;
 
 /// Shortest pause between two looks. A look that takes longer is followed by a pause as long.
 const LOOK_PAUSE: Duration = Duration::from_secs(3);
@@ -109,8 +111,11 @@ pub(super) async fn empty_storage(
         pods: Api::namespaced(client.clone(), namespace),
         keep_claim,
     };
-    turn(&sets.daemon_sets, keep_claim).await?;
-    turn(&sets.stateful_sets, keep_claim).await?;
+    // Before the server's set is turned, which tells where the server stores.
+    let time = deadline.saturating_duration_since(Instant::now());
+    let server_node = former::empty(client, namespace, &nodes_that_are_there(client).await?, time).await?;
+    turn(&sets.daemon_sets, keep_claim, None).await?;
+    turn(&sets.stateful_sets, keep_claim, server_node.as_deref()).await?;
     let mut told = None;
     loop {
         let begun = Instant::now();
@@ -140,6 +145,8 @@ impl Sets {
         let mut progress = Progress::default();
         self.count(&self.daemon_sets, &pods, &mut progress).await?;
         self.count(&self.stateful_sets, &pods, &mut progress).await?;
+        let former = pods.get(&(Some(FORMER_SERVER_COMPONENT.to_owned()), None));
+        progress.add(Progress::of(former.map(Vec::as_slice).unwrap_or_default(), Some(0)));
         Ok(progress)
     }
 
@@ -173,11 +180,11 @@ impl Sets {
     }
 }
 
-/// Gives each set its last form, once.
-async fn turn<S: Set>(api: &Api<S>, keep_claim: bool) -> Result<(), CleanupError> {
+/// Gives each set its last form, once; on this node alone, if one is named.
+async fn turn<S: Set>(api: &Api<S>, keep_claim: bool, node: Option<&str>) -> Result<(), CleanupError> {
     let ours = ListParams::default().labels(MANAGED_SELECTOR);
     for_all(api, ours, "have the nodes remove what they stored", async |set: S| {
-        let Some(form) = last_form(&set).filter(|_| is_emptied(&set, keep_claim)) else { return Ok(()) };
+        let Some(form) = last_form(&set, node).filter(|_| is_emptied(&set, keep_claim)) else { return Ok(()) };
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let applied = api.patch(&set.name_any(), &parameters, &Patch::Apply(&form)).await;
         match applied {
@@ -195,8 +202,11 @@ fn is_emptied<S: Set>(set: &S, keep_claim: bool) -> bool {
 
 /// The whole set in its last form, applied as the operator applies it: an operator that is installed again takes all of it
 /// back with its next apply. Without the annotation that says what was applied, so that there is a next one.
-fn last_form<S: Set>(set: &S) -> Option<Value> {
-    let template = set.template().filter(|template| !removes(template)).and_then(last_template)?;
+fn last_form<S: Set>(set: &S, node: Option<&str>) -> Option<Value> {
+    let mut template = set.template().filter(|template| !removes(template)).and_then(last_template)?;
+    if let (Some(node), Some(pod)) = (node, template["spec"].as_object_mut()) {
+        former::stay_on(node, pod);
+    }
     let mut form = serde_json::to_value(set).ok()?;
     form.as_object_mut()?.remove("status");
     form["metadata"].as_object_mut()?.retain(|field, _| METADATA.contains(&field.as_str()));
@@ -298,7 +308,8 @@ impl SeenPod {
 fn is_done(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True");
-    ready && pod.labels().contains_key(REMOVING_LABEL)
+    let ended = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded");
+    (ready || ended) && pod.labels().contains_key(REMOVING_LABEL)
 }
 
 /// Names of the nodes whose kubelet speaks.
@@ -346,6 +357,12 @@ mod tests {
         assert!(!done(&[clean("a"), pod("b", false, "True")], Some(2)), "the old form still runs");
         assert!(!done(&[clean("a"), pod("b", true, "False")], Some(2)), "it still removes");
         assert!(!done(&[clean("a")], Some(2)), "a pod is not there yet");
+        let ended = |phase: &str| {
+            let mut pod = pod("a", true, "False");
+            pod.status.as_mut().unwrap().phase = Some(phase.to_owned());
+            pod
+        };
+        assert!(done(&[ended("Succeeded")], Some(1)) && !done(&[ended("Failed")], Some(1)));
         let mut unscheduled = clean("a");
         unscheduled.spec.as_mut().unwrap().node_name = None;
         assert!(!done(&[clean("a"), unscheduled], Some(2)), "a pod has no node yet");
@@ -362,7 +379,7 @@ mod tests {
         serde_json::from_value(built.daemon_set.body).unwrap()
     }
 
-    fn stateful_set(storage: &str) -> StatefulSet {
+    pub(super) fn stateful_set(storage: &str) -> StatefulSet {
         let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
         let settings = Settings::parse(&format!("image: a\nserver: {{storage: {{{storage}}}}}")).unwrap();
         let built = crate::server::build(fleet.accepted().next().unwrap(), None, &[], &settings, "peerdist");
@@ -393,7 +410,7 @@ mod tests {
         set.metadata.uid = Some("uid".to_owned());
         set.metadata.resource_version = Some("7".to_owned());
         set.status = Some(Default::default());
-        let (before, last) = (serde_json::to_value(&set).unwrap(), last_form(&set).unwrap());
+        let (before, last) = (serde_json::to_value(&set).unwrap(), last_form(&set, None).unwrap());
         assert_eq!((&last["apiVersion"], &last["kind"]), (&json!("apps/v1"), &json!("DaemonSet")));
         for field in ["name", "namespace", "uid", "labels", "ownerReferences"] {
             assert_eq!(last["metadata"][field], before["metadata"][field], "{field}");
@@ -405,7 +422,18 @@ mod tests {
         }
         assert!(differs(&before, &last), "the operator applies its own form again");
         let turned: DaemonSet = serde_json::from_value(last).unwrap();
-        assert_eq!(last_form(&turned), None, "once is enough");
+        assert_eq!(last_form(&turned, None), None, "once is enough");
+    }
+
+    #[test]
+    fn the_server_removes_its_folder_where_it_is_and_not_on_the_next_best_node() {
+        let set = stateful_set("hostPath: /var/lib/server");
+        let place = |node| {
+            let pod = last_form(&set, node).unwrap()["spec"]["template"]["spec"].clone();
+            (pod["nodeName"].clone(), pod["affinity"].is_null())
+        };
+        assert_eq!(place(Some("a")), (json!("a"), true));
+        assert_eq!(place(None), (Value::Null, false), "a volume may go anywhere");
     }
 
     #[test]
@@ -413,7 +441,7 @@ mod tests {
         let (claim, directory) = (stateful_set("claim: {size: 100Gi}"), stateful_set("hostPath: /var/lib/server"));
         assert!(is_emptied(&claim, false) && !is_emptied(&claim, true));
         assert!(is_emptied(&directory, true) && is_emptied(&daemon_set(), true));
-        let last = last_form(&claim).unwrap();
+        let last = last_form(&claim, None).unwrap();
         assert_eq!(last["spec"]["volumeClaimTemplates"][0]["metadata"]["name"], "storage");
     }
 }

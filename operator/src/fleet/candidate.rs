@@ -17,7 +17,7 @@ pub(super) fn candidate(object: &peerdist_crds::Office, prefixes: &StoragePrefix
     let selection = node_selection(&object.spec).map_err(|faults| errors.extend(faults)).ok();
     // A path that is not normal is among the errors already.
     let path = normal_path(&object.spec.storage.path);
-    errors.extend(path.iter().filter(|path| !prefixes.allow(path)).map(|path| not_allowed(path, prefixes)));
+    errors.extend(path.iter().filter_map(|path| not_allowed(path, prefixes)));
     match (office, selection, path) {
         (Some(office), Some(Some(selection)), Some(storage_path)) if errors.is_empty() => {
             Ok(ValidOffice { office, selection, storage_path, uid: object.uid().unwrap_or_default() })
@@ -33,10 +33,27 @@ pub(super) fn candidate(object: &peerdist_crds::Office, prefixes: &StoragePrefix
     }
 }
 
-fn not_allowed(path: &str, prefixes: &StoragePrefixes) -> FieldError {
-    let message = format!(
-        "storage path {path} may not be used on the nodes of this cluster: expected a folder in one of {prefixes}; \
-         correct it, or let an administrator add a prefix to --storage-prefixes of the operator"
-    );
-    FieldError::new("spec.storage.path", "StoragePathNotAllowed", message)
+/// Why a normal path may not be used, if so.
+fn not_allowed(path: &str, prefixes: &StoragePrefixes) -> Option<FieldError> {
+    let message = if !prefixes.allow(path) {
+        format!(
+            "storage path {path} may not be used on the nodes of this cluster: expected a folder in one of {prefixes}; \
+             correct it, or let an administrator add a prefix to --storage-prefixes of the operator"
+        )
+    } else if let Some(server) = prefixes.of_server(path) {
+        format!(
+            "storage path {path} holds or lies in {}, which is server.storage.hostPath in the chart's values: expected a \
+             folder apart from it, since clients and server cannot share one; correct it, or let an administrator choose \
+             another for the server",
+            server.display()
+        )
+    } else {
+        let root = prefixes.published(path)?.display();
+        format!(
+            "storage path {path} holds or lies in {root}, a folder of server.fileRoots in the chart's values, whose \
+             files anybody may publish who may publish packages: expected a folder apart from it; correct it, or let an \
+             administrator take {root} off that list"
+        )
+    };
+    Some(FieldError::new("spec.storage.path", "StoragePathNotAllowed", message))
 }

@@ -109,6 +109,20 @@ pub(super) fn judge(claimants: Vec<Claimant>, nodes: &[&NodeView]) -> Judged {
 }
 
 impl Judged {
+    /// How many nodes each office holds that holds any.
+    pub(super) fn counts(&self) -> BTreeMap<String, i32> {
+        let mut counts: BTreeMap<String, i32> = BTreeMap::new();
+        for holder in self.holders.values() {
+            match counts.get_mut(&holder.office) {
+                Some(count) => *count = count.saturating_add(1),
+                None => {
+                    counts.insert(holder.office.clone(), 1);
+                }
+            }
+        }
+        counts
+    }
+
     /// A refused office keeps the nodes on which it is, except those of others. A selection by the operator's own label
     /// ends with that label, so that nothing has to keep it away from a node.
     fn keep(&mut self, office: &str, standing: &[usize], selection: Option<&NodeSelection>) {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::names::ASSIGNED_OFFICE_LABEL;
+use crate::settings::ServerStorage;
 
 /// An office created in the given second.
 pub(crate) fn office(name: &str, second: i64, spec: Value) -> peerdist_crds::Office {
@@ -131,6 +132,53 @@ fn bad_offices_are_refused_with_field_and_reason_and_the_others_stay() {
 }
 
 #[test]
+fn an_office_keeps_nothing_where_the_server_publishes_files() {
+    let published = serde_json::from_value(json!(["/data/packages"])).unwrap();
+    let storage_prefixes = "/var/lib/peerdist,/data".parse::<StoragePrefixes>().unwrap().apart_from(published);
+    let grounds = Grounds { storage_prefixes, ..Grounds::default() };
+    let refusal = |path: &str| {
+        let spec = json!({"nodeSelector": {"matchLabels": {"site": "hub"}}, "storage": {"path": path}});
+        match Fleet::new(&[office("hub", 1, spec)], [], &grounds).verdict("hub") {
+            Some(Verdict::Refused(refusal)) => Some(refusal.clone()),
+            _ => None,
+        }
+    };
+    for path in ["/data/packages", "/data//packages/", "/data/packages/clients", "/data"] {
+        let Refusal { field, reason, message, stalled } = refusal(path).unwrap();
+        assert_eq!((field.as_str(), reason, stalled), ("spec.storage.path", "StoragePathNotAllowed", true), "{path}");
+        assert!(message.contains("/data/packages, a folder of server.fileRoots"), "{message}");
+    }
+    for path in ["/data/packages2", "/data/clients", "/var/lib/peerdist"] {
+        assert_eq!(refusal(path), None, "{path}");
+    }
+}
+
+#[test]
+fn an_office_keeps_nothing_in_the_folder_of_the_server() {
+    let refusal = |server: &str, path: &str| {
+        let prefixes: StoragePrefixes = "/var/lib/peerdist,/data".parse().unwrap();
+        let storage_prefixes = prefixes.apart_from_server(&ServerStorage::HostPath(server.to_owned()));
+        let grounds = Grounds { storage_prefixes, ..Grounds::default() };
+        let spec = json!({"nodeSelector": {"matchLabels": {"site": "hub"}}, "storage": {"path": path}});
+        let fleet = Fleet::new(&[office("hub", 1, spec)], [], &grounds);
+        refusals(&fleet).first().map(|(_, field, reason)| format!("{field} {reason}"))
+    };
+    let refused = Some("spec.storage.path StoragePathNotAllowed".to_owned());
+    for (server, path, expected) in [
+        ("/var/lib/peerdist", "/var/lib/peerdist", &refused),
+        ("/var/lib/peerdist/", "/var/lib/peerdist/clients", &refused),
+        ("/var/lib/peerdist/server", "/var/lib/peerdist", &refused),
+        ("/var/lib", "/var/lib/peerdist", &refused),
+        ("/data/server", "/data", &refused),
+        ("/data/server", "/data/clients", &None),
+        ("/var/lib/peerdist-server", "/var/lib/peerdist", &None),
+        ("/var/lib/peerdist/a", "/var/lib/peerdist/ab", &None),
+    ] {
+        assert_eq!(refusal(server, path), *expected, "{server} {path}");
+    }
+}
+
+#[test]
 fn a_cycle_is_refused_with_all_below_it() {
     let offices = [
         office("hub", 1, site("hub", None)),
@@ -198,6 +246,22 @@ fn only_nodes_in_subnets_are_labelled_and_labels_without_an_office_go() {
         ("left-over".to_owned(), Assignment::None),
     ]);
     assert_eq!(*fleet.assignments(), expected);
+}
+
+#[test]
+fn nodes_of_an_office_are_counted_and_another_number_of_them_is_a_change() {
+    let offices = [office("hub", 1, site("hub", None)), office("store", 2, subnet("10.42.0.0/24", "hub"))];
+    let till = |name: &str, address: &str| node(name, &[(ASSIGNED_OFFICE_LABEL, "store")], Some(address));
+    let nodes = [
+        node("central", &[("site", "hub")], Some("10.0.0.1")),
+        till("till-1", "10.42.0.1"),
+        node("nobody's", &[], Some("10.9.0.1")),
+        till("till-2", "10.42.0.2"),
+    ];
+    let (before, after) = (judged(&offices, &nodes[..3]), judged(&offices, &nodes));
+    assert_eq!(["hub", "store", "gone"].map(|office| before.nodes(office)), [1, 1, 0]);
+    assert_eq!(["hub", "store", "gone"].map(|office| after.nodes(office)), [1, 2, 0]);
+    assert_eq!(after.changed(&before), ["store"]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct HeldNode {
     metadata: ObjectMeta,
     /// What counts of it.
     pub view: NodeView,
+    /// Whether it is said to be not ready. Nobody is told when that changes.
+    pub is_away: bool,
 }
 
 stands_for!(HeldNode, Node);
@@ -50,6 +52,15 @@ struct Spec {
 #[serde(default)]
 struct Status {
     addresses: Option<Vec<Address>>,
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -63,8 +74,9 @@ struct Address {
 impl From<Told> for HeldNode {
     fn from(told: Told) -> Self {
         let Told { metadata: Metadata { name, resource_version, labels }, spec, status } = told;
-        let addresses = status.and_then(|status| status.addresses).into_iter().flatten();
-        let internal = addresses.filter(|address| address.kind == "InternalIP");
+        let Status { addresses, conditions } = status.unwrap_or_default();
+        let ready = conditions.into_iter().flatten().find(|condition| condition.kind == "Ready");
+        let internal = addresses.into_iter().flatten().filter(|address| address.kind == "InternalIP");
         let mut addresses: Vec<_> = internal.filter_map(|address| address.address.parse().ok()).collect();
         addresses.shrink_to_fit();
         let view = NodeView {
@@ -73,7 +85,8 @@ impl From<Told> for HeldNode {
             addresses,
             pod_networks: spec.map(pod_networks).unwrap_or_default(),
         };
-        Self { metadata: ObjectMeta { name, resource_version, ..ObjectMeta::default() }, view }
+        let metadata = ObjectMeta { name, resource_version, ..ObjectMeta::default() };
+        Self { metadata, view, is_away: ready.is_some_and(|ready| ready.status != "True") }
     }
 }
 
@@ -131,6 +144,22 @@ mod tests {
         assert_eq!((name.as_str(), labels.get("site"), labels.iter().count()), ("till-1", Some("store"), 2));
         assert_eq!(*addresses, ["10.1.0.1", "fd00::1"].map(|address| address.parse::<std::net::IpAddr>().unwrap()));
         assert_eq!(*pod_networks, ["10.244.0.0/24", "fd00::/64"].map(|network| network.parse::<IpNet>().unwrap()));
+        assert!(!node.is_away);
+    }
+
+    #[test]
+    fn a_node_is_away_when_its_condition_says_so_and_not_before_it_has_one() {
+        let condition = |kind: &str, status: &str| json!([{"type": kind, "status": status}]);
+        for (conditions, expected) in [
+            (condition("Ready", "True"), false),
+            (condition("Ready", "False"), true),
+            (condition("Ready", "Unknown"), true),
+            (condition("DiskPressure", "False"), false),
+            (json!(null), false),
+        ] {
+            let told = json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}});
+            assert_eq!(serde_json::from_value::<HeldNode>(told).unwrap().is_away, expected, "{conditions}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Action, Election, Event, Fence, LEASE_DURATION, LeaseRecord, Moment};
+use super::{Action, Election, Event, Fence, LEASE_DURATION, LeaseRecord, Moment, Standing};
 use crate::names::INSTALLATION_ANNOTATION;
 
 /// Longest wait for an answer; shorter than what is left of a Lease after a failed renewal.
@@ -57,7 +57,7 @@ pub enum ElectionError {
     },
 }
 
-/// Takes part until `stop`, then gives the Lease back. `leads` tells when it is ours. The client must not be fenced.
+/// Takes part until `stop`, then gives the Lease back. `standing` tells how it stands. The client must not be fenced.
 ///
 /// # Errors
 /// [`ElectionError`] when the Lease was ours and is not any more, or can never be.
@@ -65,12 +65,12 @@ pub async fn elect(
     client: Client,
     options: ElectionOptions,
     fence: Fence,
-    leads: watch::Sender<bool>,
+    standing: watch::Sender<Standing>,
     stop: CancellationToken,
 ) -> Result<(), ElectionError> {
     let mut election = Election::new(&options.identity, Moment::now());
     let mut desk = Desk { api: Api::namespaced(client, &options.namespace), options, seen: None };
-    let mut stopping = false;
+    let (mut stopping, mut is_heard) = (false, false);
     while !election.is_ended() {
         if stop.is_cancelled() && !stopping {
             stopping = true;
@@ -79,6 +79,7 @@ pub async fn elect(
         }
         if let Some(action) = election.poll(Moment::now()) {
             let event = desk.perform(action).await.inspect_err(|_| fence.set(None))?;
+            is_heard = event != Event::Failed;
             election.handle(Moment::now(), event);
         } else if let Some(at) = election.poll_timeout() {
             tokio::select! {
@@ -87,9 +88,9 @@ pub async fn elect(
             }
         }
         fence.set(election.may_write_until());
-        leads.send_if_modified(|leads| {
-            let now = election.may_write_until().is_some();
-            std::mem::replace(leads, now) != now
+        standing.send_if_modified(|standing| {
+            let now = election.standing(is_heard);
+            std::mem::replace(standing, now) != now
         });
     }
     fence.set(None);

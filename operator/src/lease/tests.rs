@@ -160,6 +160,25 @@ fn a_lease_is_given_back_at_the_end_and_taken_at_once_by_another() {
 }
 
 #[test]
+fn who_waits_for_another_is_told_apart_from_who_cannot_read_or_take_the_lease() {
+    let start = Moment::now();
+    let (mut a, mut b, mut server) = (Election::new("a", start), Election::new("b", start), Server::default());
+    assert_eq!(a.standing(false), Standing::Unknown);
+    assert_eq!(a.poll(start), Some(Action::Read));
+    a.handle(start, Event::Read(None));
+    assert!(a.poll(start).is_some(), "it is missing, and may not be made");
+    a.handle(start, Event::Failed);
+    assert_eq!((a.standing(false), a.standing(true)), (Standing::Unknown, Standing::Unknown));
+    let later = start + RETRY_PERIOD;
+    step(&mut a, &mut server, later);
+    step(&mut b, &mut server, later);
+    assert_eq!((a.standing(true), b.standing(true)), (Standing::Leads, Standing::Waits));
+    assert_eq!(b.poll(later + RETRY_PERIOD), Some(Action::Read));
+    b.handle(later + RETRY_PERIOD, Event::Failed);
+    assert_eq!((a.standing(false), b.standing(false)), (Standing::Leads, Standing::Unknown));
+}
+
+#[test]
 fn who_waits_ends_without_a_write() {
     let start = Moment::now();
     let mut election = Election::new("a", start);

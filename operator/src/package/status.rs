@@ -1,49 +1,40 @@
-//! What a PackageDistribution's conditions say, from the counts that the server reports. Pure. Counts of an older
-//! generation say nothing, and nothing is ready where there is no node or where nobody counted the nodes. Messages carry
-//! no counts, and that the server fetches changes no condition: one changes when its meaning does, so that a new version
-//! costs a write when it is accepted, one when it is signed, and one when it is everywhere.
+//! What a PackageDistribution's conditions say, from what the server reports. Pure. Counts of an older generation say
+//! nothing, and nothing is ready where there is no node or where nobody counted the nodes (in
+//! [`distributed`](super::distributed)). That the server fetches changes no condition: one changes when its meaning does,
+//! so that a new version costs a write when it is accepted, one when it is signed, and one when it is everywhere.
 
 use peerdist_crds::status::IngestFailure;
 use peerdist_crds::{PackageDistribution, PackageDistributionStatus};
 
-use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, accepted, holds, is_word};
-
-/// How many nodes the cluster expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Expectation {
-    /// That should hold the package, as far as they were counted.
-    pub nodes: i32,
-    /// Of the Central Office, through which every package passes.
-    pub central_nodes: i32,
-    /// Whether the nodes of every office were counted.
-    pub counted: bool,
-}
-
-impl Expectation {
-    /// From the nodes of each office, `None` for those that nobody counted.
-    pub fn new(offices: impl Iterator<Item = Option<i32>>, central: Option<i32>) -> Self {
-        let start = Self { nodes: 0, central_nodes: central.unwrap_or_default(), counted: central.is_some() };
-        offices.fold(start, |sum, office| Self {
-            nodes: sum.nodes.saturating_add(office.unwrap_or_default()),
-            counted: sum.counted && office.is_some(),
-            ..sum
-        })
-    }
-}
+use super::distributed::{Expectation, distributed, is_held_nowhere};
+use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, STALLED, accepted, find, holds, is_word};
 
 /// The conditions of a distribution that is acted upon.
 pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Finding> {
     let status = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let heard = status.progress_generation.is_some() && status.progress_generation == generation;
-    let progress = (heard && is_judged(&status)).then_some(&status);
+    let silence = silence(object);
+    let progress = if heard && is_judged(&status) { Ok(&status) } else { Err(silence.as_str()) };
     let ingested = ingested(progress);
-    let was_distributed = holds(&status.conditions, DISTRIBUTED, generation);
-    let distributed = distributed(progress, expectation, was_distributed);
-    let was_ready = holds(&status.conditions, READY, generation);
+    let said = find(&status.conditions, DISTRIBUTED).filter(|said| said.observed_generation == generation);
+    let distributed = match progress {
+        Err(silence) => not_reported(DISTRIBUTED, silence),
+        Ok(_) if ingested.is_false() => Finding::no(DISTRIBUTED, "NotIngested", "nothing to receive yet: see Ingested"),
+        Ok(progress) => distributed(progress, expectation, said),
+    };
+    let is_lost = heard && is_held_nowhere(&status, expectation);
+    let was_ready = holds(&status.conditions, READY, generation) && !is_lost;
     let paused = object.spec.rollout.paused;
     let ready = ready(&ingested, &distributed, paused, was_ready);
-    accepted().into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
+    acceptance(&ingested).into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
+}
+
+/// The server tries again what may pass by itself, so that tools go on waiting.
+fn acceptance(ingested: &Finding) -> [Finding; 2] {
+    let [accepted, stalled] = accepted();
+    let message = "see Ingested: the server tries again by itself, unless that cannot help";
+    [accepted, if ingested.is_false() { Finding::no(STALLED, "NotIngested", message) } else { stalled }]
 }
 
 /// Whether the server has signed the package or says what keeps it from that.
@@ -55,40 +46,36 @@ fn failure(status: &PackageDistributionStatus) -> Option<&IngestFailure> {
     status.failure.as_ref().filter(|failure| is_word(&failure.reason))
 }
 
-fn ingested(progress: Option<&PackageDistributionStatus>) -> Finding {
-    let Some(progress) = progress else { return not_reported(INGESTED) };
-    match failure(progress) {
-        Some(failure) if progress.digest.is_none() => Finding::no(INGESTED, &failure.reason, &failure.message),
-        _ => Finding::yes(INGESTED, "Signed", "the package is fetched, checked and signed"),
+/// What the server reports, or what is said as long as it does not.
+type Progress<'object> = Result<&'object PackageDistributionStatus, &'object str>;
+
+/// Before its time the server does nothing of it and has nothing to report.
+fn silence(object: &PackageDistribution) -> String {
+    match object.spec.schedule.as_ref().and_then(|schedule| schedule.not_before.as_deref()) {
+        Some(moment) => format!(
+            "nothing of it moves before {moment}, as spec.schedule.notBefore says; after that see status.percent and the \
+             server's log"
+        ),
+        None => "the server has reported this generation neither as signed nor as failed: see status.percent and the \
+                 server's log"
+            .to_owned(),
     }
 }
 
-fn not_reported(kind: &'static str) -> Finding {
-    let message = "the server has reported this generation neither as signed nor as failed: see status.percent and the \
-                   server's log";
-    Finding::unknown(kind, "NotReported", message)
+/// A failure that is told beside a digest is about this very version, too: its source has other content than was signed of
+/// it, or is another source, of which nobody knows yet whether it has the same.
+fn ingested(progress: Progress<'_>) -> Finding {
+    match progress {
+        Err(silence) => not_reported(INGESTED, silence),
+        Ok(progress) => match failure(progress) {
+            Some(failure) => Finding::no(INGESTED, &failure.reason, &failure.message),
+            None => Finding::yes(INGESTED, "Signed", "the package is fetched, checked and signed"),
+        },
+    }
 }
 
-/// Once said of a generation, it is not taken back because somebody has to count anew.
-fn distributed(progress: Option<&PackageDistributionStatus>, expectation: Expectation, before: bool) -> Finding {
-    let Some(progress) = progress else { return not_reported(DISTRIBUTED) };
-    let Expectation { nodes: expected, central_nodes, counted } = expectation;
-    let nodes = progress.nodes.unwrap_or_default();
-    if counted && central_nodes == 0 {
-        let message = "no node belongs to the Central Office, through which every package passes";
-        Finding::no(DISTRIBUTED, "NoCentralNodes", message)
-    } else if counted && expected == 0 {
-        Finding::no(DISTRIBUTED, "NoNodes", "no node belongs to the offices of the package")
-    } else if nodes.failed > 0 {
-        Finding::no(DISTRIBUTED, "NodesFailed", "an error stops some nodes: see status.slowest")
-    } else if nodes.complete <= 0 || nodes.complete.saturating_add(nodes.unreachable) < expected.max(nodes.targeted) {
-        Finding::no(DISTRIBUTED, "InProgress", "nodes are still receiving: see status.percent")
-    } else if counted || before {
-        Finding::yes(DISTRIBUTED, "Complete", "every node that can be reached holds the package")
-    } else {
-        let message = "the nodes of some offices of the package are not counted yet: see the conditions of its offices";
-        Finding::no(DISTRIBUTED, "NodesNotCounted", message)
-    }
+fn not_reported(kind: &'static str, silence: &str) -> Finding {
+    Finding::unknown(kind, "NotReported", silence)
 }
 
 fn paused_finding(paused: bool) -> Finding {
@@ -98,9 +85,10 @@ fn paused_finding(paused: bool) -> Finding {
     }
 }
 
-/// Nodes that join later do not take back what was said of this generation.
+/// Nodes that join later do not take back what was said of this generation; that something else was signed than is wanted
+/// does.
 fn ready(ingested: &Finding, distributed: &Finding, paused: bool, was_ready: bool) -> Finding {
-    if was_ready || (ingested.is_true() && distributed.is_true()) {
+    if (was_ready && !ingested.is_false()) || (ingested.is_true() && distributed.is_true()) {
         return Finding::yes(READY, "Complete", "every node that can be reached holds the package");
     }
     if paused {
@@ -113,10 +101,11 @@ fn ready(ingested: &Finding, distributed: &Finding, paused: bool, was_ready: boo
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::Timestamp;
+    use peerdist_crds::package_distribution::Schedule;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::conditions::{find, merge};
+    use crate::conditions::merge;
 
     const THREE: Expectation = Expectation { nodes: 3, central_nodes: 1, counted: true };
 
@@ -133,6 +122,14 @@ mod tests {
     fn progress(generation: i64, complete: i32, failed: i32, unreachable: i32) -> Value {
         let nodes = json!({"targeted": 3, "complete": complete, "failed": failed, "unreachable": unreachable});
         json!({"progressGeneration": generation, "digest": "blake3:00", "nodes": nodes})
+    }
+
+    /// What was said of a generation.
+    fn said(kind: &str, generation: i64) -> Value {
+        json!([{
+            "type": kind, "status": "True", "reason": "Complete", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
+        }])
     }
 
     fn ready(object: &PackageDistribution, expectation: Expectation) -> (String, String) {
@@ -183,9 +180,29 @@ mod tests {
         let unnamed = json!({"progressGeneration": 2, "failure": {"reason": "no word", "message": "m"}});
         assert_eq!(findings(unnamed), findings(json!({})));
         assert_eq!(findings(progress(2, 1, 0, 0)), findings(progress(2, 0, 0, 1)));
-        let mut signed = progress(2, 1, 0, 0);
-        signed["failure"] = json!({"reason": "SourceMissing", "message": "m"});
-        assert_eq!(findings(signed), findings(progress(2, 1, 0, 0)), "a signed package stays signed");
+    }
+
+    #[test]
+    fn a_failure_takes_ready_back_although_the_version_was_signed_and_distributed() {
+        for (digest, reason) in [(true, "VersionReused"), (true, "SourceMissing"), (false, "SourceMissing")] {
+            let mut status = progress(2, 3, 0, 0);
+            status["failure"] = json!({"reason": reason, "message": "m"});
+            status["conditions"] = said("Ready", 2);
+            if !digest {
+                status["digest"] = Value::Null;
+            }
+            let conditions = merge(&[], &derive(&package(status, false), THREE), Some(2), Timestamp::UNIX_EPOCH);
+            for (kind, reason, message) in [
+                (INGESTED, reason, "m"),
+                (READY, reason, "m"),
+                (DISTRIBUTED, "NotIngested", "nothing to receive yet: see Ingested"),
+                (STALLED, "NotIngested", "see Ingested: the server tries again by itself, unless that cannot help"),
+            ] {
+                let told = find(&conditions, kind).unwrap();
+                let told = (told.status.as_str(), told.reason.as_str(), told.message.as_str());
+                assert_eq!(told, ("False", reason, message), "{kind} {digest}");
+            }
+        }
     }
 
     #[test]
@@ -199,10 +216,7 @@ mod tests {
     fn nodes_that_join_later_do_not_take_it_back_but_a_new_generation_does() {
         let with_ready = |generation: i64| {
             let mut status = progress(2, 3, 0, 0);
-            status["conditions"] = json!([{
-                "type": "Ready", "status": "True", "reason": "Complete", "message": "",
-                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": generation,
-            }]);
+            status["conditions"] = said("Ready", generation);
             package(status, false)
         };
         let more = Expectation { nodes: 9, ..THREE };
@@ -211,15 +225,55 @@ mod tests {
     }
 
     #[test]
+    fn a_package_that_no_node_holds_any_more_is_not_ready_whatever_was_said_of_it() {
+        let not_signed = |generation: i64, targeted: i32| {
+            let nodes = json!({"targeted": targeted, "complete": 0});
+            json!({"progressGeneration": generation, "nodes": nodes})
+        };
+        for (mut status, expected) in [
+            (progress(2, 0, 0, 0), ("False", "InProgress")),
+            (progress(2, 1, 0, 0), ("True", "Complete")),
+            (not_signed(2, 3), ("False", "NotReported")),
+            // Nodes are expected, and none has enrolled yet.
+            (not_signed(2, 0), ("False", "NotReported")),
+            // The server has not looked at this generation.
+            (not_signed(1, 3), ("True", "Complete")),
+            // As long as it has not counted the nodes.
+            (json!({"progressGeneration": 2, "digest": "blake3:00"}), ("True", "Complete")),
+        ] {
+            status["conditions"] = said("Ready", 2);
+            let (told, reason) = ready(&package(status.clone(), false), THREE);
+            assert_eq!((told.as_str(), reason.as_str()), expected, "{status}");
+        }
+    }
+
+    #[test]
     fn counting_anew_takes_nothing_back_that_was_said_of_this_generation() {
         let mut status = progress(2, 3, 0, 0);
-        status["conditions"] = json!([{
-            "type": "Distributed", "status": "True", "reason": "Complete", "message": "",
-            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
-        }]);
+        status["conditions"] = said("Distributed", 2);
         let not_counted = Expectation { counted: false, ..THREE };
         assert_eq!(ready(&package(status, false), not_counted).0, "True");
         assert_eq!(Expectation::new([Some(i32::MAX), Some(1)].into_iter(), Some(1)).nodes, i32::MAX);
+    }
+
+    #[test]
+    fn a_package_whose_time_has_not_come_says_when_it_comes_until_the_server_reports_it() {
+        let message = |not_before: Option<&str>, status: Value| {
+            let mut object = package(status, false);
+            object.spec.schedule = Some(Schedule { not_before: not_before.map(str::to_owned) });
+            let conditions = merge(&[], &derive(&object, THREE), Some(2), Timestamp::UNIX_EPOCH);
+            let ready = find(&conditions, READY).unwrap();
+            (ready.reason.clone(), ready.message.contains("nothing of it moves before 2026-12-01T22:00:00Z"))
+        };
+        let moment = Some("2026-12-01T22:00:00Z");
+        for (not_before, status, expected) in [
+            (moment, json!({}), ("NotReported", true)),
+            (None, json!({}), ("NotReported", false)),
+            (moment, progress(2, 1, 0, 0), ("InProgress", false)),
+        ] {
+            let (reason, is_told) = message(not_before, status);
+            assert_eq!((reason.as_str(), is_told), expected, "{not_before:?}");
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ impl Controllers {
         tracing::info!("the caches are filled");
 
         let (fleet, judged) = watch::channel(Arc::default());
+        let storage_prefixes =
+            storage_prefixes.apart_from(settings.server.file_roots.clone()).apart_from_server(&settings.server.storage);
         let applier = Applier::new(client.clone(), memory);
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity) };
         let context = Arc::new(Context {

@@ -1,6 +1,5 @@
 //! Central Office and settings in, the server's StatefulSet, ServiceAccount and ConfigMap out. Pure.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -12,13 +11,15 @@ use serde_json::{Value, json};
 use crate::apply::Desired;
 use crate::fleet::ValidOffice;
 use crate::names::{
-    NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_IDENTITY, SERVER_NODE_LABEL, labels,
+    NETWORKS, NETWORKS_KEY, SERVER, SERVER_ADDRESS_KEY, SERVER_COMPONENT, SERVER_IDENTITY, SERVER_NODE_LABEL,
+    SERVER_NODES_KEY, labels,
 };
 use crate::pod::{
     PROGRAM, SERVER_HTTP_PORT, USER, add_placement, add_traces, from_pod, init_containers, no_rights, owner, ports,
     probe, resources,
 };
-use crate::settings::{FileRoots, ServerStorage, Settings};
+use crate::server::Place;
+use crate::settings::{FileRoots, ServerStorage, Settings, SourceAuthorities};
 
 /// Where a volume of the cluster is mounted.
 const CLAIM_FOLDER: &str = "/var/lib/peerdist-server";
@@ -27,13 +28,19 @@ const CLAIM_FOLDER: &str = "/var/lib/peerdist-server";
 const NETWORKS_FOLDER: &str = "/etc/peerdist";
 /// Where it finds its identity, and follows it.
 const IDENTITY_FOLDER: &str = "/etc/peerdist-identity";
+/// Where it finds authorities of sources besides those of its image, and follows them.
+const AUTHORITIES_FOLDER: &str = "/etc/peerdist-source-authorities";
+/// What the one file in there is called, whatever its key.
+const AUTHORITIES_FILE: &str = "ca.crt";
+/// Where the image has the public ones. A program that is told of a folder looks nowhere else by itself.
+const AUTHORITIES_OF_IMAGE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Kubelet lets the group of the pod read, which is the program's own, and nobody else.
 const IDENTITY_MODE: u32 = 0o440;
 
 /// What the server has in the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerObjects {
-    /// Where it is; absent until that is known for the first time.
+    /// Where it is and was; absent until that is known for the first time.
     pub config_map: Option<Desired>,
     /// Networks that sources must not lead to.
     pub networks: Desired,
@@ -46,17 +53,18 @@ pub struct ServerObjects {
 /// What is told about a server that runs already: where it is, and which networks are the cluster's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerMaps {
-    /// Where it is; absent until that is known for the first time.
+    /// Where it is and was; absent until that is known for the first time.
     pub config_map: Option<Desired>,
     /// Networks that sources must not lead to.
     pub networks: Desired,
 }
 
 /// Builds what is told about the server of the Office with this name and identity.
-pub fn build_maps(office: &str, uid: &str, address: Option<IpAddr>, networks: &[IpNet], namespace: &str) -> ServerMaps {
+pub fn build_maps(office: &str, uid: &str, place: Option<&Place>, networks: &[IpNet], namespace: &str) -> ServerMaps {
     let metadata = metadata(office, uid);
-    let config_map = address.map(|address| {
-        let data = json!({SERVER_ADDRESS_KEY: address.to_string()});
+    let config_map = place.map(|Place { address, nodes }| {
+        let nodes: String = nodes.iter().map(|node| format!("{node}\n")).collect();
+        let data = json!({SERVER_ADDRESS_KEY: address.to_string(), SERVER_NODES_KEY: nodes});
         Desired::new::<ConfigMap>(namespace, SERVER, json!({"metadata": metadata, "data": data}))
     });
     let lines: String = networks.iter().map(|network| format!("{network}\n")).collect();
@@ -68,13 +76,13 @@ pub fn build_maps(office: &str, uid: &str, address: Option<IpAddr>, networks: &[
 /// Builds all objects of the server.
 pub fn build(
     central: &ValidOffice,
-    address: Option<IpAddr>,
+    place: Option<&Place>,
     networks: &[IpNet],
     settings: &Settings,
     namespace: &str,
 ) -> ServerObjects {
     let office = central.office.name.as_str();
-    let ServerMaps { config_map, networks } = build_maps(office, &central.uid, address, networks, namespace);
+    let ServerMaps { config_map, networks } = build_maps(office, &central.uid, place, networks, namespace);
     let metadata = metadata(office, &central.uid);
     let service_account = Desired::new::<ServiceAccount>(namespace, SERVER, json!({"metadata": metadata}));
     let mut stateful_set = json!({
@@ -145,7 +153,9 @@ fn template(settings: &Settings) -> Value {
         .iter()
         .enumerate()
         .map(|(index, root)| json!({"name": files_volume(index), "hostPath": {"path": root, "type": "Directory"}}));
-    template["spec"]["volumes"] = storage.into_iter().chain([networks, identity]).chain(files).collect();
+    let authorities = settings.server.source_authorities.as_ref().map(authorities_volume);
+    template["spec"]["volumes"] =
+        storage.into_iter().chain([networks, identity]).chain(authorities).chain(files).collect();
     add_placement(&mut template, pod, &settings.image_pull_secrets);
     template
 }
@@ -162,6 +172,24 @@ fn root(settings: &Settings) -> &str {
 /// source either.
 fn file_roots(settings: &Settings) -> FileRoots {
     settings.server.file_roots.apart_from(Path::new(root(settings)))
+}
+
+/// Without the ConfigMap the pod does not start: a name that is wrong is told at once, not by one source after the other.
+fn authorities_volume(authorities: &SourceAuthorities) -> Value {
+    let SourceAuthorities { config_map, key } = authorities;
+    let items = json!([{"key": key, "path": AUTHORITIES_FILE}]);
+    json!({"name": "source-authorities", "configMap": {"name": config_map, "items": items}})
+}
+
+/// The whole folder is mounted: kubelet does not renew a file that is mounted by itself.
+fn add_authorities(container: &mut Value) {
+    if let Some(variables) = container["env"].as_array_mut() {
+        variables.push(json!({"name": "SSL_CERT_FILE", "value": AUTHORITIES_OF_IMAGE}));
+        variables.push(json!({"name": "SSL_CERT_DIR", "value": AUTHORITIES_FOLDER}));
+    }
+    if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+        mounts.push(json!({"name": "source-authorities", "mountPath": AUTHORITIES_FOLDER, "readOnly": true}));
+    }
 }
 
 fn files_volume(index: usize) -> String {
@@ -195,6 +223,9 @@ fn container(settings: &Settings) -> Value {
     });
     add_traces(&mut container, &settings.traces);
     let server = &settings.server;
+    if server.source_authorities.is_some() {
+        add_authorities(&mut container);
+    }
     for (flag, networks) in
         [("--allowed-sources", &server.allowed_sources), ("--forbidden-sources", &server.forbidden_sources)]
     {
@@ -230,7 +261,12 @@ mod tests {
         let fleet = judged(&[office("hub", 1, site("hub", None))], &[]);
         let central = fleet.accepted().next().unwrap();
         let networks = ["10.1.0.1/32", "10.96.0.0/12"].map(|network| network.parse().unwrap());
-        build(central, address.map(|address| address.parse().unwrap()), &networks, settings, "peerdist")
+        build(central, address.map(place).as_ref(), &networks, settings, "peerdist")
+    }
+
+    /// After it moved once.
+    fn place(address: &str) -> Place {
+        Place { address: address.parse().unwrap(), nodes: ["hub-2", "hub-1"].map(str::to_owned).to_vec() }
     }
 
     #[test]
@@ -249,10 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_moves_changes_nothing_but_its_address() {
+    fn a_server_that_moves_changes_nothing_but_its_place() {
         let (here, there) = (built(Some("10.0.0.7"), &settings()), built(Some("10.0.0.8"), &settings()));
         assert_eq!(here.stateful_set, there.stateful_set);
         assert_ne!(here.config_map, there.config_map);
+        let told = here.config_map.unwrap().body["data"].clone();
+        assert_eq!(told, json!({"address": "10.0.0.7", "nodes": "hub-2\nhub-1\n"}));
         assert_eq!(built(None, &settings()).config_map, None);
     }
 
@@ -260,7 +298,7 @@ mod tests {
     fn what_is_told_about_a_server_is_the_same_while_its_office_is_refused() {
         let objects = built(Some("10.0.0.7"), &settings());
         let networks = ["10.1.0.1/32", "10.96.0.0/12"].map(|network| network.parse().unwrap());
-        let maps = build_maps("hub", "uid-hub", "10.0.0.7".parse().ok(), &networks, "peerdist");
+        let maps = build_maps("hub", "uid-hub", Some(&place("10.0.0.7")), &networks, "peerdist");
         assert_eq!((maps.config_map, maps.networks), (objects.config_map, objects.networks));
     }
 
@@ -292,6 +330,28 @@ mod tests {
         };
         assert!(arguments(&Settings::parse(text).unwrap()).contains("--retention-seconds=60"));
         assert!(!arguments(&settings()).contains("--retention"), "the program knows what is usual");
+    }
+
+    #[test]
+    fn authorities_of_a_config_map_count_beside_those_of_the_image() {
+        let text = "image: registry.example/peerdist:1\nserver:\n  storage: {hostPath: /var/lib/peerdist-server}\n  \
+                    sourceAuthorities: {configMap: company-roots, key: roots.pem}\n";
+        let set = built(None, &Settings::parse(text).unwrap()).stateful_set.body;
+        check_golden("server-source-authorities.yaml", &[&set]);
+        let spec = &set["spec"]["template"]["spec"];
+        let source = json!({"name": "company-roots", "items": [{"key": "roots.pem", "path": "ca.crt"}]});
+        assert_eq!(spec["volumes"][3], json!({"name": "source-authorities", "configMap": source}));
+        let (container, folder) = (&spec["containers"][0], "/etc/peerdist-source-authorities");
+        let mount = json!({"name": "source-authorities", "mountPath": folder, "readOnly": true});
+        assert_eq!(container["volumeMounts"][3], mount);
+        let variables = container["env"].as_array().unwrap();
+        for (name, value) in [("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"), ("SSL_CERT_DIR", folder)] {
+            assert!(variables.contains(&json!({"name": name, "value": value})), "{name}: {variables:?}");
+        }
+        let typed: StatefulSet = serde_json::from_value(set.clone()).unwrap();
+        assert!(!differs(&set, &serde_json::to_value(typed).unwrap()));
+        let usual = built(None, &settings()).stateful_set.body.to_string();
+        assert!(!usual.contains("SSL_CERT") && !usual.contains("source-authorities"), "none is what is usual");
     }
 
     #[test]

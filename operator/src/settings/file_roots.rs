@@ -15,10 +15,11 @@ const SPECIAL_CHARACTERS: [char; 3] = [',', ':', '$'];
 /// What the server's pod has elsewhere than on its node, or keeps to itself: its program, the certificates it trusts, its
 /// keys, its token, its library, what the kernel shows; and the usual storage of clients, whose keys it could read, since
 /// both are one user.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 13] = [
     "/dev",
     "/etc/peerdist",
     "/etc/peerdist-identity",
+    "/etc/peerdist-source-authorities",
     "/etc/ssl",
     "/proc",
     "/run/secrets",
@@ -31,7 +32,7 @@ const RESERVED: [&str; 12] = [
 ];
 
 /// The folders. None is what a cluster begins with.
-#[derive(Deserialize, Debug, Clone, PartialEq, Default)]
+#[derive(Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(transparent)]
 pub struct FileRoots(Vec<PathBuf>);
 
@@ -50,6 +51,11 @@ impl FileRoots {
     pub fn contain(&self, path: &Path) -> bool {
         let within = |root: &Path| path.strip_prefix(root).is_ok_and(|rest| rest.components().all(is_name));
         self.iter().any(within)
+    }
+
+    /// The first that holds this folder or lies in it.
+    pub fn overlapping(&self, folder: &Path) -> Option<&Path> {
+        self.iter().find(|root| overlap(root, folder))
     }
 
     /// Those that neither hold this folder nor lie in it.
@@ -110,7 +116,8 @@ fn is_name(component: Component<'_>) -> bool {
     matches!(component, Component::Normal(_))
 }
 
-fn overlap(one: &Path, other: &Path) -> bool {
+/// Whether one of two folders holds the other, component by component.
+pub(crate) fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
@@ -176,5 +183,8 @@ mod tests {
             assert!(!roots.contain(Path::new(bad)), "{bad}");
         }
         assert_eq!(roots.apart_from(Path::new("/srv/files/library")).to_string(), "/data");
+        assert_eq!(roots.overlapping(Path::new("/data/x")), Some(Path::new("/data")));
+        assert_eq!(roots.overlapping(Path::new("/srv")), Some(Path::new("/srv/files")));
+        assert_eq!(roots.overlapping(Path::new("/srv/files2")), None);
     }
 }

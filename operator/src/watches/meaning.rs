@@ -13,6 +13,7 @@ use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use crate::fleet::NodeView;
 use crate::held::{HeldDaemonSet, HeldNode, HeldPod};
 use crate::office::is_observed;
+use crate::starting::{Obstacle, StartFailure};
 
 /// Something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Touch {
     /// The server's pod, its identity, or a network of services.
     Server,
     /// What keeps clients from starting, in the Office with this value of the label.
-    Preflight(String),
+    Starting(String),
 }
 
 pub(super) fn strip<K: Resource>(object: &mut K) {
@@ -90,8 +91,8 @@ pub(super) fn secret(before: Option<&Secret>, after: Option<&Secret>) -> Option<
 }
 
 pub(super) fn server_pod(before: Option<&HeldPod>, after: Option<&HeldPod>) -> Option<Touch> {
-    let host = |pod: &HeldPod| (pod.metadata.deletion_timestamp.clone(), pod.host.clone(), pod.failure.clone());
-    (before.map(host) != after.map(host)).then_some(Touch::Server)
+    let counts = |pod: &HeldPod| (pod.metadata.deletion_timestamp.clone(), pod.host.clone(), start(pod));
+    (before.map(counts) != after.map(counts)).then_some(Touch::Server)
 }
 
 pub(super) fn service_network(_: Option<&ServiceCIDR>, _: Option<&ServiceCIDR>) -> Option<Touch> {
@@ -101,8 +102,13 @@ pub(super) fn service_network(_: Option<&ServiceCIDR>, _: Option<&ServiceCIDR>) 
 /// Pods leave this cache when they start.
 pub(super) fn pending_pod(before: Option<&HeldPod>, after: Option<&HeldPod>) -> Option<Touch> {
     let office = after.or(before)?.office.clone()?;
-    let failure = |pod: &HeldPod| pod.failure.clone();
-    (before.and_then(failure) != after.and_then(failure)).then_some(Touch::Preflight(office))
+    let kept = |pod: Option<&HeldPod>| pod.map(start).unwrap_or_default();
+    (kept(before) != kept(after)).then_some(Touch::Starting(office))
+}
+
+/// What keeps a pod from starting.
+fn start(pod: &HeldPod) -> (Option<StartFailure>, Option<Obstacle>) {
+    (pod.failure.clone(), pod.obstacle.clone())
 }
 
 /// What belongs to an Office is looked at when it changes in any way: by us, by Kubernetes, or by somebody's hand.
@@ -172,14 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_waits_is_told_only_when_its_preflight_fails_or_passes() {
+    fn a_pod_that_waits_is_told_only_when_something_keeps_it_from_starting_or_does_no_more() {
+        let waits = |reason: &str| pod("till-1", json!({"state": {"waiting": {"reason": reason}}}));
         let said = json!({"lastState": {"terminated": {"exitCode": 2, "message": "PortInUse: x"}}});
-        let (waits, fails) = (pod("till-1", json!({})), pod("till-1", said));
-        let told = Some(Touch::Preflight("store".to_owned()));
-        assert_eq!(pending_pod(None, Some(&waits)), None);
-        assert_eq!(pending_pod(Some(&waits), Some(&fails)), told);
-        assert_eq!(pending_pod(Some(&fails), Some(&fails)), None);
-        assert_eq!(pending_pod(Some(&fails), None), told);
+        let told = Some(Touch::Starting("store".to_owned()));
+        let fine = waits("ContainerCreating");
+        assert_eq!(pending_pod(None, Some(&fine)), None);
+        for fails in [pod("till-1", said), waits("ErrImagePull"), waits("CrashLoopBackOff")] {
+            assert_eq!(pending_pod(Some(&fine), Some(&fails)), told);
+            assert_eq!(pending_pod(Some(&fails), Some(&fails)), None);
+            assert_eq!(pending_pod(Some(&fails), None), told);
+            assert_eq!(server_pod(Some(&fine), Some(&fails)), Some(Touch::Server));
+            assert_eq!(server_pod(Some(&fails), Some(&fails)), None);
+        }
+        assert_eq!(pending_pod(Some(&waits("ErrImagePull")), Some(&waits("ImagePullBackOff"))), None);
     }
 
     #[test]
