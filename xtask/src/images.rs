@@ -1,13 +1,14 @@
-//! `cargo xtask images`: OCI images of operator and node-agent as layouts in a folder, without a container runtime and
+//! `cargo xtask images`: OCI images of operator and node-agent as layouts and archives, without a container runtime and
 //! without network. The same source makes the same bytes: times are fixed, files sorted, paths of this machine left out.
 //!
 //! An image holds one static program, the certificates by which sources are recognised, and nothing else. Development
 //! images hold the debug build and the libraries of this machine instead: cheap enough for tests, and for nothing else.
 //!
-//! In reading order: [`build`] makes the programs, [`files`] says what goes into an image, [`layer`] packs it,
-//! [`layout`] writes blobs and index, [`software`] lists what was linked in.
+//! In reading order: [`build`] makes the programs, [`files`] says what goes into an image, [`elf`] whether the program needs
+//! more than that, [`layer`] packs it, [`layout`] writes blobs and index, [`software`] lists what was linked in.
 
 mod build;
+mod elf;
 mod files;
 mod layer;
 mod layout;
@@ -27,6 +28,8 @@ use crate::step;
 
 /// The one target that can be linked statically with what a Debian machine has.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Where images are said to come from: no registry that somebody could own, and what `podman` calls local images, too.
+const REGISTRY: &str = "localhost";
 /// Image with tools for tests.
 const TOOLS: &str = "peerdist-e2e-tools";
 /// Its only tag.
@@ -92,7 +95,7 @@ fn make_all(root: &Path, options: &Options, for_tests: bool) -> Result<PathBuf> 
         let software = SoftwareList::of(root, product.package, &options.target)?;
         let tag = tag(&software.version, options);
         let made = make(&folder, product, &programs, &software, &tag, options)?;
-        println!("{:<32} {tag:<18} {:>12}  {}", format!("peerdist/{}", product.image), made.bytes, made.digest);
+        println!("{:<32} {tag:<18} {:>12}  {}", repository(product.image), made.bytes, made.digest);
     }
     if for_tests {
         make_tools(&folder)?;
@@ -109,6 +112,11 @@ fn tag(version: &str, options: &Options) -> String {
         (false, "amd64") => version.to_owned(),
         (false, other) => format!("{version}-{other}"),
     }
+}
+
+/// The name of an image without its tag.
+fn repository(image: &str) -> String {
+    format!("{REGISTRY}/{image}")
 }
 
 /// What was made.
@@ -185,11 +193,12 @@ fn write(
         "annotations": description.labels,
     });
     let manifest = layout.add(MANIFEST, &serde_json::to_vec(&manifest)?)?;
+    layout.name(&manifest, &repository(image), platform)?;
+    // What loads an archive without being told an image of it wants to find just one manifest.
+    layer::archive(&folder.join(image), &folder.join(format!("{image}.tar")))?;
     if let Some(list) = &description.list {
         layout.attach(&manifest, "application/vnd.cyclonedx+json", list)?;
     }
-    layout.finish(&manifest, platform.tag, platform.architecture)?;
-    layer::archive(&folder.join(image), &folder.join(format!("{image}.tar")))?;
     Ok(Made { digest: manifest.digest, bytes: config.size + content.size })
 }
 
@@ -215,4 +224,41 @@ fn labels(product: &Product, programs: &Programs, software: &SoftwareList) -> Va
         labels["org.opencontainers.image.revision"] = json!(revision);
     }
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_lists_the_image_alone_by_its_whole_name_and_the_layout_its_software_too() {
+        let folder = std::env::temp_dir().join(format!("peerdist-images-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let description = Description { container: json!({}), labels: json!({}), list: Some(b"[]".to_vec()) };
+        let platform = Platform { tag: "7", architecture: "arm64" };
+        let made = write(&folder, "app", &[], &description, &platform).unwrap();
+
+        let mut archive = tar::Archive::new(fs::File::open(folder.join("app.tar")).unwrap());
+        let (mut index, mut blobs) = (Value::Null, 0);
+        for entry in archive.entries().unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap().to_string_lossy().into_owned();
+            blobs += usize::from(path.starts_with("blobs/sha256/"));
+            if path == "index.json" {
+                index = serde_json::from_reader(entry).unwrap();
+            }
+        }
+        let listed = index["manifests"].as_array().unwrap();
+        assert_eq!(listed.len(), 1, "{index}");
+        assert_eq!(listed[0]["digest"], made.digest);
+        assert_eq!(listed[0]["platform"]["architecture"], "arm64");
+        let names = json!({"org.opencontainers.image.ref.name": "7", "io.containerd.image.name": "localhost/app:7"});
+        assert_eq!(listed[0]["annotations"], names);
+        assert_eq!(blobs, 3, "a manifest, a configuration and a layer");
+
+        let index: Value = serde_json::from_slice(&fs::read(folder.join("app/index.json")).unwrap()).unwrap();
+        assert_eq!(index["manifests"][0], listed[0]);
+        assert_eq!(index["manifests"][1]["artifactType"], "application/vnd.cyclonedx+json");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

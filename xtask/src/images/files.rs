@@ -8,34 +8,42 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::elf;
 use super::layer::File;
 use crate::step::output;
 
-/// Where TLS libraries look for certificates.
+/// Where TLS libraries look for certificates; operator/src/server/build.rs names it, too.
 const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Where Debian puts it.
 const BUSYBOX: &str = "/bin/busybox";
 /// Characters of a line in PEM.
 const PEM_LINE: usize = 64;
 
-/// All files of an image.
+/// All files of an image, in the order of their paths.
 pub(super) fn of_image(program: &Path, folder: &str, development: bool) -> Result<Vec<File>> {
     let name = program.file_name().context("a program has a name")?.to_string_lossy();
-    let content = match development {
-        true => without_debug_information(program)?,
-        false => read(program)?,
-    };
     let path = format!("{}/{name}", folder.trim_start_matches('/'));
-    let mut files = vec![File { path, is_executable: true, content }];
-    files.push(File { path: CERTIFICATES.to_owned(), is_executable: false, content: certificates() });
-    if development {
-        for library in libraries(program)? {
-            let path = library.to_string_lossy().trim_start_matches('/').to_owned();
-            files.push(File { path, is_executable: true, content: read(&library)? });
-        }
+    if !development {
+        return released(path, read(program)?).with_context(|| format!("cannot release {}", program.display()));
+    }
+    let mut files = with_certificates(path, without_debug_information(program)?);
+    for library in libraries(program)? {
+        let path = library.to_string_lossy().trim_start_matches('/').to_owned();
+        files.push(File { path, is_executable: true, content: read(&library)? });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
+}
+
+/// The program has to be whole by itself: there is nothing else.
+fn released(path: String, content: Vec<u8>) -> Result<Vec<File>> {
+    elf::check_static(&content)?;
+    Ok(with_certificates(path, content))
+}
+
+fn with_certificates(path: String, content: Vec<u8>) -> Vec<File> {
+    let certificates = File { path: CERTIFICATES.to_owned(), is_executable: false, content: certificates() };
+    vec![certificates, File { path, is_executable: true, content }]
 }
 
 /// The shell and what goes with it, which Debian links statically.
@@ -93,6 +101,26 @@ fn library(line: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::elf::LOADER;
+    use crate::images::elf::tests::{LOADED, program};
+    use crate::images::layer;
+
+    #[test]
+    fn a_released_image_has_one_static_program_and_certificates_and_nothing_else() {
+        let files = released("usr/bin/peerdist".to_owned(), program(&[LOADED])).unwrap();
+        let expected = [
+            ("etc/", 0o755),
+            ("etc/ssl/", 0o755),
+            ("etc/ssl/certs/", 0o755),
+            ("etc/ssl/certs/ca-certificates.crt", 0o644),
+            ("usr/", 0o755),
+            ("usr/bin/", 0o755),
+            ("usr/bin/peerdist", 0o755),
+        ];
+        let entries = layer::tests::entries(&layer::pack(&files).unwrap());
+        assert_eq!(entries, expected.map(|(path, mode)| (path.to_owned(), mode)));
+        assert!(released("usr/bin/peerdist".to_owned(), program(&[LOADED, LOADER])).is_err());
+    }
 
     #[test]
     fn libraries_are_found_in_what_ldd_prints() {

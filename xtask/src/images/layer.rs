@@ -75,8 +75,20 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &str, kind: EntryType, mode:
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Path and mode of all that was packed, in its order.
+    pub(in crate::images) fn entries(layer: &Layer) -> Vec<(String, u32)> {
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&layer.compressed[..]));
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            assert_eq!((header.uid().unwrap(), header.mtime().unwrap()), (0, 0));
+            (entry.path().unwrap().to_string_lossy().into_owned(), header.mode().unwrap())
+        });
+        entries.collect()
+    }
 
     fn files() -> Vec<File> {
         let file = |path: &str, content: &[u8]| File {
@@ -91,13 +103,6 @@ mod tests {
     fn equal_files_make_equal_layers_and_each_folder_comes_once_before_its_files() {
         let (first, second) = (pack(&files()).unwrap(), pack(&files()).unwrap());
         assert_eq!(first.compressed, second.compressed);
-        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&first.compressed[..]));
-        let entries = archive.entries().unwrap().map(|entry| {
-            let entry = entry.unwrap();
-            let header = entry.header();
-            assert_eq!((header.uid().unwrap(), header.mtime().unwrap()), (0, 0));
-            (entry.path().unwrap().to_string_lossy().into_owned(), header.mode().unwrap())
-        });
         let expected = [
             ("etc/", 0o755),
             ("etc/a", 0o644),
@@ -106,6 +111,6 @@ mod tests {
             ("usr/bin/b", 0o755),
             ("usr/bin/c", 0o755),
         ];
-        assert_eq!(entries.collect::<Vec<_>>(), expected.map(|(path, mode)| (path.to_owned(), mode)));
+        assert_eq!(entries(&first), expected.map(|(path, mode)| (path.to_owned(), mode)));
     }
 }

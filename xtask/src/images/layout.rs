@@ -1,4 +1,5 @@
-//! An OCI image layout: blobs named by their digests, and an index that says which of them is the image.
+//! An OCI image layout: blobs named by their digests, and an index that says which of them is the image, and which are
+//! about it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,17 +8,24 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Platform;
+
 /// Media type of a manifest.
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of the index.
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Media type of what stands where an image has its configuration and something else has none.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Annotation with the tag alone, by which an image is found in a layout.
+const TAG_ANNOTATION: &str = "org.opencontainers.image.ref.name";
+/// Annotation with the whole name, under which containerd and podman keep what they import.
+const NAME_ANNOTATION: &str = "io.containerd.image.name";
 
 /// A layout that is being written.
 pub(super) struct Layout {
     folder: PathBuf,
-    attached: Vec<Value>,
+    /// What the index lists.
+    manifests: Vec<Value>,
 }
 
 /// What names a blob.
@@ -44,7 +52,9 @@ impl Layout {
         }
         let blobs = folder.join("blobs/sha256");
         fs::create_dir_all(&blobs).with_context(|| format!("cannot make {}", blobs.display()))?;
-        Ok(Self { folder: folder.to_path_buf(), attached: Vec::new() })
+        let layout = Self { folder: folder.to_path_buf(), manifests: Vec::new() };
+        layout.write("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;
+        Ok(layout)
     }
 
     /// Adds a blob.
@@ -53,6 +63,15 @@ impl Layout {
         let path = self.folder.join("blobs").join(digest.replace(':', "/"));
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Descriptor { media_type: media_type.to_owned(), digest, size: content.len() as u64 })
+    }
+
+    /// Lists a manifest as the image.
+    pub(super) fn name(&mut self, image: &Descriptor, repository: &str, platform: &Platform<'_>) -> Result<()> {
+        let Platform { tag, architecture } = platform;
+        let mut named = image.value();
+        named["platform"] = json!({"architecture": architecture, "os": "linux"});
+        named["annotations"] = json!({TAG_ANNOTATION: tag, NAME_ANNOTATION: format!("{repository}:{tag}")});
+        self.list(named)
     }
 
     /// Adds something that is about a manifest, which registries list as its referrer.
@@ -69,22 +88,17 @@ impl Layout {
         });
         let mut descriptor = self.add(MANIFEST, &serde_json::to_vec(&manifest)?)?.value();
         descriptor["artifactType"] = json!(media_type);
-        self.attached.push(descriptor);
-        Ok(())
+        self.list(descriptor)
     }
 
-    /// Writes the index.
-    pub(super) fn finish(self, image: &Descriptor, tag: &str, architecture: &str) -> Result<()> {
-        let mut named = image.value();
-        named["platform"] = json!({"architecture": architecture, "os": "linux"});
-        named["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
-        let manifests: Vec<Value> = std::iter::once(named).chain(self.attached).collect();
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
-        let write = |name: &str, value: &Value| {
-            fs::write(self.folder.join(name), value.to_string()).with_context(|| format!("cannot write {name}"))
-        };
-        write("index.json", &index)?;
-        write("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))
+    /// Writes the index anew, with one more.
+    fn list(&mut self, descriptor: Value) -> Result<()> {
+        self.manifests.push(descriptor);
+        self.write("index.json", &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.manifests}))
+    }
+
+    fn write(&self, name: &str, value: &Value) -> Result<()> {
+        fs::write(self.folder.join(name), value.to_string()).with_context(|| format!("cannot write {name}"))
     }
 }
 
