@@ -10,6 +10,9 @@ use crate::beside::{Beside, Priority};
 use crate::step::{self, Outcome, Steps};
 use crate::{debian, deny, deploy, e2e, tidy};
 
+/// Tests that are started by name only.
+const SCENARIOS: [&str; 8] = ["--test", "scenarios", "--test", "operator", "--test", "delivery", "--test", "cluster"];
+
 /// Runs every step, prints their times and fails when one of them failed.
 pub(crate) fn run_all(root: &Path) -> Result<()> {
     let mut steps = Steps::begin();
@@ -23,6 +26,8 @@ pub(crate) fn run_all(root: &Path) -> Result<()> {
     steps.run("network scenarios", || as_root(|| network_scenarios(root)));
     let [kubernetes, deny] = beside;
     join(kubernetes, &mut steps);
+    let mut delivery = None;
+    steps.run("delivery begins", || as_root(|| start_delivery(root, &mut delivery)));
     steps.run("control plane", || as_root(|| e2e::on_control_plane(root, &e2e::ClusterOptions::default())));
     let mut nodes = None;
     steps.run("images for the cluster", || as_root(|| prepare_nodes(root, &mut nodes)));
@@ -32,11 +37,18 @@ pub(crate) fn run_all(root: &Path) -> Result<()> {
         Some(nodes) => nodes.run(root).map(|()| Outcome::Passed),
         None => Ok(Outcome::NotRun("there are no images for it".to_owned())),
     });
+    join(delivery.map(Ok), &mut steps);
     join(Some(clippy), &mut steps);
+    steps.run("clippy of scenarios", || clippy_of_scenarios(root));
     join(deny, &mut steps);
     steps.run("licences, bans, sources", || deny::check_offline(root).map(|()| Outcome::Passed));
     steps.run("advisories", || deny::check_advisories(root));
     steps.finish()
+}
+
+fn start_delivery(root: &Path, delivery: &mut Option<Beside>) -> Result<()> {
+    *delivery = Some(e2e::start_delivery(root, &e2e::ClusterOptions::default())?);
+    Ok(())
 }
 
 fn prepare_nodes(root: &Path, nodes: &mut Option<e2e::Nodes>) -> Result<()> {
@@ -50,11 +62,16 @@ fn clippy() -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
+/// Those that `--all-targets` leaves out, since no plain `cargo test` runs them.
+fn clippy_of_scenarios(root: &Path) -> Result<Outcome> {
+    let clippy = ["clippy", "--locked", "--workspace"];
+    cargo(root, &[&clippy[..], &SCENARIOS, &["--", "--deny", "warnings"]].concat())
+}
+
 /// Everything that tests are made of, so that no later call compiles.
 fn build(root: &Path) -> Result<Outcome> {
     cargo(root, &["build", "--locked", "--workspace", "--bins"])?;
-    let scenarios = ["--test", "scenarios", "--test", "operator", "--test", "delivery", "--test", "cluster"];
-    cargo(root, &[&["test", "--locked", "--workspace", "--no-run"][..], &scenarios].concat())?;
+    cargo(root, &[&["test", "--locked", "--workspace", "--no-run"][..], &SCENARIOS].concat())?;
     cargo(root, &["test", "--locked", "--workspace", "--no-run"])
 }
 

@@ -27,29 +27,33 @@ pub(crate) struct Options {
     /// Fail when a generated file is not up to date, instead of writing it
     #[arg(long)]
     check: bool,
-    /// Also ask this Prometheus every query of the dashboards; it should have scraped a run
-    #[arg(long, value_name = "URL")]
+    /// Only ask this Prometheus every query and variable of the dashboards; it should have scraped a package on its way
+    /// within the last minute
+    #[arg(long, value_name = "URL", conflicts_with = "check")]
     prometheus: Option<String>,
 }
 
-/// Renders and checks.
+/// Renders and checks, or asks.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    let tools = Tools::at_hand(root)?;
-    // The chart contains the definitions, so that they come first.
-    settle(root, &render::definitions(root)?, options.check)?;
-    settle(root, &render::manifests(root, &tools)?, options.check)?;
-    manifests::check(root, &tools)?;
-    alerts::check(root, &tools)?;
-    dashboards::check(root, &tools)?;
     match &options.prometheus {
-        Some(url) => dashboards::ask(root, &tools, url),
-        None => Ok(()),
+        Some(url) => dashboards::ask(root, &tools::promtool(root)?, url),
+        None => render_and_check(root, options.check),
     }
 }
 
 /// For `cargo xtask test`.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    run(root, &Options { check: true, prometheus: None })
+    render_and_check(root, true)
+}
+
+fn render_and_check(root: &Path, check: bool) -> Result<()> {
+    let tools = Tools::at_hand(root)?;
+    // The chart contains the definitions, so that they come first.
+    settle(root, &render::definitions(root)?, check)?;
+    settle(root, &render::manifests(root, &tools)?, check)?;
+    manifests::check(root, &tools)?;
+    alerts::check(root, &tools)?;
+    dashboards::check(root, &tools)
 }
 
 /// Writes what differs, or fails when something does.

@@ -43,22 +43,25 @@ pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
         return run_test(root, &test(root, options, &programs(root)?, "cluster", 1)?);
     }
-    on_control_plane(root, options)?;
-    Nodes::prepare(root, options)?.run(root)
+    let delivery = start_delivery(root, options)?;
+    let others = on_control_plane(root, options).and_then(|()| Nodes::prepare(root, options)?.run(root));
+    let (delivered, _) = delivery.wait();
+    others.and(delivered)
 }
 
-/// The programs themselves beside a real API server, without kubelets.
-pub(crate) fn on_control_plane(root: &Path, options: &ClusterOptions) -> Result<()> {
+/// Operator, server and clients beside a real API server, without kubelets. It waits for leases and links most of the time,
+/// and has fixed addresses on loopback, so that its own tests run one after the other: it goes on beside all that follows.
+pub(crate) fn start_delivery(root: &Path, options: &ClusterOptions) -> Result<Beside> {
     // All of the workspace: a part of it would be built with other features, and everything twice.
     step::run(root, &step::cargo(), &["build", "--locked", "--workspace", "--bins"])?;
     // Otherwise each test that finds no Kubernetes would begin to build it.
     step::run(root, &kubernetes_builder(root), &[])?;
-    // Its processes have fixed addresses on loopback, so that its own tests run one after the other.
-    let delivery = Beside::start(root, "delivery", Priority::Normal, test(root, options, &[], "delivery", 1)?)?;
-    let operator = test(root, options, &[], "operator", OPERATOR_TESTS_AT_ONCE);
-    let operator = operator.and_then(|call| run_test(root, &call));
-    let (delivery, _) = delivery.wait();
-    operator.and(delivery)
+    Beside::start(root, "delivery", Priority::Normal, test(root, options, &[], "delivery", 1)?)
+}
+
+/// The operator beside a real API server, after the start of the delivery has built what it needs.
+pub(crate) fn on_control_plane(root: &Path, options: &ClusterOptions) -> Result<()> {
+    run_test(root, &test(root, options, &programs(root)?, "operator", OPERATOR_TESTS_AT_ONCE)?)
 }
 
 /// The program that builds Kubernetes if this machine has not yet.
@@ -77,7 +80,8 @@ impl Nodes {
         }
         debian::install_missing_for_nodes()?;
         let images = setting("IMAGES", &images::for_tests(root, options.release_images)?);
-        test(root, options, &[&programs(root)?[..], &[images]].concat(), "cluster", 1).map(Self)
+        let settings = [programs(root)?, monitoring(root)?, vec![images]].concat();
+        test(root, options, &settings, "cluster", 1).map(Self)
     }
 
     /// Runs the scenario.
@@ -88,8 +92,15 @@ impl Nodes {
 
 /// What a user types.
 fn programs(root: &Path) -> Result<Vec<String>> {
-    let [helm, kubectl] = tools::of_users(root)?;
-    Ok(vec![setting("HELM", &helm), setting("KUBECTL", &kubectl)])
+    let [helm, helm_of_old, kubectl] = tools::of_users(root)?;
+    Ok(vec![setting("HELM", &helm), setting("HELM_OF_OLD", &helm_of_old), setting("KUBECTL", &kubectl)])
+}
+
+/// A Prometheus, and this program to ask it what the dashboards ask: as the build of all programs left it, which may have
+/// put another file in the place of the one that runs.
+fn monitoring(root: &Path) -> Result<Vec<String>> {
+    let asking = step::target_folder(root).join("debug/xtask");
+    Ok(vec![setting("PROMETHEUS", &tools::prometheus(root)?), setting("XTASK", &asking)])
 }
 
 fn setting(name: &str, path: &Path) -> String {

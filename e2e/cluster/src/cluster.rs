@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use peerdist_core::ports::Role;
 use peerdist_e2e_net::network::{Network, Rules};
 use peerdist_e2e_net::scratch::Scratch;
+use peerdist_e2e_net::shell;
 use peerdist_e2e_net::topology::{Host, OfficeKind, Topology};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Runtime;
@@ -31,6 +32,8 @@ pub const STORE: usize = 1;
 const NEEDED_BYTES: u64 = 6 << 30;
 /// Host of the control plane in the topology.
 const CONTROL: &str = "server";
+/// Of the network namespace that a process is in.
+const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 /// How long nodes may take to register.
 const REGISTER_ATTEMPTS: u32 = 300;
 const REGISTER_PAUSE: Duration = Duration::from_millis(200);
@@ -95,6 +98,14 @@ impl Cluster {
         self.shared.programs.join("admin.kubeconfig")
     }
 
+    /// A folder for what a test starts beside the cluster; `logs` is the one that stays when the test fails.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        self.scratch.folder(name)
+    }
+
     /// Address of the host that has the control plane.
     pub fn control_address(&self) -> Ipv4Addr {
         self.network.topology().server()
@@ -133,6 +144,24 @@ impl Cluster {
         let found = nodes(&hosts).zip(1..).find(|(host, _)| host.name == name);
         let (host, number) = found.context("a node of the cluster")?;
         self.add_node(host, number)
+    }
+
+    /// Which ports a node keeps out of its ephemeral range.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn reserved_ports(&self, node: &str) -> Result<String> {
+        let namespace = format!("--net={}", self.network.namespace_file(node));
+        Ok(shell::run("nsenter", &[&namespace, "cat", RESERVED_PORTS])?.trim().to_owned())
+    }
+
+    /// Keeps ports out of a node's ephemeral range, and no others.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn reserve_ports(&self, node: &str, ports: &str) -> Result<()> {
+        let namespace = format!("--net={}", self.network.namespace_file(node));
+        shell::run_with_input("nsenter", &[&namespace, "tee", RESERVED_PORTS], ports).map(drop)
     }
 
     /// What was sent over the link into the store so far, headers included.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use peerdist_e2e_net::shell;
 
-/// Both, for one cluster.
+/// Both, for one cluster, and the Helm before.
 pub struct Commands {
     kubectl: PathBuf,
     helm: PathBuf,
+    helm_of_old: PathBuf,
     kubeconfig: PathBuf,
 }
 
@@ -23,8 +24,12 @@ impl Commands {
                 std::env::var_os(name).with_context(|| format!("{name} is not set: run `cargo xtask e2e cluster`"))?;
             anyhow::Ok(PathBuf::from(path))
         };
-        let (kubectl, helm) = (program("PEERDIST_E2E_KUBECTL")?, program("PEERDIST_E2E_HELM")?);
-        Ok(Self { kubectl, helm, kubeconfig: kubeconfig.to_owned() })
+        Ok(Self {
+            kubectl: program("PEERDIST_E2E_KUBECTL")?,
+            helm: program("PEERDIST_E2E_HELM")?,
+            helm_of_old: program("PEERDIST_E2E_HELM_OF_OLD")?,
+            kubeconfig: kubeconfig.to_owned(),
+        })
     }
 
     /// Runs kubectl and gives what it prints.
@@ -49,6 +54,14 @@ impl Commands {
     /// When it fails, with its words.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
         self.run(&self.helm, arguments, "")
+    }
+
+    /// The same with Helm 3.
+    ///
+    /// # Errors
+    /// As [`Self::helm`].
+    pub fn helm_of_old(&self, arguments: &[&str]) -> Result<String> {
+        self.run(&self.helm_of_old, arguments, "")
     }
 
     fn run(&self, program: &Path, arguments: &[&str], input: &str) -> Result<String> {

@@ -245,6 +245,8 @@ fn prepare_api_server(folder: &Path, etcd: u16, address: Ipv4Addr, port: u16, no
         "--token-auth-file=tokens.csv".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
+        // As most clusters do. What may run where is the business of Pod Security.
+        "--allow-privileged=true".to_owned(),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),

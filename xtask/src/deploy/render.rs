@@ -84,7 +84,8 @@ pub(super) fn variants(root: &Path, tools: &Tools) -> Result<Vec<Generated>> {
     Ok(files)
 }
 
-fn agreed(root: &Path, tools: &Tools, name: &str, options: &[String]) -> Result<String> {
+/// The whole chart as both Helms render it.
+pub(super) fn agreed(root: &Path, tools: &Tools, name: &str, options: &[String]) -> Result<String> {
     let text = rendered(root, &tools.helm, options)?;
     if rendered(root, &tools.helm_of_old, options)? != text {
         bail!("Helm 3 and Helm 4 render {name} differently: write the template so that both agree");

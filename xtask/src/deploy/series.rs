@@ -38,7 +38,8 @@ fn is_registered(name: &str, registered: &BTreeSet<String>) -> bool {
     registered.contains(name) || base.is_some_and(|base| registered.contains(base))
 }
 
-fn of_name(letter: char) -> bool {
+/// Whether a letter can be in the name of a series or label.
+pub(super) fn of_name(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }
 

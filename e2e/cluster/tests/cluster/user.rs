@@ -1,6 +1,7 @@
 //! The journey of a user, command by command.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,14 +10,11 @@ use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
 use serde_json::Value;
 
 use crate::eyes::{self, Eyes};
-use crate::leftovers::left_in_cluster;
 use crate::origin::Origin;
 use crate::phases::Phases;
 use crate::samples::Samples;
 use crate::sites::{Node, Sites};
 
-/// The chart.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/peerdist");
 /// Files of samples in the order in which they are applied.
 const SAMPLES: [&str; 5] = ["namespace.yaml", "offices.yaml", "packages.yaml", "vesc-endpoint.yaml", "workload.yaml"];
 /// Transfer classes of the roles that exist.
@@ -36,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// What the chart and the tests' own pods run.
 pub(crate) struct Images {
-    values: Vec<String>,
+    pub(crate) values: Vec<String>,
     tools: String,
 }
 
@@ -66,7 +64,9 @@ impl Images {
 /// A user at a keyboard.
 pub(crate) struct User {
     pub(crate) commands: Commands,
-    images: Images,
+    pub(crate) images: Images,
+    /// Nodes and keys of labels that were not there before.
+    pub(crate) labelled: Mutex<Vec<(String, String)>>,
 }
 
 /// What happens to a cluster while it is used.
@@ -101,7 +101,7 @@ pub(crate) struct Installed {
 
 impl User {
     pub(crate) fn new(commands: Commands, images: Images) -> Self {
-        Self { commands, images }
+        Self { commands, images, labelled: Mutex::default() }
     }
 
     /// All of it; what happens meanwhile is given.
@@ -119,7 +119,8 @@ impl User {
         phases.run("a package arrives again", || self.bring_a_package_back(&installed))?;
         fate.darken(self, &mut installed, phases)?;
         phases.run("helm uninstall leaves nothing", || self.uninstall(&installed))?;
-        self.delete_samples(&installed)
+        self.delete_samples(&installed)?;
+        phases.run("Helm 3 does the same", || self.use_helm_of_old(&installed))
     }
 
     fn install(&self, phases: &mut Phases) -> Result<Installed> {
@@ -135,24 +136,6 @@ impl User {
         let samples = Samples::new(&sites, &origin.url(), &archive, &self.images.tools);
         samples.check(&SAMPLES)?;
         Ok(Installed { sites, eyes, origin, samples })
-    }
-
-    /// The operator itself runs where Pod Security is at its strictest; only clients and server need more.
-    fn helm_install(&self, origin: &Origin) -> Result<()> {
-        self.commands.kubectl(&["create", "namespace", PEERDIST])?;
-        self.enforce("restricted")?;
-        let allowed = format!("server.allowedSources={{{}/32}}", origin.address);
-        let mut install = vec!["install", "peerdist", CHART, "--namespace", PEERDIST, "--wait", "--timeout=2m"];
-        for value in self.images.values.iter().chain([&allowed]) {
-            install.extend(["--set", value]);
-        }
-        self.commands.helm(&install)?;
-        self.enforce("privileged")
-    }
-
-    fn enforce(&self, level: &str) -> Result<()> {
-        let label = format!("pod-security.kubernetes.io/enforce={level}");
-        self.commands.kubectl(&["label", "namespace", PEERDIST, &label, "--overwrite"]).map(drop)
     }
 
     fn bring_offices(&self, installed: &Installed) -> Result<()> {
@@ -173,8 +156,14 @@ impl User {
         )
     }
 
+    /// A node that bears another value of it, in somebody's cluster, keeps that.
     fn label(&self, node: &Node, label: &str) -> Result<()> {
-        self.commands.kubectl(&["label", "node", &node.name, label, "--overwrite"]).map(drop)
+        let said = self.commands.kubectl(&["label", "node", &node.name, label])?;
+        let key = label.split('=').next().unwrap_or(label);
+        if said.trim_end().ends_with(" labeled") && !said.contains("not labeled") {
+            self.labelled.lock().unwrap_or_else(PoisonError::into_inner).push((node.name.clone(), key.to_owned()));
+        }
+        Ok(())
     }
 
     fn apply(&self, installed: &Installed, names: &[&str]) -> Result<()> {
@@ -246,12 +235,6 @@ impl User {
         self.commands.kubectl_with(&["delete", "--filename", "-"], &installed.samples.text(name)?).map(drop)
     }
 
-    /// Gives all clients a new form.
-    pub(crate) fn change_clients(&self) -> Result<()> {
-        let values = ["--reuse-values", "--set=client.cpuMillicores=101", "--wait", "--timeout=2m"];
-        self.commands.helm(&[&["upgrade", "peerdist", CHART, "--namespace", PEERDIST], &values[..]].concat()).map(drop)
-    }
-
     /// After a node came.
     pub(crate) fn reopen_eyes(&self, installed: &mut Installed) -> Result<()> {
         installed.eyes = Eyes::open(&self.commands, &self.images.tools, &installed.sites)?;
@@ -261,22 +244,6 @@ impl User {
     fn bring_a_package_back(&self, installed: &Installed) -> Result<()> {
         self.apply(installed, &["packages.yaml"])?;
         self.wait_for_ready(Some("retail"), &["packagedistribution/pos-app"])
-    }
-
-    /// With Offices and packages still there: the chart cleans up after itself.
-    fn uninstall(&self, installed: &Installed) -> Result<()> {
-        let Installed { sites, eyes, .. } = installed;
-        self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait", "--timeout=6m"])?;
-        self.eventually("nothing of the release and of its pods is left in the cluster", || {
-            let left = left_in_cluster(&self.commands)?;
-            ensure!(left.is_empty(), "{}", left.join(" "));
-            Ok(())
-        })?;
-        for node in sites.all() {
-            let left = eyes.paths(&self.commands, node)?;
-            ensure!(left.is_empty(), "left behind on {}: {}", node.name, left.join(" "));
-        }
-        Ok(())
     }
 
     /// Whose definitions stay, and which nothing holds back.

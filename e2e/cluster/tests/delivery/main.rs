@@ -3,12 +3,16 @@
 //! with tokens that are bound to pods, and reports counts as the controllers would.
 
 mod credentials;
+mod departure;
 mod mount;
 mod origin;
+mod provided_root;
 mod reading;
 mod rights;
 mod rotation;
 mod site;
+mod traces;
+mod trust;
 mod writes;
 
 use anyhow::{Context, Result, ensure};

@@ -1,5 +1,5 @@
 //! The rights that the installation gives: every role and binding of the plain manifests, and the Lease that the
-//! operator may take but not make, applied as they are.
+//! operator may take but not make, applied as they are, but for the name of the root's Secret.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use peerdist_operator::names::ROOT_SECRET;
 use serde_json::Value;
 
 /// Kinds that are about rights, and whether they have a namespace.
@@ -19,10 +20,11 @@ const KINDS: [(&str, bool); 6] = [
     ("Lease", true),
 ];
 
-/// Applies them.
-pub(crate) async fn install(client: &Client) -> Result<()> {
+/// Applies them, as the chart renders them where somebody else keeps the root in a Secret of this name.
+pub(crate) async fn install(client: &Client, root_secret: Option<&str>) -> Result<()> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/manifests/operator.yaml");
     let text = std::fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
+    let text = text.replace(ROOT_SECRET, root_secret.unwrap_or(ROOT_SECRET));
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text)?;
     for document in documents {
         let kind = document["kind"].as_str().unwrap_or_default();

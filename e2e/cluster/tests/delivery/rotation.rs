@@ -9,12 +9,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use peerdist_authority::server_identity::{INTERMEDIATE, certificates};
-use peerdist_authority::sha256;
 use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::{Value, json};
 
 use crate::origin::Origin;
-use crate::site::{NODES, SERVER_IDENTITY, Site};
+use crate::site::{NODES, SERVER_IDENTITY, Site, SiteOptions};
+use crate::trust::{ENROLLED, count_in_log, learns, server_follows, trusts};
 
 /// Size of the package.
 const PACKAGE_BYTES: usize = 32 << 20;
@@ -28,17 +28,13 @@ const LINK_AFTERWARDS: &str = "400M";
 const CROSSED_PERCENT: i64 = 15;
 /// How often in a row the count of bytes is the same before it is taken for the last one.
 const SAME_COUNTS: u32 = 20;
-/// What the server says when it follows.
-const FOLLOWED: &str = "the keys of the authority changed";
-/// What it says of a node that comes with a token, rather than with its certificate.
-const ENROLLED: &str = "node enrolled";
 /// The operator's moment that a change of the root waits from.
 const ROOTS_SINCE: &str = "peerdist.io/roots-since";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_change_while_a_package_is_on_its_way() -> Result<()> {
     let origin = Origin::start(PACKAGE_BYTES).await?;
-    let site = Site::start_behind(origin.address(), Some(LINK)).await?;
+    let site = start_behind_link(&origin).await?;
     site.apply_package("app", json!({"version": "1", "source": {"uri": origin.url()}})).await?;
     slow_down_in_mid_package(&site).await?;
 
@@ -69,7 +65,7 @@ async fn keys_change_while_a_package_is_on_its_way() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_root_takes_over_and_nobody_enrols_again() -> Result<()> {
     let origin = Origin::start(PACKAGE_BYTES).await?;
-    let mut site = Site::start_behind(origin.address(), Some(LINK)).await?;
+    let mut site = start_behind_link(&origin).await?;
     let [old] = <[String; 1]>::try_from(site.trusted_roots()?).map_err(|roots| anyhow::anyhow!("{roots:?}"))?;
     site.apply_package("app", json!({"version": "1", "source": {"uri": origin.url()}})).await?;
     slow_down_in_mid_package(&site).await?;
@@ -121,6 +117,10 @@ async fn another_root_takes_over_and_nobody_enrols_again() -> Result<()> {
     })
     .await?;
     site.stop().await
+}
+
+async fn start_behind_link(origin: &Origin) -> Result<Site> {
+    Site::start_with(origin.address(), SiteOptions { link: Some(LINK), ..SiteOptions::default() }).await
 }
 
 async fn identity(site: &Site) -> Result<Secret> {
@@ -188,48 +188,6 @@ async fn arrives_once(site: &Site, origin: &Origin) -> Result<()> {
         ensure!(published == origin.content(), "{}: the published file differs", node.name);
     }
     Ok(())
-}
-
-async fn server_follows(site: &Site, times: usize) -> Result<()> {
-    eventually(&format!("the server follows its keys for the {times}. time"), async || {
-        Ok(count_in_log(site, FOLLOWED)? >= times)
-    })
-    .await
-}
-
-/// How often the server said this.
-fn count_in_log(site: &Site, said: &str) -> Result<usize> {
-    Ok(site.server_log()?.lines().filter(|line| line.contains(said)).count())
-}
-
-async fn trusts(site: &Site, wanted: &str, is_so: impl Fn(&Vec<String>) -> bool) -> Result<()> {
-    let wanted = format!("clients are told to trust {wanted}");
-    let found = eventually(&wanted, async || Ok(is_so(&site.trusted_roots()?))).await;
-    found.with_context(|| format!("{:?}", site.trusted_roots()))
-}
-
-/// Waits until a node trusts the root with this digest.
-async fn learns(site: &Site, node: &str, root: &str) -> Result<()> {
-    eventually(&format!("{node} trusts the root that comes"), async || {
-        Ok(trusted_by(site, node)?.iter().any(|one| one == root))
-    })
-    .await
-    .with_context(|| site.client_log(node).unwrap_or_default())
-}
-
-/// The digests of the roots that a node trusts.
-fn trusted_by(site: &Site, node: &str) -> Result<Vec<String>> {
-    let stored = fs::read(site.root(node).join("identity/root.der"))?;
-    let mut rest = stored.as_slice();
-    let mut digests = Vec::new();
-    // A certificate is a sequence, and says its length in two bytes.
-    while let [0x30, 0x82, high, low, ..] = rest {
-        let length = 4 + usize::from(u16::from_be_bytes([*high, *low]));
-        let (root, after) = rest.split_at_checked(length).context("a whole certificate")?;
-        digests.push(sha256(root).iter().map(|byte| format!("{byte:02x}")).collect());
-        rest = after;
-    }
-    Ok(digests)
 }
 
 /// Waits until every node has stored a certificate below the server's intermediate, which is of the root in force.

@@ -1,5 +1,7 @@
-//! A control plane with three nodes, and the processes that pods would be: an operator, the server, a client a node.
+//! An installation on a control plane with three nodes, and the processes that pods would be: the server and a client a
+//! node.
 
+mod installation;
 mod programs;
 mod refusals;
 
@@ -10,23 +12,19 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::Client;
 use kube::api::{Api, PostParams};
-use kube::{Client, ResourceExt};
+use peerdist_crds::PackageDistribution;
 use peerdist_crds::names::{TRUST, TRUST_KEY, client_objects};
-use peerdist_crds::{Office, PackageDistribution};
-use peerdist_e2e_cluster::control_plane::ControlPlane;
-use peerdist_e2e_cluster::objects::{Hand, NAMESPACE, object};
+use peerdist_e2e_cluster::objects::{NAMESPACE, object};
 use peerdist_e2e_cluster::process::Process;
 use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use self::programs::{peerdist, start_operator, start_server, token};
+pub(crate) use self::installation::{Installation, SiteOptions};
+use self::programs::{end, peerdist, start_server, token};
 use crate::mount::mount;
-use crate::{rights, writes};
 
 /// Where the server runs.
 const SERVER: &str = "127.81.0.1";
@@ -36,7 +34,7 @@ pub(crate) const SERVER_IDENTITY: &str = "peerdist-server-identity";
 /// A node of the cluster.
 pub(crate) struct SiteNode {
     pub(crate) name: &'static str,
-    office: &'static str,
+    pub(crate) office: &'static str,
     address: &'static str,
 }
 
@@ -52,62 +50,38 @@ pub(crate) struct Site {
     // Ended in this order.
     clients: BTreeMap<&'static str, Process>,
     server: Process,
-    stop: CancellationToken,
-    operator: JoinHandle<Result<()>>,
-    hand: Hand,
-    folder: TempDir,
-    plane: ControlPlane,
+    installation: Installation,
 }
 
 impl Site {
     /// Starts it all, up to offices that are ready and nodes that are enrolled.
     pub(crate) async fn start(origin: IpAddr) -> Result<Self> {
-        Self::start_behind(origin, None).await
+        Self::start_with(origin, SiteOptions::default()).await
     }
 
-    /// The same with a store that has a thin link to the hub.
-    pub(crate) async fn start_behind(origin: IpAddr, bits_per_second_max: Option<&str>) -> Result<Self> {
-        let (plane, folder) = (ControlPlane::start().await?, tempfile::tempdir()?);
-        let hand = Hand { client: plane.admin().await? };
-        hand.install().await?;
-        rights::install(&hand.client).await?;
-        for node in &NODES {
-            hand.add_node(node.name, ("site", node.office), node.address).await?;
-        }
-        let stop = CancellationToken::new();
-        let operator = start_operator(&plane, &hand, &stop).await?;
-        apply_office(&hand, "hub", json!({})).await?;
-        apply_office(&hand, "store", store(bits_per_second_max)).await?;
-        eventually("accounts of server and offices", async || {
-            let accounts: Api<ServiceAccount> = Api::namespaced(hand.client.clone(), NAMESPACE);
-            let names: Vec<String> =
-                accounts.list(&Default::default()).await?.iter().map(|one| one.name_any()).collect();
-            Ok(["peerdist-server", "peerdist-office-hub", "peerdist-office-store"]
-                .iter()
-                .all(|name| names.iter().any(|one| one == name)))
-        })
-        .await?;
-        mount(
-            Api::<Secret>::namespaced(hand.client.clone(), NAMESPACE),
-            SERVER_IDENTITY,
-            &folder.path().join("identity"),
-        )
-        .await?;
-        let server = start_server(&plane, &hand, folder.path(), origin).await?;
-        let mut site = Self { clients: BTreeMap::new(), server, stop, operator, hand, folder, plane };
+    /// The same, as the options say.
+    pub(crate) async fn start_with(origin: IpAddr, options: SiteOptions) -> Result<Self> {
+        Self::start_in(Installation::start(options).await?, origin).await
+    }
+
+    /// Starts the pods of an installation once the server can have its identity.
+    pub(crate) async fn start_in(installation: Installation, origin: IpAddr) -> Result<Self> {
+        mount(installation.secrets(), SERVER_IDENTITY, &installation.path("identity")).await?;
+        let server = start_server(&installation, origin).await?;
+        let mut site = Self { clients: BTreeMap::new(), server, installation };
         site.start_clients().await?;
         Ok(site)
     }
 
     /// Edits the thin link.
     pub(crate) async fn set_link(&self, bits_per_second_max: &str) -> Result<()> {
-        apply_office(&self.hand, "store", store(Some(bits_per_second_max))).await
+        self.installation.set_link(bits_per_second_max).await
     }
 
     async fn start_clients(&mut self) -> Result<()> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.hand.client.clone(), NAMESPACE);
-        mount(maps, TRUST, &self.folder.path().join("trust")).await?;
-        fs::write(self.folder.path().join("server"), SERVER)?;
+        let maps: Api<ConfigMap> = Api::namespaced(self.administrator(), NAMESPACE);
+        mount(maps, TRUST, &self.installation.path("trust")).await?;
+        fs::write(self.installation.path("server"), SERVER)?;
         for node in &NODES {
             self.make_pod(node).await?;
             let token = self.token(&client_objects(node.office), Some(node.name), "peerdist").await?;
@@ -115,7 +89,7 @@ impl Site {
             self.clients.insert(node.name, client);
         }
         for (office, nodes) in [("hub", 1), ("store", 2)] {
-            self.hand.report_daemon_set(&client_objects(office), nodes).await?;
+            self.installation.hand.report_daemon_set(&client_objects(office), nodes).await?;
         }
         Ok(())
     }
@@ -129,20 +103,20 @@ impl Site {
                 "containers": [{"name": "client", "image": "peerdist"}],
             },
         });
-        let pods: Api<Pod> = Api::namespaced(self.hand.client.clone(), NAMESPACE);
+        let pods: Api<Pod> = Api::namespaced(self.administrator(), NAMESPACE);
         pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         Ok(())
     }
 
     /// A token of a service account, bound to a pod if one is named.
     pub(crate) async fn token(&self, account: &str, pod: Option<&str>, audience: &str) -> Result<String> {
-        token(&self.hand, account, pod, audience).await
+        token(&self.installation.hand, account, pod, audience).await
     }
 
     fn start_client(&self, node: &SiteNode, token: &str) -> Result<Process> {
-        let file = self.folder.path().join(format!("token-{}", node.name));
+        let path = |name: &str| self.installation.path(name);
+        let file = path(&format!("token-{}", node.name));
         fs::write(&file, token)?;
-        let path = |name: &str| self.folder.path().join(name);
         let arguments = [
             ("--server-file", path("server")),
             ("--trust-file", path("trust").join(TRUST_KEY)),
@@ -153,6 +127,7 @@ impl Site {
             ("--root", self.root(node.name)),
         ];
         let mut command = peerdist("client")?;
+        command.envs(self.installation.options.variables());
         arguments.iter().for_each(|(flag, value)| {
             command.arg(flag).arg(value);
         });
@@ -161,9 +136,7 @@ impl Site {
 
     /// Ends a client as kubelet does, and starts it anew with a token that enrols nobody.
     pub(crate) async fn restart_client_without_token(&mut self, node: &SiteNode) -> Result<()> {
-        let mut client = self.clients.remove(node.name).context("a client")?;
-        client.terminate()?;
-        eventually(&format!("{} ends", node.name), async || Ok(client.ended()?.is_some())).await?;
+        end(self.clients.get_mut(node.name).context("a client")?, node.name).await?;
         let client = self.start_client(node, "spent.spent.spent")?;
         self.clients.insert(node.name, client);
         Ok(())
@@ -182,17 +155,22 @@ impl Site {
 
     /// Secrets of the installation.
     pub(crate) fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.hand.client.clone(), NAMESPACE)
+        self.installation.secrets()
+    }
+
+    /// Reports what controllers and kubelet would about the server.
+    pub(crate) async fn report_server(&self) -> Result<()> {
+        self.installation.hand.report_server(SERVER).await
     }
 
     /// The administrator's client.
     pub(crate) fn administrator(&self) -> Client {
-        self.hand.client.clone()
+        self.installation.hand.client.clone()
     }
 
     /// The digests of the roots that clients are told to trust, as they read them.
     pub(crate) fn trusted_roots(&self) -> Result<Vec<String>> {
-        let text = fs::read_to_string(self.folder.path().join("trust").join(TRUST_KEY))?;
+        let text = fs::read_to_string(self.installation.path("trust").join(TRUST_KEY))?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -208,7 +186,7 @@ impl Site {
 
     /// What `peerdist status` says to who has this token.
     pub(crate) fn status(&self, token: &str) -> Result<Output> {
-        let file = self.folder.path().join("token-status");
+        let file = self.installation.path("token-status");
         fs::write(&file, token)?;
         let mut command = peerdist("status")?;
         command.arg("--server").arg(format!("http://{SERVER}:9760")).arg("--token-file").arg(file);
@@ -216,11 +194,11 @@ impl Site {
     }
 
     pub(crate) fn packages(&self) -> Api<PackageDistribution> {
-        Api::namespaced(self.hand.client.clone(), "retail")
+        Api::namespaced(self.administrator(), "retail")
     }
 
     pub(crate) async fn apply_package(&self, name: &str, spec: Value) -> Result<()> {
-        self.hand.apply(&self.packages(), object("PackageDistribution", name, spec)).await?;
+        self.installation.hand.apply(&self.packages(), object("PackageDistribution", name, spec)).await?;
         Ok(())
     }
 
@@ -245,7 +223,7 @@ impl Site {
     }
 
     pub(crate) fn root(&self, node: &str) -> PathBuf {
-        self.folder.path().join("roots").join(node)
+        self.installation.path("roots").join(node)
     }
 
     /// The one file of a published package.
@@ -255,29 +233,11 @@ impl Site {
 
     /// What the API server was asked.
     pub(crate) fn audit_log(&self) -> PathBuf {
-        self.plane.audit_log()
+        self.installation.plane.audit_log()
     }
 
-    /// Ends the operator. In none of the tests may a status have been written sooner than a second after the last time.
+    /// Ends the operator, and looks at all that was written.
     pub(crate) async fn stop(self) -> Result<()> {
-        self.stop.cancel();
-        self.operator.await??;
-        writes::statuses_come_a_second_apart(&self.plane.audit_log())
+        self.installation.stop().await
     }
-}
-
-/// An Office of the nodes that are labelled with its name.
-async fn apply_office(hand: &Hand, name: &str, mut spec: Value) -> Result<()> {
-    spec["nodeSelector"] = json!({"matchLabels": {"site": name}});
-    hand.apply(&Api::<Office>::all(hand.client.clone()), object("Office", name, spec)).await?;
-    Ok(())
-}
-
-/// What the store has beside its nodes.
-fn store(bits_per_second_max: Option<&str>) -> Value {
-    let mut store = json!({"parent": "hub"});
-    if let Some(most) = bits_per_second_max {
-        store["uplink"] = json!({"backgroundMaxBitsPerSecond": most});
-    }
-    store
 }

@@ -6,4 +6,5 @@ mod refusals;
 mod scene;
 mod takeover;
 mod violence;
+mod waiting_tools;
 mod writes;

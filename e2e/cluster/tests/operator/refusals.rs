@@ -1,6 +1,6 @@
 //! Bad objects: refused when they are applied, or by a condition; what was good before stays as it is.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
@@ -12,13 +12,17 @@ use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
+/// What changes only together with the version of a package.
+const KEPT_BY_A_VERSION: [&str; 3] = ["spec.source.uri", "spec.source.digest", "spec.unpack"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_objects_are_refused_and_nothing_else_is_disturbed() -> Result<()> {
     let mut scene = Scene::new().await?;
     let operator = scene.operator("only", "example/peerdist:1").await?;
     scene.apply_offices().await?;
     scene.office_says("store", "Accepted", "True", "Valid").await?;
-    refused_at_once(&scene).await;
+    refused_at_once(&scene).await?;
+    edits_refused_at_once(&scene).await?;
     scene.settled().await?;
     let before = versions(&scene).await?;
 
@@ -127,7 +131,7 @@ async fn a_node_of_two_offices_goes_to_the_first(scene: &Scene) -> Result<()> {
 }
 
 /// By the schema and its rules, before any operator sees them.
-async fn refused_at_once(scene: &Scene) {
+async fn refused_at_once(scene: &Scene) -> Result<()> {
     let selector = json!({"matchLabels": {"a": "b"}});
     for (name, spec, expected) in [
         ("own", json!({"parent": "own", "nodeSelector": selector}), "its own parent"),
@@ -151,8 +155,7 @@ async fn refused_at_once(scene: &Scene) {
             "spec.storage.limit",
         ),
     ] {
-        let error = scene.apply_office(name, spec).await.unwrap_err().to_string();
-        assert!(error.contains(expected), "{name}: {error}");
+        names(scene.apply_office(name, spec).await, expected).with_context(|| name.to_owned())?;
     }
     for (name, spec, expected) in [
         ("current", json!({"version": "current", "source": {"uri": "https://a/b"}}), "active version"),
@@ -166,12 +169,60 @@ async fn refused_at_once(scene: &Scene) {
             "spec.source.secretRef",
         ),
     ] {
-        let error = scene.apply_package(name, spec).await.unwrap_err().to_string();
-        assert!(error.contains(expected), "{name}: {error}");
+        names(scene.apply_package(name, spec).await, expected).with_context(|| name.to_owned())?;
     }
     let vesc = object("VescEndpoint", "hq", json!({"address": "not an address"}));
-    let error = scene.hand.apply(&scene.vescs, vesc).await.unwrap_err().to_string();
-    assert!(error.contains("spec.address"), "{error}");
+    names(scene.hand.apply(&scene.vescs, vesc).await, "spec.address")
+}
+
+/// It was refused, and the answer has these words.
+fn names<K>(answer: Result<K, kube::Error>, expected: &str) -> Result<()> {
+    let error = answer.err().context("accepted")?.to_string();
+    ensure!(error.contains(expected), "expected {expected}: {error}");
+    Ok(())
+}
+
+/// By the rules of updates: what a version holds changes together with the version, and everything else at any time.
+async fn edits_refused_at_once(scene: &Scene) -> Result<()> {
+    let form = |file: &str, digest: Option<&str>, unpack: &str| {
+        let digest = digest.map(|digit| format!("sha256:{}", digit.repeat(64)));
+        let mut source = json!({"uri": format!("https://example.com/{file}")});
+        if let Some(digest) = digest {
+            source["digest"] = json!(digest);
+        }
+        json!({"version": "1", "source": source, "unpack": unpack})
+    };
+    for (before, mut after, field) in [
+        (form("a", Some("a"), "Auto"), form("b", Some("a"), "Auto"), "spec.source.uri"),
+        (form("a", Some("a"), "Auto"), form("a", Some("b"), "Auto"), "spec.source.digest"),
+        (form("a", Some("a"), "Auto"), form("a", None, "Auto"), "spec.source.digest"),
+        (form("a", None, "Auto"), form("a", Some("a"), "Auto"), "spec.source.digest"),
+        (form("a", None, "Auto"), form("a", None, "None"), "spec.unpack"),
+        (form("a", None, "None"), form("a", None, "Auto"), "spec.unpack"),
+    ] {
+        scene.apply_package("edited", before).await?;
+        let error = scene.apply_package("edited", after.clone()).await.err();
+        let error = error.with_context(|| format!("accepted without a new version: {after}"))?.to_string();
+        let is_told = |field: &&str| error.contains(&format!("{field} changes only together with spec.version"));
+        let told: Vec<&str> = KEPT_BY_A_VERSION.into_iter().filter(is_told).collect();
+        ensure!(told == [field], "expected {field} alone for {after}: {error}");
+        after["version"] = json!("2");
+        scene.apply_package("edited", after).await.with_context(|| format!("{field} with a new version"))?;
+    }
+    let mut free = form("a", None, "Auto");
+    scene.apply_package("edited", free.clone()).await?;
+    for (field, value) in [
+        ("offices", json!({"matchLabels": {"region": "moon"}})),
+        ("priority", json!("High")),
+        ("schedule", json!({"notBefore": "2026-12-01T22:00:00Z"})),
+        ("rollout", json!({"paused": true})),
+        ("retention", json!({"versions": 3})),
+        ("source", json!({"uri": "https://example.com/a", "secretRef": {"name": "repo"}})),
+    ] {
+        free[field] = value;
+        scene.apply_package("edited", free.clone()).await.with_context(|| format!("{field} without a new version"))?;
+    }
+    Ok(())
 }
 
 fn is_word(resource: &str) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::Api;
+use kube::api::{Api, Patch, PatchParams};
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use peerdist_e2e_cluster::audit::{Audit, Write};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
@@ -163,6 +163,18 @@ impl Scene {
         self.hand.report_server("10.1.0.1").await?;
         self.office_says("hub", "Ready", "True", "NodesReady").await?;
         self.office_says("store", "Ready", "True", "NodesReady").await
+    }
+
+    /// Reports what the server would about the newest generation of a package, under its own field manager.
+    pub(crate) async fn report_package(&self, name: &str, mut status: Value) -> Result<()> {
+        status["progressGeneration"] = json!(self.packages.get(name).await?.metadata.generation);
+        let progress = json!({
+            "apiVersion": peerdist_crds::API_VERSION, "kind": "PackageDistribution", "metadata": {"name": name},
+            "status": status,
+        });
+        let parameters = PatchParams::apply("peerdist-server").force();
+        self.packages.patch_status(name, &parameters, &Patch::Apply(progress)).await?;
+        Ok(())
     }
 
     /// Waits until the operator has nothing more to do, and gives back all it wrote since the last time.

@@ -12,7 +12,7 @@ use peerdist_e2e_cluster::objects::object;
 use peerdist_e2e_cluster::waiting::eventually;
 use peerdist_operator::check::{CheckOptions, check};
 use peerdist_operator::options::LeaseOptions;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::scene::{LEASE, LEASE_NAMESPACE, Scene};
 
@@ -143,22 +143,10 @@ async fn distribute(scene: &Scene) -> Result<()> {
         if is_signed {
             status["digest"] = json!("blake3:00");
         }
-        report(scene, status).await?;
+        scene.report_package("app", status).await?;
         tokio::time::sleep(REPORT_PAUSE).await;
     }
     scene.package_says("app", "Ready", "True", "Complete").await
-}
-
-/// Under the server's own field manager, about the newest generation.
-async fn report(scene: &Scene, mut status: Value) -> Result<()> {
-    status["progressGeneration"] = json!(scene.packages.get("app").await?.metadata.generation);
-    let metadata = json!({"name": "app"});
-    let progress = json!({
-        "apiVersion": peerdist_crds::API_VERSION, "kind": "PackageDistribution", "metadata": metadata, "status": status,
-    });
-    let parameters = PatchParams::apply("peerdist-server").force();
-    scene.packages.patch_status("app", &parameters, &Patch::Apply(progress)).await?;
-    Ok(())
 }
 
 /// Stands for kubelet on a node where somebody else has a port: the preflight ended with its holder.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use peerdist_core::ports::ROWS;
 use peerdist_e2e_net::agent::Agent;
 use peerdist_e2e_net::fleet::built_program;
@@ -44,8 +44,9 @@ fn arrived(count: impl Fn() -> Result<u64>) -> Result<u64> {
     }
 }
 
-fn row(table: u8, port: u16) -> usize {
-    ROWS.iter().position(|row| row.table == table && row.port == port).unwrap()
+fn row(table: u8, port: u16) -> Result<usize> {
+    let found = ROWS.iter().position(|row| row.table == table && row.port == port);
+    found.with_context(|| format!("no row of table {table} has port {port}"))
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn rules_count_rows_by_direction_and_drop_the_rest() -> Result<()> {
     let network = network("rules")?;
     send(&network, "store-1", "10.77.2.1:34324", "10.77.1.250:34323")?;
     for direction in [Direction::In, Direction::Out] {
-        let counter = row_counter(row(1, 34323), direction);
+        let counter = row_counter(row(1, 34323)?, direction);
         assert_eq!(arrived(|| Ok(network.all_counters()?.of(&counter).packets))?, SENT);
     }
     assert_eq!(network.all_counters()?.dropped(), 0);
@@ -72,7 +73,7 @@ fn rules_count_rows_by_direction_and_drop_the_rest() -> Result<()> {
 fn broadcast_stays_in_its_subnet_and_is_no_violation_where_it_is_overheard() -> Result<()> {
     let network = network("broadcast")?;
     send(&network, "central-1", "10.77.1.1:34329", "10.77.1.255:34329")?;
-    let broadcast_in = row_counter(row(4, 34329), Direction::In);
+    let broadcast_in = row_counter(row(4, 34329)?, Direction::In);
     let received = |host| network.counters(host).map(|counters| counters.of(&broadcast_in).packets);
     assert_eq!(arrived(|| received("central-2"))?, SENT);
     assert_eq!(arrived(|| Ok(network.counters("central-1")?.of("own_broadcast").packets))?, SENT);

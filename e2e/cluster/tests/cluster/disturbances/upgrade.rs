@@ -1,5 +1,5 @@
 //! The clients get a new form while a package is on its way: no node fails meanwhile, and the package is not everywhere
-//! before the first client was replaced.
+//! before the first client was replaced. In that form they reserve their ports on the nodes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,18 +14,34 @@ use crate::user::User;
 
 /// The package that is on its way.
 const PACKAGE: &str = "clients-upgraded";
+/// What is kept out of the ephemeral range of nodes before and after.
+const RESERVED_BEFORE: &str = "8080";
+const RESERVED_AFTERWARDS: &str = "8080,34320-34760";
 /// Between two looks at its status.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 impl Disturbances<'_> {
     /// Every node of the store may be the rendezvous point when its client is replaced.
     pub(super) fn upgrade(&mut self, phases: &mut Phases) -> Result<()> {
+        for node in self.installed.sites.all() {
+            self.cluster.reserve_ports(&node.name, RESERVED_BEFORE)?;
+        }
         let restarts = self.installed.sites.store.len();
         self.during(PACKAGE, restarts, phases, |this| {
             let user = this.user;
             while_no_node_fails(user, || replace_clients(user))
         })?;
-        ensure_first_was_replaced_on_the_way(self.user)
+        ensure_first_was_replaced_on_the_way(self.user)?;
+        self.ensure_ports_are_reserved()
+    }
+
+    /// On every node, beside what somebody else had reserved there.
+    fn ensure_ports_are_reserved(&self) -> Result<()> {
+        for node in self.installed.sites.all() {
+            let found = self.cluster.reserved_ports(&node.name)?;
+            ensure!(found == RESERVED_AFTERWARDS, "{}: {found} is reserved, expected {RESERVED_AFTERWARDS}", node.name);
+        }
+        Ok(())
     }
 }
 

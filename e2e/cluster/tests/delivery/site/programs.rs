@@ -1,5 +1,4 @@
-//! The programs that run: the operator in this process, server and clients as processes of their own, with tokens of their
-//! accounts.
+//! The programs that run: operator, server and clients as processes of their own, with tokens of their accounts.
 
 use std::fs;
 use std::net::IpAddr;
@@ -14,66 +13,71 @@ use kube::api::{Api, PostParams};
 use peerdist_e2e_cluster::control_plane::ControlPlane;
 use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
 use peerdist_e2e_cluster::process::Process;
-use peerdist_operator::run::Operator;
-use peerdist_operator::settings::Settings;
-use peerdist_operator::storage::StoragePrefixes;
+use peerdist_e2e_cluster::waiting::eventually;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::SERVER;
+use super::installation::{Installation, SiteOptions};
 
+/// Audience of tokens for the API server.
+const KUBERNETES: &str = "https://kubernetes.default.svc";
 /// Pause before an operator that ended is followed by another.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// As a Deployment would: an operator that ends without being told, for example because it could not renew its Lease in
-/// time, is followed by another.
+/// time, is followed by another. The task ends when it is told to, with the operator that runs then.
 pub(super) async fn start_operator(
     plane: &ControlPlane,
     hand: &Hand,
+    folder: &Path,
+    options: &SiteOptions,
     stop: &CancellationToken,
-) -> Result<JoinHandle<Result<()>>> {
-    let token = token(hand, "peerdist-operator", None, "https://kubernetes.default.svc").await?;
-    let (config, stop) = (plane.config(&token).await?, stop.clone());
+) -> Result<JoinHandle<Result<Process>>> {
+    let token = token(hand, "peerdist-operator", None, KUBERNETES).await?;
+    let (kubeconfig, settings) = (folder.join("operator.kubeconfig"), folder.join("settings.yaml"));
+    fs::write(&kubeconfig, plane.kubeconfig_text(&token))?;
+    fs::write(&settings, options.settings())?;
+    let (options, stop) = (options.clone(), stop.clone());
+    let start = move || {
+        let program = Path::new(env!("CARGO_BIN_EXE_peerdist-e2e-operator"));
+        Process::start_operator(program, "operator", &kubeconfig, &settings, &options.variables())
+    };
+    let mut operator = start()?;
     Ok(tokio::spawn(async move {
-        let mut number = 0;
         loop {
-            number += 1;
-            let operator = Operator {
-                config: config.clone(),
-                settings: Settings::parse(
-                    "image: example/peerdist:1\nserver: {storage: {hostPath: /var/lib/peerdist-server}}",
-                )?,
-                namespace: NAMESPACE.to_owned(),
-                lease_namespace: "kube-system".to_owned(),
-                lease_name: "peerdist-operator".to_owned(),
-                storage_prefixes: StoragePrefixes::default(),
-                identity: format!("operator-{number}"),
-                http: TcpListener::bind("127.0.0.1:0").await?,
-            };
-            match operator.run(stop.clone()).await {
-                Err(error) if !stop.is_cancelled() => {
-                    eprintln!("the operator ended and is followed by another: {error}")
-                }
-                ended => return Ok(ended?),
+            tokio::select! {
+                () = stop.cancelled() => return Ok(operator),
+                () = tokio::time::sleep(RESTART_PAUSE) => {}
             }
-            tokio::time::sleep(RESTART_PAUSE).await;
+            if let Some(status) = operator.ended()? {
+                let last = operator.last_lines();
+                eprintln!("the operator ended with {status} and is followed by another:\n{last}");
+                operator = start()?;
+            }
         }
     }))
 }
 
 /// On its fixed address.
-pub(super) async fn start_server(plane: &ControlPlane, hand: &Hand, folder: &Path, origin: IpAddr) -> Result<Process> {
-    let token = token(hand, "peerdist-server", None, "https://kubernetes.default.svc").await?;
-    let kubeconfig = folder.join("kubeconfig");
-    fs::write(&kubeconfig, plane.kubeconfig_text(&token))?;
+pub(super) async fn start_server(installation: &Installation, origin: IpAddr) -> Result<Process> {
+    let token = token(&installation.hand, "peerdist-server", None, KUBERNETES).await?;
+    let path = |name: &str| installation.path(name);
+    fs::write(path("kubeconfig"), installation.plane.kubeconfig_text(&token))?;
     let mut command = peerdist("server")?;
-    command.env("KUBECONFIG", kubeconfig).args(["--kubernetes", "--address", SERVER]);
+    command.envs(installation.options.variables());
+    command.env("KUBECONFIG", path("kubeconfig")).args(["--kubernetes", "--address", SERVER]);
     command.arg("--allowed-sources").arg(format!("{origin}/32"));
-    command.arg("--authority").arg(folder.join("identity"));
-    command.arg("--root").arg(folder.join("library")).arg("--join-token-file").arg(folder.join("join-token"));
-    Process::start(command, &folder.join("server.log"))
+    command.arg("--authority").arg(path("identity"));
+    command.arg("--root").arg(path("library")).arg("--join-token-file").arg(path("join-token"));
+    Process::start(command, &path("server.log"))
+}
+
+/// Ends a program as kubelet does.
+pub(super) async fn end(program: &mut Process, name: &str) -> Result<()> {
+    program.terminate()?;
+    eventually(&format!("{name} ends"), async || Ok(program.ended()?.is_some())).await
 }
 
 /// A token of a service account, bound to a pod if one is named.

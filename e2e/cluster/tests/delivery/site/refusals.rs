@@ -21,7 +21,7 @@ impl Site {
     pub(crate) fn expired(&self, token: &str) -> Result<String> {
         let end = Timestamp::now() - LONG_AGO;
         let begin = end - LONG_AGO;
-        self.plane.token_with(token, |claims| {
+        self.installation.plane.token_with(token, |claims| {
             claims["exp"] = json!(end.as_second());
             claims["iat"] = json!(begin.as_second());
             claims["nbf"] = json!(begin.as_second());
