@@ -56,8 +56,8 @@ pub const NAMESPACE_DEFAULT: &str = "default";
         .message("spec.source.secretRef goes with an http(s):// source only")
 )]
 pub struct PackageDistributionSpec {
-    /// The version that the offices should hold, such as 7.4.1. It names one content for ever: another content is another
-    /// version.
+    /// The version that the offices should hold, such as 7.4.1: a letter or digit, then up to 62 more of them or of dot, plus,
+    /// minus and underscore. It names one content for ever: another content is another version.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"))]
     #[x_kube(validation = Rule::new("self != 'current'").message("current is the name of the link to the active version"))]
     pub version: String,
@@ -96,9 +96,10 @@ pub struct PackageDistributionSpec {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// The place of a file, or of a directory on the server's own disk: file://, http:// or https://. Changes only together
-    /// with version. A manifest directory may also use paths relative to itself (file:path) and environment variables in
-    /// file URIs (${NAME}).
+    /// The place of a file, or of a directory on the server's own disk: file://, http:// or https://, without user and
+    /// password. In a cluster, file:// leads into folders of server.fileRoots of the chart only, of which there is none at
+    /// first. Changes only together with version. A manifest directory may also use paths relative to itself (file:path) and
+    /// environment variables in file URIs (${NAME}).
     #[schemars(length(min = 1, max = 2048))]
     pub uri: String,
     /// Digest that the fetched file must have, before it is unpacked: sha256: and 64 hex digits, as sha256sum prints them.
@@ -167,7 +168,7 @@ pub struct Schedule {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Whether transfers rest; what has arrived stays.
+    /// Whether transfers rest: with true nothing moves, and what has arrived stays.
     #[serde(default)]
     pub paused: bool,
 }
@@ -176,7 +177,7 @@ pub struct Rollout {
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// How many versions every node keeps, the current one included. Older ones are deleted, some time after a newer one took
+    /// How many versions every node keeps, the current one included: 1 to 100. Older ones are deleted, some time after a newer one took
     /// their place.
     #[serde(default = "default_retention_versions")]
     #[schemars(with = "i32", range(min = 1, max = 100))]

@@ -1,7 +1,8 @@
 //! What the server does with the Kubernetes API: it checks the service-account tokens that clients enrol with
 //! (`tokens`), asks who may read its API (`access`), so many tokens at a time (`review_places`), tells in events whom it
-//! refused (`refusals`), watches which nodes there are (`nodes`, and `watching` how often), reads the Secrets that sources name (`secrets`), and
-//! writes how far packages are (`progress`). The objects of ours that it watches are a source of desired state.
+//! refused (`refusals`), watches which nodes there are (`nodes`; `watching` says when it tries again), reads the Secrets
+//! that sources name (`secrets`), and writes how far packages are (`progress`). The objects of ours that it watches are a
+//! source of desired state.
 
 mod access;
 mod nodes;

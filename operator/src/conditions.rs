@@ -19,6 +19,8 @@ pub const DISTRIBUTED: &str = "Distributed";
 /// Whether the distribution rests because its spec says so.
 pub const PAUSED: &str = "Paused";
 
+/// Texts without their numbers that are at least as long may have been cut by whoever told them.
+const NEVER_CUT_BYTES_MAX: usize = 200;
 /// Longest message of a condition.
 const MESSAGE_CHARACTERS_MAX: usize = 1024;
 
@@ -139,8 +141,10 @@ pub fn holds(conditions: &[Condition], kind: &str, generation: Option<i64>) -> b
 pub(crate) fn same_but_for_numbers(one: &str, other: &str) -> bool {
     let words = |text: &str| text.chars().filter(|character| !character.is_ascii_digit()).collect::<String>();
     let (one, other) = (words(one), words(other));
+    let [one, other] = [&one, &other].map(|text| text.trim_end_matches("..."));
     // What was cut has fewer words where its numbers have more digits.
-    one.starts_with(&other) || other.starts_with(&one)
+    let is_cut = one.len().min(other.len()) >= NEVER_CUT_BYTES_MAX;
+    one == other || is_cut && (one.starts_with(other) || other.starts_with(one))
 }
 
 /// Whether the API server takes it as the reason of a condition.
@@ -194,7 +198,9 @@ mod tests {
     #[test]
     fn messages_are_compared_without_their_numbers() {
         assert!(same_but_for_numbers("need 100 bytes, have 3", "need 100 bytes, have 2048"));
-        assert!(same_but_for_numbers("need 100 bytes, hav", "need 1 bytes, have"));
+        let long = "x".repeat(NEVER_CUT_BYTES_MAX);
+        assert!(same_but_for_numbers(&format!("{long} 1000 b..."), &format!("{long} 1 bytes")));
+        assert!(!same_but_for_numbers("cannot be read", "cannot be read: permission denied"));
         assert!(!same_but_for_numbers("need 100 bytes", "need 100 inodes"));
     }
 

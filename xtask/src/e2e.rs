@@ -37,7 +37,7 @@ const LONG: [&str; 2] = ["PEERDIST_E2E_ROUNDS=50", "PEERDIST_E2E_AWAY_SECONDS=30
 /// How many tests of the operator run at a time. Each has a control plane of its own and waits for leases most of the time.
 const OPERATOR_TESTS_AT_ONCE: usize = 3;
 
-/// Runs it: on control planes alone, then on nodes.
+/// Runs it: the operator on control planes alone, then the images on nodes, and the delivery beside all of that.
 pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     let Scenario::Cluster(options) = scenario;
     if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
@@ -46,7 +46,10 @@ pub(crate) fn run(root: &Path, scenario: &Scenario) -> Result<()> {
     let delivery = start_delivery(root, options)?;
     let others = on_control_plane(root, options).and_then(|()| Nodes::prepare(root, options)?.run(root));
     let (delivered, _) = delivery.wait();
-    others.and(delivered)
+    match (others, delivered) {
+        (Err(error), Err(delivery)) => Err(error.context(format!("the delivery failed, too: {delivery:#}"))),
+        (others, delivered) => others.and(delivered),
+    }
 }
 
 /// Operator, server and clients beside a real API server, without kubelets. It waits for leases and links most of the time,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::DefaultBackoff;
+use kube::runtime::watcher::{DefaultBackoff, Event};
 
 /// Longest pause. That of all clients of Kubernetes together, half a minute and more, is meant for thousands of them.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -40,8 +40,11 @@ impl WatchLog {
         Self { kind: kind.to_owned(), is_failing: false }
     }
 
-    /// The watch brought something, or an error.
-    pub fn note<T, E: Display>(&mut self, event: &Result<T, E>) {
+    /// The watch brought something, or an error. A list that begins says nothing: it was not asked for yet.
+    pub fn note<K, E: Display>(&mut self, event: &Result<Event<K>, E>) {
+        if matches!(event, Ok(Event::Init)) {
+            return;
+        }
         let kind = &self.kind;
         match event {
             Ok(_) if self.is_failing => tracing::info!(kind, "the watch works again"),
@@ -55,6 +58,22 @@ impl WatchLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_that_begins_again_and_again_does_not_count_as_a_watch_that_works() {
+        let mut log = WatchLog::new("Node");
+        let events: [(Result<Event<()>, &str>, bool); 5] = [
+            (Ok(Event::Init), false),
+            (Err("away"), true),
+            (Ok(Event::Init), true),
+            (Err("away"), true),
+            (Ok(Event::InitDone), false),
+        ];
+        for (event, is_failing) in events {
+            log.note(&event);
+            assert_eq!(log.is_failing, is_failing, "{event:?}");
+        }
+    }
 
     #[test]
     fn pauses_grow_from_a_second_to_a_few_and_never_end() {

@@ -178,6 +178,8 @@ fn another_rendezvous_point_changes_the_plans_beside_it_and_no_others() {
         office: name("store"),
         address: "127.0.0.1".parse().unwrap(),
     };
+    fleet.server.handle(fleet.now, Timestamp::UNIX_EPOCH, ServerEvent::Enrolled { node: point.clone() });
+    fleet.pass();
     let before = fleet.server.plans.clone();
     let claim = Message::RendezvousClaim { term: 1, plan_revision: 0 };
     fleet.server.message(fleet.now, &point, claim).unwrap();

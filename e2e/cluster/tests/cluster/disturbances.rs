@@ -1,6 +1,6 @@
 //! What happens to a cluster while a package is on its way: a client's pod is killed, a node is drained, a node is added,
-//! the clients get a new form, the API server is away, the server moves. Each time the package ends whole on every node, and what crossed
-//! the link into the store is counted.
+//! the clients get a new form, the API server is away, the server moves. Each time the package ends whole on every node,
+//! and what crossed the link into the store is counted. At the end a Prometheus looks on.
 
 mod server;
 mod upgrade;

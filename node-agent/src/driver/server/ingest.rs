@@ -122,9 +122,15 @@ impl Ingests {
         let asked = |distribution: &Distribution| (distribution.key.clone(), IngestRequest::from(distribution));
         let before = mem::replace(&mut self.asked, distributions.values().map(asked).collect());
         for (key, request) in &before {
-            if self.asked.get(key) != Some(request) {
-                self.cancel(&request.package);
+            let now = self.asked.get(key);
+            if now == Some(request) {
+                continue;
             }
+            // The comparison of the same version is called off with it, and made anew.
+            if now.is_some_and(|now| now.package == request.package) {
+                self.checked.remove(&request.package);
+            }
+            self.cancel(&request.package);
         }
         for (key, distribution) in distributions {
             let package = distribution.package();
@@ -135,7 +141,8 @@ impl Ingests {
             if is_first || before.get(key) != self.asked.get(key) {
                 // Nobody may take the package for settled before the task begins.
                 self.tools.overview.begin(&package);
-                self.tools.overview.doubt(&package, !is_first);
+                let is_changed = before.get(key).is_some_and(|earlier| self.asked.get(key) != Some(earlier));
+                self.tools.overview.doubt(&package, !is_first || is_changed);
                 let (tools, distribution) = (self.tools.clone(), distribution.clone());
                 self.begin(package, |cancelled| tools.check(distribution, is_first, cancelled));
             }
@@ -178,6 +185,9 @@ impl Tools {
     /// is read: before, nobody knows whether it has the same content. The same source is looked at once a run, and only
     /// a difference is worth a word: what is in the library is distributed, whatever became of its source.
     async fn check(mut self, distribution: Distribution, is_first: bool, cancelled: CancellationToken) {
+        if cancelled.is_cancelled() {
+            return;
+        }
         let key = distribution.package();
         let is_from_elsewhere = self.ingest.is_from_elsewhere(&IngestRequest::from(&distribution)).await;
         self.overview.doubt(&key, is_from_elsewhere);

@@ -64,8 +64,8 @@ impl IngestOverview {
         self.lock().failures.clone()
     }
 
-    /// Whether what the library has of the version came from elsewhere than the object says now, and nobody knows yet whether
-    /// it is the same.
+    /// Whether what the library has of the version came from elsewhere than the object says now, and nobody knows yet
+    /// whether it is the same.
     pub fn is_doubtful(&self, key: &PackageKey) -> bool {
         self.lock().doubtful.contains(key)
     }

@@ -38,8 +38,11 @@ impl Disturbances<'_> {
         let server = "statefulset/peerdist-server";
         commands.kubectl(&["rollout", "status", "--namespace", PEERDIST, server, ROLLOUT_TIMEOUT])?;
         let get = ["get", "pod", "--namespace", PEERDIST, POD, "--output=jsonpath={.spec.nodeName}"];
-        let node = commands.kubectl(&get)?;
-        ensure!(node == to.name, "the server runs on {node}: expected {}", to.name);
+        self.user.eventually("the server runs on the other node", || {
+            let node = commands.kubectl(&get)?;
+            ensure!(node == to.name, "it runs on {node}: expected {}", to.name);
+            Ok(())
+        })?;
         self.user.eventually("clients are told where the server is", || {
             let map =
                 ["get", "configmap", "--namespace", PEERDIST, "peerdist-server", "--output=jsonpath={.data.address}"];
