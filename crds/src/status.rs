@@ -48,9 +48,9 @@ pub struct PackageDistributionStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eviction: Option<Eviction>,
     /// Ready: every node that could be reached held this version; nodes that came later do not take that back, but a source
-    /// that fails does, and so does a server that finds no node to hold it. Accepted: the spec can be used. Ingested: the
-    /// package is fetched, checked and signed. Distributed: every node that can be reached holds the package. Paused:
-    /// spec.rollout.paused is set. Stalled: nothing happens before somebody edits the spec.
+    /// that fails does. Accepted: the spec can be used. Ingested: the package is fetched, checked and signed. Distributed:
+    /// every node that can be reached holds the package. Paused: spec.rollout.paused is set. Stalled: nothing happens before
+    /// somebody edits the spec.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

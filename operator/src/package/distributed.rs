@@ -62,11 +62,6 @@ pub(super) fn distributed(
     }
 }
 
-/// Whether no node holds the package although some should, as it is where everything was removed and installed anew.
-pub(super) fn is_held_nowhere(progress: &PackageDistributionStatus, expectation: Expectation) -> bool {
-    progress.nodes.is_some_and(|nodes| nodes.complete <= 0 && expectation.nodes.max(nodes.targeted) > 0)
-}
-
 /// Names the first node that the server names. Which one that is changes all the time, and so do numbers such as how much
 /// room there is: what was said of a node stays as long as it is true but for its numbers.
 fn nodes_failed(slowest: &[SlowNode], said: Option<&Condition>) -> String {

@@ -6,7 +6,7 @@
 use peerdist_crds::status::IngestFailure;
 use peerdist_crds::{PackageDistribution, PackageDistributionStatus};
 
-use super::distributed::{Expectation, distributed, is_held_nowhere};
+use super::distributed::{Expectation, distributed};
 use crate::conditions::{DISTRIBUTED, Finding, INGESTED, PAUSED, READY, STALLED, accepted, find, holds, is_word};
 
 /// The conditions of a distribution that is acted upon.
@@ -23,8 +23,7 @@ pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Fin
         Ok(_) if ingested.is_false() => Finding::no(DISTRIBUTED, "NotIngested", "nothing to receive yet: see Ingested"),
         Ok(progress) => distributed(progress, expectation, said),
     };
-    let is_lost = heard && is_held_nowhere(&status, expectation);
-    let was_ready = holds(&status.conditions, READY, generation) && !is_lost;
+    let was_ready = holds(&status.conditions, READY, generation);
     let paused = object.spec.rollout.paused;
     let ready = ready(&ingested, &distributed, paused, was_ready);
     acceptance(&ingested).into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
@@ -85,8 +84,8 @@ fn paused_finding(paused: bool) -> Finding {
     }
 }
 
-/// Nodes that join later do not take back what was said of this generation; that something else was signed than is wanted
-/// does.
+/// Neither nodes that join later nor a server that counts anew take back what was said of this generation; that something
+/// else was signed than is wanted does.
 fn ready(ingested: &Finding, distributed: &Finding, paused: bool, was_ready: bool) -> Finding {
     if (was_ready && !ingested.is_false()) || (ingested.is_true() && distributed.is_true()) {
         return Finding::yes(READY, "Complete", "every node that can be reached holds the package");
@@ -225,25 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_no_node_holds_any_more_is_not_ready_whatever_was_said_of_it() {
-        let not_signed = |generation: i64, targeted: i32| {
-            let nodes = json!({"targeted": targeted, "complete": 0});
-            json!({"progressGeneration": generation, "nodes": nodes})
-        };
-        for (mut status, expected) in [
-            (progress(2, 0, 0, 0), ("False", "InProgress")),
-            (progress(2, 1, 0, 0), ("True", "Complete")),
-            (not_signed(2, 3), ("False", "NotReported")),
-            // Nodes are expected, and none has enrolled yet.
-            (not_signed(2, 0), ("False", "NotReported")),
-            // The server has not looked at this generation.
-            (not_signed(1, 3), ("True", "Complete")),
-            // As long as it has not counted the nodes.
-            (json!({"progressGeneration": 2, "digest": "blake3:00"}), ("True", "Complete")),
-        ] {
+    fn a_server_that_begins_anew_with_an_empty_library_takes_nothing_back() {
+        let brings_it_in = json!({"progressGeneration": 2, "nodes": {"targeted": 0, "complete": 0}});
+        for mut status in [brings_it_in, progress(2, 0, 0, 0), progress(2, 1, 0, 0)] {
             status["conditions"] = said("Ready", 2);
             let (told, reason) = ready(&package(status.clone(), false), THREE);
-            assert_eq!((told.as_str(), reason.as_str()), expected, "{status}");
+            assert_eq!((told.as_str(), reason.as_str()), ("True", "Complete"), "{status}");
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use peerdist_e2e_cluster::cluster::Cluster;
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
+use serde_json::Value;
 
 use crate::phases::Phases;
 use crate::prometheus::Prometheus;
@@ -166,11 +167,16 @@ impl Disturbances<'_> {
             let found = eyes.digests(&self.user.commands, node, name)?;
             ensure!(found == expected, "{name} on {} differs:\n{found}\nexpected\n{expected}", node.name);
         }
+        let count = |status: &Value, field: &str, inner: &str| status[field][inner].as_i64().unwrap_or_default();
+        // A server that has begun anew counts anew.
+        self.user.eventually(&format!("every node is counted as complete with {name}"), || {
+            let status = self.user.package_status(name)?;
+            ensure!(count(&status, "nodes", "failed") == 0, "{name}: nodes failed: {status:#}");
+            ensure!(count(&status, "nodes", "complete") == sites.all().count() as i64, "{name}: {status:#}");
+            Ok(())
+        })?;
         let status = self.user.package_status(name)?;
-        let count = |field: &str, inner: &str| status[field][inner].as_i64().unwrap_or_default();
-        ensure!(count("nodes", "failed") == 0, "{name}: nodes failed: {status:#}");
-        ensure!(count("nodes", "complete") == sites.all().count() as i64, "{name}: {status:#}");
-        let (total, wan) = (count("bytes", "total"), count("bytes", "wan"));
+        let (total, wan) = (count(&status, "bytes", "total"), count(&status, "bytes", "wan"));
         let carried = link as f64 / total as f64;
         let repeated = carried / self.undisturbed.unwrap_or(carried);
         println!(
