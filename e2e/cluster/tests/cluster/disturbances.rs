@@ -1,5 +1,5 @@
 //! What happens to a cluster while a package is on its way: a client's pod is killed, a node is drained, a node is added,
-//! the clients get a new form, the API server is away, the server moves. Each time the package ends whole on every node,
+//! the clients get a new form, the server moves, the API server is away. Each time the package ends whole on every node,
 //! and what crossed the link into the store is counted. At the end a Prometheus looks on.
 
 mod server;
@@ -73,8 +73,9 @@ impl Disturbances<'_> {
         phases.run("a node goes, with its disk", || self.lose_node())?;
         self.during("node-added", 0, phases, |this| this.add_node())?;
         self.upgrade(phases)?;
-        self.without_api_server(phases)?;
+        // Before the API server is away: afterwards controllers take up to minutes until they make pods again.
         self.move_server(phases)?;
+        self.without_api_server(phases)?;
         self.watch(phases)
     }
 
