@@ -19,6 +19,8 @@ use tempfile::TempDir;
 use crate::binaries;
 use crate::process::Process;
 
+/// How often a control plane is begun before a test gives up.
+const PLANE_ATTEMPTS: u32 = 3;
 /// Its program.
 const API_SERVER: &str = "kube-apiserver";
 /// The key by which it signs tokens of service accounts.
@@ -53,11 +55,20 @@ impl ControlPlane {
     /// # Errors
     /// When the programs cannot be built or do not become ready.
     pub async fn start() -> Result<Self> {
-        let temporary = tempfile::tempdir()?;
-        let [_, _, port] = free_ports()?;
-        let mut plane = Self::start_in(temporary.path(), Ipv4Addr::LOCALHOST, port, &[]).await?;
-        plane._temporary = Some(temporary);
-        Ok(plane)
+        let mut last = None;
+        // Another one that starts at the same time may take a port that was free a moment ago.
+        for _ in 0..PLANE_ATTEMPTS {
+            let temporary = tempfile::tempdir()?;
+            let [_, _, port] = free_ports()?;
+            match Self::start_in(temporary.path(), Ipv4Addr::LOCALHOST, port, &[]).await {
+                Ok(mut plane) => {
+                    plane._temporary = Some(temporary);
+                    return Ok(plane);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.context("no attempt was made")?)
     }
 
     /// The same in a folder that stays, on an address, for nodes that have tokens.

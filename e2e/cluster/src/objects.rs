@@ -8,6 +8,8 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::waiting::eventually;
+
 /// Namespace of the operator in tests.
 pub const NAMESPACE: &str = "peerdist";
 
@@ -87,6 +89,8 @@ impl Hand {
     /// When the API server refuses it.
     pub async fn report_server(&self, address: &str) -> Result<()> {
         let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), NAMESPACE);
+        // It comes after the DaemonSets.
+        eventually("the server's StatefulSet", async || Ok(sets.get_opt("peerdist-server").await?.is_some())).await?;
         let set = sets.get("peerdist-server").await?;
         let status = json!({"status": {
             "observedGeneration": set.metadata.generation, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1,
