@@ -76,6 +76,13 @@ pub struct KnownNode {
     pub confirmed_revision: Revision,
 }
 
+impl KnownNode {
+    /// For how long nothing was heard of it. Whom this run has not heard yet had time since its start.
+    pub fn silence(&self, started: Instant, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_seen.unwrap_or(started))
+    }
+}
+
 #[derive(Debug, Clone)]
 struct RendezvousPoint {
     node: NodeRef,

@@ -33,9 +33,7 @@ impl Evictions {
         let mut holding = BTreeMap::new();
         for (key, object) in deleted() {
             let since = self.0.entry(object.uid.clone()).or_insert_with(|| machine.plan_revisions());
-            let nodes = machine.holding(key, since, |known| {
-                now.saturating_duration_since(known.last_seen.unwrap_or(started)) <= SILENCE
-            });
+            let nodes = machine.holding(key, since, |known| known.silence(started, now) <= SILENCE);
             holding.insert(key.clone(), nodes);
         }
         holding

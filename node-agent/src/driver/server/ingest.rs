@@ -138,11 +138,12 @@ impl Ingests {
                 continue;
             }
             let is_first = self.checked.insert(package.clone());
-            if is_first || before.get(key) != self.asked.get(key) {
+            let earlier = before.get(key);
+            let is_edited = earlier != self.asked.get(key);
+            if is_first || is_edited {
                 // Nobody may take the package for settled before the task begins.
                 self.tools.overview.begin(&package);
-                let is_changed = before.get(key).is_some_and(|earlier| self.asked.get(key) != Some(earlier));
-                self.tools.overview.doubt(&package, !is_first || is_changed);
+                self.tools.overview.doubt(&package, !is_first || (earlier.is_some() && is_edited));
                 let (tools, distribution) = (self.tools.clone(), distribution.clone());
                 self.begin(package, |cancelled| tools.check(distribution, is_first, cancelled));
             }

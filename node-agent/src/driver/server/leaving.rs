@@ -19,13 +19,8 @@ pub(super) fn who_left<'a>(
     now: Instant,
     lacks: impl Fn(&NodeName) -> bool,
 ) -> BTreeSet<NodeName> {
-    let left = known.filter(|known| is_silent(known, started, now) && lacks(&known.node.name));
+    let left = known.filter(|known| known.silence(started, now) > SILENCE && lacks(&known.node.name));
     left.map(|known| known.node.name.clone()).collect()
-}
-
-/// Whether nothing was heard of the node lately. Whoever this run has not heard yet had time since its start.
-fn is_silent(known: &KnownNode, started: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(known.last_seen.unwrap_or(started)) > SILENCE
 }
 
 #[cfg(test)]

@@ -160,8 +160,7 @@ impl Maker {
     /// Nodes that were not heard for long, as far as this run of the server can know.
     fn silent_nodes(&self, machine: &Server) -> BTreeSet<NodeName> {
         let now = Instant::now();
-        let heard = |last_seen: Option<Instant>| now.saturating_duration_since(last_seen.unwrap_or(self.started));
-        let silent = machine.nodes().filter(|known| heard(known.last_seen) > UNREACHABLE_AFTER);
+        let silent = machine.nodes().filter(|known| known.silence(self.started, now) > UNREACHABLE_AFTER);
         silent.map(|known| known.node.name.clone()).collect()
     }
 
