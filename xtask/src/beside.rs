@@ -1,14 +1,15 @@
 //! Programs that run beside the steps: tests wait for links and timers most of the time, and leave the processors to
 //! whatever is built or tested meanwhile. What such a program prints is shown when it is asked for.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::log::Log;
 use crate::step::{self, Outcome, Steps};
 
 /// Who waits when processors are short.
@@ -23,7 +24,7 @@ pub(crate) enum Priority {
 /// A program and what it is for.
 pub(crate) struct Beside {
     name: &'static str,
-    log: PathBuf,
+    log: Arc<Log>,
     running: JoinHandle<(Result<()>, Duration)>,
 }
 
@@ -33,15 +34,12 @@ impl Beside {
     /// # Errors
     /// When there is no place for what it prints.
     pub(crate) fn start(root: &Path, name: &'static str, priority: Priority, call: Vec<String>) -> Result<Self> {
-        let folder = step::target_folder(root).join("beside");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let log = folder.join(format!("{name}.log"));
-        let output = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+        let log = Arc::new(Log::create(&step::target_folder(root), name)?);
         println!("beside the next steps: {}", call.join(" "));
-        let root = root.to_path_buf();
+        let (root, output) = (root.to_path_buf(), log.clone());
         let running = thread::spawn(move || {
             let start = Instant::now();
-            (run(&root, priority, &call, output), start.elapsed())
+            (run(&root, priority, &call, &output), start.elapsed())
         });
         Ok(Self { name, log, running })
     }
@@ -57,28 +55,22 @@ impl Beside {
     pub(crate) fn wait(self) -> (Result<()>, Duration) {
         let panicked = |_| (Err(anyhow!("its thread panicked")), Duration::ZERO);
         let ended = self.running.join().unwrap_or_else(panicked);
-        println!("\n==> {} (ran beside)\n{}", self.name, fs::read_to_string(&self.log).unwrap_or_default());
+        println!("\n==> {} (ran beside)\n{}", self.name, self.log.text());
         ended
     }
 }
 
-fn run(root: &Path, priority: Priority, call: &[String], output: File) -> Result<()> {
-    let errors = output.try_clone().context("cannot share a log")?;
+fn run(root: &Path, priority: Priority, call: &[String], log: &Log) -> Result<()> {
     let (program, niceness) = match priority {
         Priority::Normal => ("env", &[][..]),
         Priority::Lowest => ("nice", &["-n", "19"][..]),
     };
-    let status = step::command(program)
-        .args(niceness)
-        .args(call)
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .status()
-        .with_context(|| format!("cannot start {program}"))?;
+    let mut command = step::command(program);
+    command.args(niceness).args(call).current_dir(root).stdin(Stdio::null());
+    log.take_output(&mut command)?;
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
     if !status.success() {
-        bail!("`{}` ended with {status}", call.join(" "));
+        bail!("`{}` ended with {status}{}", call.join(" "), log.reasons());
     }
     Ok(())
 }

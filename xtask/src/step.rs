@@ -1,12 +1,17 @@
-//! One step of a run: a headline, a program, its time. Output of the program goes straight through, because the
-//! lines of `cargo test` are what people and CI want to read. There is never a standard input.
+//! One step of a run: a headline, a program, its time. Output of the program is shown as it comes, because the lines of
+//! `cargo test` are what people and CI want to read; where nobody looks on, the summary repeats why a step failed. There
+//! is never a standard input.
 
 use std::ffi::OsStr;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::log::Log;
+use crate::tree;
 
 /// How the names of the variables begin by which cargo tells a program of its package.
 const OF_OUR_PACKAGE: [&str; 4] = ["CARGO_MANIFEST", "CARGO_PKG_", "CARGO_BIN_", "CARGO_PRIMARY_PACKAGE"];
@@ -88,17 +93,21 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs `program` in `folder` with its output passed through.
+/// Runs `program` in `folder` and shows what it prints.
 pub(crate) fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     println!("$ {program} {}", arguments.join(" "));
-    let status = command(program)
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot start {program}"))?;
+    let mut command = command(program);
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    let failed = || format!("cannot run {program}");
+    let (status, reasons) = if std::io::stdout().is_terminal() {
+        (command.status().with_context(failed)?, String::new())
+    } else {
+        let log = Log::create(&target_folder(&tree::workspace_root()), "step")?;
+        let status = log.follow(&mut command).with_context(failed)?;
+        (status, log.reasons())
+    };
     if !status.success() {
-        bail!("`{program} {}` ended with {status}", arguments.join(" "));
+        bail!("`{program} {}` ended with {status}{reasons}", arguments.join(" "));
     }
     Ok(())
 }
