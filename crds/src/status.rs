@@ -79,6 +79,8 @@ pub struct IngestFailure {
     /// What was found, what was expected, and what to do.
     #[schemars(length(max = 1024))]
     pub message: String,
+    /// Nothing happens before somebody edits the object: the server does not try again by itself.
+    pub needs_edit: bool,
 }
 
 /// Counts of offices.

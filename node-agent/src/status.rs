@@ -50,6 +50,9 @@ pub struct PackageStatus {
     pub bytes_ingested: u64,
     /// Why it does not go on.
     pub error: Option<StatusError>,
+    /// The server does not try again before somebody edits the object.
+    #[serde(default)]
+    pub needs_edit: bool,
     /// What it waits for although nothing failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<StatusError>,
@@ -235,6 +238,7 @@ pub(crate) mod tests {
                 bytes: mebibytes(100),
                 bytes_ingested: mebibytes(100),
                 error: None,
+                needs_edit: false,
                 waits: None,
                 offices: vec![
                     office("central", true, vec![node("central-1", 100, true)]),

@@ -115,6 +115,7 @@ fn refused(generation: i64, refusal: &ObjectError) -> PackageDistributionStatus 
         failure: Some(IngestFailure {
             reason: refusal.reason.clone(),
             message: shortened(&message, FAILURE_CHARS_MAX),
+            needs_edit: true,
         }),
         ..PackageDistributionStatus::default()
     }
@@ -160,6 +161,7 @@ fn status_of(package: &PackageStatus) -> PackageDistributionStatus {
         failure: package.error.as_ref().map(|error| IngestFailure {
             reason: error.reason.clone(),
             message: shortened(&error.message, FAILURE_CHARS_MAX),
+            needs_edit: package.needs_edit,
         }),
         offices: Some(OfficeCounts {
             targeted: count(targeted().count()),

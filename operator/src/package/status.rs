@@ -26,14 +26,19 @@ pub fn derive(object: &PackageDistribution, expectation: Expectation) -> Vec<Fin
     let was_ready = holds(&status.conditions, READY, generation);
     let paused = object.spec.rollout.paused;
     let ready = ready(&ingested, &distributed, paused, was_ready);
-    acceptance(&ingested).into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
+    acceptance(&ingested, progress).into_iter().chain([ingested, distributed, paused_finding(paused), ready]).collect()
 }
 
-/// The server tries again what may pass by itself, so that tools go on waiting.
-fn acceptance(ingested: &Finding) -> [Finding; 2] {
+/// The server tries again what may pass by itself, so that tools go on waiting; for what does not, they stop.
+fn acceptance(ingested: &Finding, progress: Progress<'_>) -> [Finding; 2] {
     let [accepted, stalled] = accepted();
-    let message = "see Ingested: the server tries again by itself, unless that cannot help";
-    [accepted, if ingested.is_false() { Finding::no(STALLED, "NotIngested", message) } else { stalled }]
+    let needs_edit = progress.ok().and_then(failure).is_some_and(|failure| failure.needs_edit);
+    let stalled = match (ingested.is_false(), needs_edit) {
+        (false, _) => stalled,
+        (true, false) => Finding::no(STALLED, "NotIngested", "see Ingested: the server tries again by itself"),
+        (true, true) => Finding::yes(STALLED, ingested.reason(), ingested.message()),
+    };
+    [accepted, stalled]
 }
 
 /// Whether the server has signed the package or says what keeps it from that.
@@ -195,13 +200,23 @@ mod tests {
                 (INGESTED, reason, "m"),
                 (READY, reason, "m"),
                 (DISTRIBUTED, "NotIngested", "nothing to receive yet: see Ingested"),
-                (STALLED, "NotIngested", "see Ingested: the server tries again by itself, unless that cannot help"),
+                (STALLED, "NotIngested", "see Ingested: the server tries again by itself"),
             ] {
                 let told = find(&conditions, kind).unwrap();
                 let told = (told.status.as_str(), told.reason.as_str(), told.message.as_str());
                 assert_eq!(told, ("False", reason, message), "{kind} {digest}");
             }
         }
+    }
+
+    #[test]
+    fn what_the_server_does_not_try_again_stalls_the_object() {
+        let failure = json!({"reason": "DigestMismatch", "message": "spec.source.digest: m", "needsEdit": true});
+        let status = json!({"progressGeneration": 2, "failure": failure});
+        let conditions = merge(&[], &derive(&package(status, false), THREE), Some(2), Timestamp::UNIX_EPOCH);
+        let told = find(&conditions, STALLED).unwrap();
+        let told = (told.status.as_str(), told.reason.as_str(), told.message.as_str());
+        assert_eq!(told, ("True", "DigestMismatch", "spec.source.digest: m"));
     }
 
     #[test]

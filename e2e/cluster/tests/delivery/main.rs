@@ -51,7 +51,15 @@ async fn an_applied_package_reaches_every_node_and_says_so() -> Result<()> {
     site.apply_package("gone", json!({"version": "1", "source": {"uri": origin.missing_url()}})).await?;
     eventually("the failure is in the status", async || {
         let status = site.package("gone").await?.status.unwrap_or_default();
-        Ok(status.failure.is_some_and(|failure| failure.reason == "SourceMissing"))
+        Ok(status.failure.is_some_and(|failure| failure.reason == "SourceMissing" && !failure.needs_edit))
+    })
+    .await?;
+    let of_another_file = json!({"uri": origin.url(), "digest": format!("sha256:{}", "0".repeat(64))});
+    site.apply_package("forged", json!({"version": "1", "source": of_another_file})).await?;
+    eventually("what no other try would mend stalls the object", async || {
+        let status = site.package("forged").await?.status.unwrap_or_default();
+        let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled");
+        Ok(stalled.is_some_and(|stalled| stalled.status == "True" && stalled.reason == "DigestMismatch"))
     })
     .await?;
     site.apply_package("inside", json!({"version": "1", "source": {"uri": "http://127.0.0.1:1/x"}})).await?;

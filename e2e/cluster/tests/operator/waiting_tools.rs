@@ -172,8 +172,19 @@ async fn tools_wait_for_the_newest_version_of_a_package_whatever_is_said_of_the_
 async fn helm_gives_up_on_what_has_to_be_edited(scene: &Scene) -> Result<()> {
     let refused = User::new(scene, "PackageDistribution", "refused").await?;
     refused.put(json!({"version": "1", "source": {"uri": "s3://bucket/key"}})).await?;
-    let helm = complaint(refused.helm(Some(PATIENCE)).await?)?;
-    ensure!(helm.contains("status: Failed, message: spec.source.uri: "), "{helm}");
+    helm_says(&refused, "spec.source.uri: ").await?;
+
+    let forged = User::new(scene, "PackageDistribution", "forged").await?;
+    forged.put(version("1")).await?;
+    let failure = json!({"reason": "DigestMismatch", "message": "it is another file", "needsEdit": true});
+    scene.report_package("forged", json!({"failure": failure})).await?;
+    scene.package_says("forged", "Stalled", "True", "DigestMismatch").await?;
+    helm_says(&forged, "it is another file").await
+}
+
+async fn helm_says(user: &User, message: &str) -> Result<()> {
+    let helm = complaint(user.helm(Some(PATIENCE)).await?)?;
+    ensure!(helm.contains(&format!("status: Failed, message: {message}")), "{helm}");
     ensure!(!helm.contains("deadline exceeded"), "{helm}");
     Ok(())
 }

@@ -147,6 +147,7 @@ impl Maker {
             digest: signed.map(|package| package.digest),
             bytes: ingested.map_or(running.map_or(0, |(_, total)| total), |package| package.bytes),
             bytes_ingested: ingested.map_or(running.map_or(0, |(read, _)| read), |package| package.bytes),
+            needs_edit: failure.as_ref().is_some_and(|failure| failure.is_final),
             error: failure.map(|failure| StatusError { reason: failure.reason, message: failure.message }),
             waits: decision.and_then(waits_for),
             offices,
