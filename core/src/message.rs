@@ -79,6 +79,8 @@ pub enum Message {
         digest: Digest,
         /// Bytes of its files.
         bytes: u64,
+        /// Plan in force at the node; clients of earlier releases do not say.
+        plan_revision: Option<Revision>,
     },
     /// The answer to a broadcast question.
     HoldersFound(HoldersFound),

@@ -54,6 +54,19 @@ pub struct Rollout {
     pub report: BTreeMap<DistributionKey, DistributionReport>,
 }
 
+impl Rollout {
+    /// The report on a distribution, if this version of it is the one in the offices' plans.
+    pub fn distributed(&self, package: &PackageKey) -> Option<&DistributionReport> {
+        self.report.get(&package.distribution).filter(|report| report.distributed.as_ref() == Some(&package.version))
+    }
+
+    /// Whether the package is meant for the office, or for offices to which it is on the way.
+    pub fn concerns(&self, office: &OfficeName, package: &PackageKey) -> bool {
+        self.distributed(package)
+            .is_some_and(|report| report.targets.contains(office) || report.transit.contains(office))
+    }
+}
+
 /// One package in the plan of one office.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfficePackage {

@@ -3,6 +3,8 @@
 
 mod event;
 mod leaving;
+mod listing;
+mod numbering;
 mod offices;
 mod planning;
 mod progress;
@@ -29,6 +31,7 @@ use crate::swarm::ledger::Ledger;
 use crate::swarm::office_view::ChunkLengths;
 
 pub use event::{ServerEvent, ServerOutput};
+use listing::Listings;
 pub use progress::OfficeProgress;
 use settling::Settling;
 
@@ -72,6 +75,8 @@ pub struct KnownNode {
     pub node: NodeRef,
     /// When it was last heard in this run.
     pub last_seen: Option<Instant>,
+    /// The newest plan that it has, as far as this run heard.
+    pub plan_revision: Revision,
     /// The newest plan of which it has deleted what that does not list, by its own word in this run.
     pub confirmed_revision: Revision,
 }
@@ -103,6 +108,7 @@ pub struct Server {
     ingesting: BTreeMap<PackageKey, (PackageSource, Unpack)>,
     rollout: Rollout,
     plans: BTreeMap<OfficeName, Plan>,
+    listings: Listings,
     revision: Revision,
     nodes: BTreeMap<NodeName, KnownNode>,
     rendezvous_points: BTreeMap<OfficeName, RendezvousPoint>,
@@ -112,6 +118,8 @@ pub struct Server {
     serving: BTreeSet<(NodeName, TransferId)>,
     /// Offices of which nodes came or left since their plan was made, or beside which another rendezvous point leads.
     newcomers: BTreeSet<OfficeName>,
+    /// Offices of which nodes know a plan with a higher number than that in force.
+    overtaken: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
     look_again_at: Option<Timestamp>,
     outputs: VecDeque<ServerOutput>,
@@ -131,6 +139,7 @@ impl Server {
             ingesting: BTreeMap::new(),
             rollout: Rollout::default(),
             plans: BTreeMap::new(),
+            listings: Listings::default(),
             nodes: BTreeMap::new(),
             rendezvous_points: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -138,6 +147,7 @@ impl Server {
             central_ledger: Ledger::default(),
             serving: BTreeSet::new(),
             newcomers: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             housekeeping_at: now,
             look_again_at: None,
             outputs: VecDeque::new(),
@@ -176,7 +186,10 @@ impl Server {
             ServerEvent::Enrolled { node } => {
                 self.newcomers.insert(node.office.clone());
                 self.forget_replaced(&node);
-                self.nodes.insert(node.name.clone(), KnownNode { node, last_seen: None, confirmed_revision: 0 });
+                self.nodes.insert(
+                    node.name.clone(),
+                    KnownNode { node, last_seen: None, plan_revision: 0, confirmed_revision: 0 },
+                );
             }
             ServerEvent::Left(nodes) => self.forget_nodes(&nodes),
             ServerEvent::ServeEnded { to, transfer } => {
@@ -195,18 +208,21 @@ impl Server {
         let known = self.nodes.entry(from.name.clone()).or_insert_with(|| {
             // Its certificate is still good, and plans do not name it any more.
             newcomers.insert(from.office.clone());
-            KnownNode { node: from.clone(), last_seen: None, confirmed_revision: 0 }
+            KnownNode { node: from.clone(), last_seen: None, plan_revision: 0, confirmed_revision: 0 }
         });
         known.last_seen = Some(now);
         if let Message::Hello(hello) = &message {
             known.confirmed_revision = hello.confirmed_revision;
         }
+        self.note_plan_of(from, &message);
         match message {
             Message::Hello(hello) => self.take_hello(now, from, &hello),
             Message::RendezvousClaim { term, plan_revision } => self.take_claim(from, term, plan_revision),
             Message::RendezvousLost { term } => self.take_lost(from, term),
             Message::OfficeReport(report) => self.take_office_report(from, report),
-            Message::Complete { digest, bytes } => self.take_complete(from, digest, bytes),
+            Message::Complete { digest, bytes, plan_revision } => {
+                self.take_complete(from, digest, bytes, plan_revision)
+            }
             Message::Want(want) => self.take_want(from, want),
             _ => Err(Refusal::unexpected()),
         }

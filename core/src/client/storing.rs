@@ -81,6 +81,7 @@ impl Client {
 
     /// Tells the server of published packages until it has heard.
     pub(super) fn announce_completions(&mut self) {
+        let plan_revision = Some(self.revision());
         let due: Vec<Message> = self
             .packages
             .values_mut()
@@ -88,6 +89,7 @@ impl Client {
                 std::mem::take(&mut package.completion_due).then(|| Message::Complete {
                     digest: package.planned.digest,
                     bytes: package.lengths.iter().map(|&bytes| u64::from(bytes)).sum(),
+                    plan_revision,
                 })
             })
             .collect();

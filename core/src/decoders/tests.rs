@@ -89,7 +89,7 @@ fn messages() -> Vec<Sent> {
             given_before: vec![(name(), runs.clone())],
             not_yet: runs,
         }),
-        Sent::Complete { digest, bytes: 5 },
+        Sent::Complete { digest, bytes: 5, plan_revision: Some(9) },
         Sent::HoldersFound(HoldersFound { question: 8, packages: vec![delta], term: 3, rendezvous_point: true }),
         Sent::OfficeReport(OfficeReport {
             term: 3,

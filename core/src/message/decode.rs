@@ -121,7 +121,11 @@ pub fn decode_envelope(envelope: proto::Envelope) -> Result<Message> {
             })?,
             not_yet: decode_runs(grant.not_yet)?,
         }),
-        Wire::Complete(complete) => Message::Complete { digest: digest(&complete.digest)?, bytes: complete.bytes },
+        Wire::Complete(complete) => Message::Complete {
+            digest: digest(&complete.digest)?,
+            bytes: complete.bytes,
+            plan_revision: complete.plan_revision,
+        },
         Wire::HoldersFound(found) => Message::HoldersFound(HoldersFound {
             question: found.question,
             packages: list("packages", found.packages, PACKAGES_MAX, delta)?,

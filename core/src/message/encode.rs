@@ -116,8 +116,8 @@ fn encode_message(message: &Message) -> Wire {
                 .collect(),
             not_yet: runs(&grant.not_yet),
         }),
-        &Message::Complete { digest: package, bytes } => {
-            Wire::Complete(proto::Complete { digest: digest(package), bytes })
+        &Message::Complete { digest: package, bytes, plan_revision } => {
+            Wire::Complete(proto::Complete { digest: digest(package), bytes, plan_revision })
         }
         Message::HoldersFound(found) => Wire::HoldersFound(proto::HoldersFound {
             question: found.question,

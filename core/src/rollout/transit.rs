@@ -45,9 +45,7 @@ impl Rollout {
     /// Whether the office is on the way of a package that is in the plans, and holds nothing of it any more because every
     /// office below has what it needs.
     pub fn has_passed_on(&self, office: &OfficeName, package: &PackageKey) -> bool {
-        self.report.get(&package.distribution).is_some_and(|report| {
-            report.distributed.as_ref() == Some(&package.version) && report.passed_on.contains(office)
-        })
+        self.distributed(package).is_some_and(|report| report.passed_on.contains(office))
     }
 }
 

@@ -119,7 +119,7 @@ mod tests {
         let states = ["a", "b"].map(|name| (NodeName::new(name).unwrap(), NodeState::default()));
         let digest = Digest::of(b"root");
         let packages = vec![OfficePackage { digest, available: bytes::Bytes::new(), nodes: states.into() }];
-        let report = Message::OfficeReport(OfficeReport { term: 1, plan_revision: 1, packages });
+        let report = Message::OfficeReport(OfficeReport { term: 1, plan_revision: 2, packages });
         server.message(Instant::now(), &node("a", "10.0.0.1"), report).unwrap();
     }
 

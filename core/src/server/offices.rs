@@ -1,14 +1,12 @@
 //! Nodes, rendezvous points and reports of the offices.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::event::ServerOutput;
 use super::{CLAIM_PATIENCE, RendezvousPoint, Server};
 use crate::client::Refusal;
-use crate::digest::Digest;
 use crate::message::{Hello, Message, OfficeReport, PlanChanged, Revision, Term};
-use crate::names::{NodeName, OfficeName};
+use crate::names::OfficeName;
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef};
 use crate::rendezvous::{is_later, next_term};
@@ -74,7 +72,7 @@ impl Server {
             return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
         }
         let leads = known.is_some_and(|point| point.node == *from);
-        let report = self.without_the_unknown(&from.office, report);
+        let report = self.as_it_counts(&from.office, report);
         for package in &report.packages {
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
             progress.available_chunks = Some(package.available.iter().map(|byte| byte.count_ones()).sum());
@@ -88,29 +86,7 @@ impl Server {
         Ok(())
     }
 
-    /// What a report says of packages in the library and of nodes of the office, of each package once: whoever keeps what
-    /// is reported keeps no more than there is.
-    fn without_the_unknown(&self, office: &OfficeName, mut report: OfficeReport) -> OfficeReport {
-        let mut seen = BTreeSet::new();
-        report.packages.retain(|package| self.package_of(package.digest).is_some() && seen.insert(package.digest));
-        let of_office = |node: &NodeName| self.nodes.get(node).is_some_and(|known| known.node.office == *office);
-        report.packages.iter_mut().for_each(|package| package.nodes.retain(|(node, _)| of_office(node)));
-        report
-    }
-
-    pub(super) fn take_complete(&mut self, from: &NodeRef, digest: Digest, bytes: u64) -> Result<(), Refusal> {
-        self.office_of(from)?;
-        if self.package_of(digest).is_none() {
-            // It was deleted in the meantime.
-            return Ok(());
-        }
-        self.progress.entry((from.office.clone(), digest)).or_default().complete(&from.name, bytes);
-        self.settling.hear(digest, &from.office);
-        self.outputs.push_back(ServerOutput::NodeCompleted { node: from.clone(), digest, bytes });
-        Ok(())
-    }
-
-    fn office_of(&self, node: &NodeRef) -> Result<(OfficeType, bool), Refusal> {
+    pub(super) fn office_of(&self, node: &NodeRef) -> Result<(OfficeType, bool), Refusal> {
         self.office(&node.office)
             .ok_or_else(|| Refusal::new("unknown-office", format!("there is no office {}", node.office)))
     }
@@ -171,7 +147,9 @@ impl Server {
 #[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::message::{NodeState, OfficePackage};
+    use crate::names::NodeName;
     use crate::server::tests::{desired, distribution, ingested};
     use crate::server::{ServerConfig, ServerEvent};
     use jiff::Timestamp;
@@ -199,7 +177,7 @@ mod tests {
         };
         let (known, unknown) = (Digest::of(b"root"), Digest::of(b"invented"));
         let packages = vec![of(known, &["a", "invented"]), of(known, &["a"]), of(unknown, &["a"])];
-        let report = OfficeReport { term: 1, plan_revision: 1, packages };
+        let report = OfficeReport { term: 1, plan_revision: 2, packages };
         server.message(Instant::now(), &reporter, Message::OfficeReport(report)).unwrap();
         let passed_on = std::iter::from_fn(|| server.poll()).find_map(|output| match output {
             ServerOutput::OfficeReported { report, .. } => Some(report.packages),

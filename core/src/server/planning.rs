@@ -36,7 +36,7 @@ impl Server {
         let passed_on: BTreeSet<Digest> =
             self.library.values().filter(passed_on).map(|package| package.digest).collect();
         self.central_ledger.retain(|digest| digests.contains(digest) && !passed_on.contains(digest));
-        self.progress.retain(|(office, digest), _| tree.office(office).is_some() && digests.contains(digest));
+        self.forget_unwanted_progress();
         self.note_what_became_current();
         self.look_again_at = self.rollout.look_again_at;
         self.order_ingests();
@@ -73,6 +73,7 @@ impl Server {
         let offices = tree.offices().map(|office| office.name.clone()).collect();
         self.newcomers.clear();
         self.plans.retain(|name, _| tree.office(name).is_some());
+        self.listings.keep_to(tree);
         self.plan_each(&offices);
     }
 
@@ -114,13 +115,14 @@ impl Server {
     /// Builds an office's plan. True when it changed.
     fn plan_office(&mut self, name: &OfficeName, members: &Members) -> bool {
         let Some(mut plan) = self.build_plan(name, members) else { return false };
+        let is_overtaken = self.is_overtaken(name);
         let members = members.get(name).filter(|_| plan.office_type.broadcasts());
         let members = members.map(Vec::as_slice).unwrap_or_default();
         if let Some(old) = self.plans.get(name) {
             plan.revision = old.revision;
             if still_answer(&old.answerers, members) {
                 plan.answerers = old.answerers.clone();
-                if plan == *old {
+                if plan == *old && !is_overtaken {
                     return false;
                 }
             }
@@ -128,6 +130,11 @@ impl Server {
         self.revision += 1;
         plan.revision = self.revision;
         plan.answerers = answerers(members, plan.revision);
+        for digest in self.listings.take(self.plans.get(name), &plan) {
+            if let Some(progress) = self.progress.get_mut(&(name.clone(), digest)) {
+                progress.begin_anew();
+            }
+        }
         self.plans.insert(name.clone(), plan);
         true
     }

@@ -54,6 +54,14 @@ impl OfficeProgress {
         (state.complete, state.bytes_held, state.error) = (true, bytes, None);
     }
 
+    /// The office gets the package again: nobody there has anything of it, and what came before came.
+    pub(super) fn begin_anew(&mut self) {
+        self.available_chunks = None;
+        self.nodes.values_mut().for_each(|state| {
+            (state.complete, state.bytes_held, state.error) = (false, 0, None);
+        });
+    }
+
     /// The node is gone.
     pub(super) fn forget(&mut self, node: &NodeName) {
         self.nodes.remove(node);

@@ -75,9 +75,7 @@ impl Settling {
     /// Keeps what is about targets of packages in the plans: an office that is selected again later begins anew.
     pub(super) fn keep_to(&mut self, rollout: &Rollout) {
         let counts = |package: &PackageKey, office: &OfficeName| {
-            rollout.report.get(&package.distribution).is_some_and(|report| {
-                report.distributed.as_ref() == Some(&package.version) && report.targets.contains(office)
-            })
+            rollout.distributed(package).is_some_and(|report| report.targets.contains(office))
         };
         for (package, offices) in &mut self.settled {
             offices.retain(|office| counts(package, office));
@@ -171,6 +169,7 @@ impl Server {
     fn standing(&self, office: &OfficeName, package: &IngestedPackage, nodes: &[NodeName]) -> Standing {
         let progress = self.progress(office, package.digest);
         let remembered = self.settling.remembered.get(&package.key);
+        let remembered = remembered.filter(|_| !self.came_in_this_run(office, package.digest));
         let is_complete = |node: &NodeName| match progress.and_then(|progress| progress.nodes.get(node)) {
             Some(state) => state.complete,
             None => remembered.is_some_and(|complete| complete.contains(node)),

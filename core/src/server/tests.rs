@@ -116,9 +116,9 @@ fn word_about_unknown_packages_and_nodes_is_not_kept() {
     };
     let (known, unknown) = (Digest::of(b"root"), Digest::of(b"invented"));
     let packages = vec![of(known), of(unknown)];
-    let report = crate::message::OfficeReport { term: 1, plan_revision: 1, packages };
+    let report = crate::message::OfficeReport { term: 1, plan_revision: 2, packages };
     server.message(now, &node("a"), Message::OfficeReport(report)).unwrap();
-    server.message(now, &node("a"), Message::Complete { digest: unknown, bytes: 1 }).unwrap();
+    server.message(now, &node("a"), Message::Complete { digest: unknown, bytes: 1, plan_revision: None }).unwrap();
     assert!(server.progress(&office, unknown).is_none());
     let nodes: Vec<&str> = server.progress(&office, known).unwrap().nodes.keys().map(NodeName::as_str).collect();
     assert_eq!(nodes, ["a"]);

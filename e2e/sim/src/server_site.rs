@@ -62,13 +62,20 @@ impl ServerSite {
     }
 }
 
+/// Above which revision the plans of a life of the server lie: always above those of the life before, except that the
+/// second one has lost its disk, and has a clock that is behind that of the first.
+fn begins_above(life: u64) -> u64 {
+    let place = if life < 2 { 1 - life } else { life };
+    (place + 1) * REVISIONS_PER_LIFE
+}
+
 impl World {
     pub(crate) fn start_server(&mut self) {
         let now = self.instant();
         let config = ServerConfig {
             addresses: Vec::new(),
             retention_seconds: self.server.retention_seconds,
-            last_revision: (self.server.life + 1) * REVISIONS_PER_LIFE,
+            last_revision: begins_above(self.server.life),
         };
         self.server.machine = Some(Server::new(now, config));
         self.server.wakes_at = None;

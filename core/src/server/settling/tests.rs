@@ -154,7 +154,7 @@ fn offices_on_the_way_are_needed_until_every_known_node_below_is_complete() {
 fn own_word_of_the_last_node_that_it_is_complete_counts() {
     let mut fleet = Fleet::new(OfficeType::WiFi);
     fleet.enrol("leafs", 1);
-    let complete = Message::Complete { digest: Digest::of(b"root"), bytes: 1 };
+    let complete = Message::Complete { digest: Digest::of(b"root"), bytes: 1, plan_revision: None };
     fleet.server.message(fleet.now, &node("leafs", 1), complete).unwrap();
     fleet.look();
     assert_eq!(fleet.planned(), ["leafs"]);

@@ -98,11 +98,8 @@ async fn an_applied_package_reaches_every_node_and_says_so() -> Result<()> {
     site.apply_package("app", json!({"version": "1", "source": {"uri": origin.url()}})).await?;
     site.package_is("app", "Ready").await?;
     for node in NODES {
-        // Reports about the object before can make the new one Ready for a moment before nodes have it again.
-        eventually(&format!("{} has published it again", node.name), async || {
-            Ok(site.published(node.name, "retail/app/current")? == origin.content())
-        })
-        .await?;
+        let published = site.published(node.name, "retail/app/current")?;
+        ensure!(published == origin.content(), "{} has not published it again", node.name);
     }
     writes::both_wrote_again(&site.audit_log())?;
     site.stop().await?;

@@ -31,7 +31,12 @@ mod tests {
 
     fn known(name: &str, last_seen: Option<Instant>) -> KnownNode {
         let (office, address) = ("store".parse().unwrap(), "10.0.0.1".parse().unwrap());
-        KnownNode { node: NodeRef { name: name.parse().unwrap(), office, address }, last_seen, confirmed_revision: 0 }
+        KnownNode {
+            node: NodeRef { name: name.parse().unwrap(), office, address },
+            last_seen,
+            plan_revision: 0,
+            confirmed_revision: 0,
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where the revisions of plans begin in a run. They must rise over restarts, whatever the wall clock says and without
 //! a write for each: every start reserves a range that no run uses up. They must also rise when the server begins anew
-//! with the same keys and an empty or older disk: there the clock helps, which is never needed otherwise.
+//! with the same keys and an empty or older disk: there the clock helps, which is never needed otherwise. Where it is
+//! behind that of the machine before, the server counts on from what nodes say.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,9 +10,9 @@ use peerdist_core::message::Revision;
 
 use crate::private_file::{self, FileError};
 
-/// More than a server gives out between two starts, and room for millions of starts.
-const REVISIONS_PER_RUN: Revision = 1 << 40;
-/// A server that starts more seldom than every 256 seconds stays below what the clock says later.
+/// More than a server gives out between two starts, and no more than the clock gives for a second: however often a server
+/// starts, one that begins anew elsewhere begins above it.
+const REVISIONS_PER_RUN: Revision = REVISIONS_PER_SECOND;
 const REVISIONS_PER_SECOND: Revision = 1 << 32;
 /// A clock that shows the far future leaves room above.
 const SECONDS_MAX: u64 = 1 << 31;
@@ -53,6 +54,14 @@ mod tests {
         let day = |number: u64| UNIX_EPOCH + Duration::from_secs(number * 86_400);
         let last = (20_000..20_100).map(|number| reserve(lost.path(), day(number)).unwrap()).max().unwrap();
         assert!(reserve(empty.path(), day(20_100)).unwrap() > last + REVISIONS_PER_RUN);
+    }
+
+    #[test]
+    fn server_that_started_often_and_is_moved_then_begins_above_what_the_fleet_knows() {
+        let (before, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let second = |number: u64| UNIX_EPOCH + Duration::from_secs(1_800_000_000 + number);
+        let last = (0..20).map(|number| reserve(before.path(), second(number * 10)).unwrap()).max().unwrap();
+        assert!(reserve(empty.path(), second(191)).unwrap() >= last + REVISIONS_PER_RUN);
     }
 
     #[test]

@@ -178,7 +178,9 @@ impl Maker {
     ) -> OfficeStatus {
         let progress = ingested.and_then(|package| machine.progress(name, package.digest));
         let package_bytes = ingested.map_or(0, |package| package.bytes);
-        let remembered = self.remembered.get(key);
+        let came = ingested.is_some_and(|package| machine.came_in_this_run(name, package.digest));
+        let remembered = self.remembered.get(key).filter(|_| !came);
+        let remembered_chunks = remembered.and_then(|remembered| remembered.offices.get(name)).copied();
         // Nodes of this office, and whether they were heard in this run.
         let enrolled: BTreeMap<&NodeName, bool> = machine
             .nodes()
@@ -210,8 +212,7 @@ impl Maker {
             nodes.insert(node.clone(), NodeStatus { unreachable: silent.contains(&node), ..status });
         }
         let chunk_count = ingested.map_or(0, |package| package.lengths.len() as u32);
-        let remembered = self.remembered.get(key).and_then(|remembered| remembered.offices.get(name));
-        let available = progress.and_then(|progress| progress.available_chunks).or(remembered.copied());
+        let available = progress.and_then(|progress| progress.available_chunks).or(remembered_chunks);
         let available = if has_passed_on { chunk_count } else { available.unwrap_or(0).min(chunk_count) };
         OfficeStatus {
             name: name.clone(),

@@ -165,7 +165,8 @@ async fn office_that_passed_everything_on_is_no_failure_although_its_nodes_hold_
         office: "store".parse().unwrap(),
         address: "127.0.0.2".parse().unwrap(),
     };
-    let (now, complete) = (Instant::now(), Message::Complete { digest: Digest::of(b"root"), bytes: PACKAGE_BYTES });
+    let (now, complete) =
+        (Instant::now(), Message::Complete { digest: Digest::of(b"root"), bytes: PACKAGE_BYTES, plan_revision: None });
     server.machine.message(now, &below, complete).unwrap();
     server.machine.handle_timeout(now + HOUSEKEEPING_INTERVAL * 2, Timestamp::now());
     let (complete, available, node) = on_the_way(&mut server);
