@@ -112,6 +112,8 @@ pub struct Client {
     answers: BTreeMap<NodeName, PendingAnswer>,
     serving: BTreeSet<(NodeName, TransferId)>,
     next_transfer: TransferId,
+    /// Of what it said last of its packages.
+    sequence: u64,
     parent: Parent,
     housekeeping_at: Instant,
     gathering: Gathering,
@@ -153,6 +155,7 @@ impl Client {
             answers: BTreeMap::new(),
             serving: BTreeSet::new(),
             next_transfer: first_transfer,
+            sequence: 0,
             parent: Parent::default(),
             housekeeping_at: now,
             gathering: Gathering::default(),

@@ -153,10 +153,20 @@ pub struct NodeState {
     pub waits: Option<(String, String)>,
     /// Boot id of the run of the node that what was received is of; 0 while nothing is known of it.
     pub run: u64,
+    /// Rises with whatever the node says in this run, because messages overtake each other; 0 for clients of earlier
+    /// releases.
+    pub sequence: u64,
     /// Chunk payload that arrived on 34750 in this run, duplicates and rejects included.
     pub wan_bytes_received: u64,
     /// Chunk payload that arrived on 34760 in this run, duplicates and rejects included.
     pub lan_bytes_received: u64,
+}
+
+impl NodeState {
+    /// Whether the node said this before the other one, as far as it tells.
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.run == other.run && self.sequence < other.sequence
+    }
 }
 
 /// What changed for one package on a member since its last report.

@@ -32,6 +32,7 @@ use crate::swarm::office_view::ChunkLengths;
 
 pub use event::{ServerEvent, ServerOutput};
 use listing::Listings;
+use numbering::Overtaken;
 pub use progress::OfficeProgress;
 use settling::Settling;
 
@@ -118,8 +119,9 @@ pub struct Server {
     serving: BTreeSet<(NodeName, TransferId)>,
     /// Offices of which nodes came or left since their plan was made, or beside which another rendezvous point leads.
     newcomers: BTreeSet<OfficeName>,
-    /// Offices of which nodes know a plan with a higher number than that in force.
-    overtaken: BTreeSet<OfficeName>,
+    overtaken: BTreeMap<OfficeName, Overtaken>,
+    /// Offices whose plans get another number although nothing else in them has changed.
+    renumbered: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
     look_again_at: Option<Timestamp>,
     outputs: VecDeque<ServerOutput>,
@@ -147,7 +149,8 @@ impl Server {
             central_ledger: Ledger::default(),
             serving: BTreeSet::new(),
             newcomers: BTreeSet::new(),
-            overtaken: BTreeSet::new(),
+            overtaken: BTreeMap::new(),
+            renumbered: BTreeSet::new(),
             housekeeping_at: now,
             look_again_at: None,
             outputs: VecDeque::new(),
@@ -183,7 +186,9 @@ impl Server {
                 self.plan_offices();
             }
             ServerEvent::Remembered { package, complete } => self.settling.remember(package, complete),
-            ServerEvent::Enrolled { node } => {
+            // A certificate that is renewed changes nothing.
+            ServerEvent::Renewed { node } if self.is_known(&node) => {}
+            ServerEvent::Enrolled { node } | ServerEvent::Renewed { node } => {
                 self.newcomers.insert(node.office.clone());
                 self.forget_replaced(&node);
                 self.nodes.insert(
@@ -214,7 +219,7 @@ impl Server {
         if let Message::Hello(hello) = &message {
             known.confirmed_revision = hello.confirmed_revision;
         }
-        self.note_plan_of(from, &message);
+        self.note_plan_of(now, from, &message);
         match message {
             Message::Hello(hello) => self.take_hello(now, from, &hello),
             Message::RendezvousClaim { term, plan_revision } => self.take_claim(from, term, plan_revision),
@@ -238,6 +243,7 @@ impl Server {
         if passes_on_otherwise || self.look_again_at.is_some_and(|at| at <= wall) {
             self.replan(wall);
         }
+        self.number_anew(now);
         self.plan_for_newcomers();
     }
 
@@ -294,6 +300,10 @@ impl Server {
     /// Enrolled nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &KnownNode> {
         self.nodes.values()
+    }
+
+    fn is_known(&self, node: &NodeRef) -> bool {
+        self.nodes.get(&node.name).is_some_and(|known| known.node == *node)
     }
 
     /// Whether the node is one of them.

@@ -79,7 +79,7 @@ pub struct IngestFailure {
     /// What was found, what was expected, and what to do.
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Nothing happens before somebody edits the object: the server does not try again by itself.
+    /// Whether somebody has to edit the object: the server does not try again by itself as long as it runs.
     pub needs_edit: bool,
 }
 

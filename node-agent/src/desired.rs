@@ -31,7 +31,7 @@ use crate::source::KnownSecrets;
 
 pub use self::cluster::ClusterSource;
 pub use self::directory::DirectorySource;
-pub use self::error::{ErrorScope, ObjectError, object_of};
+pub use self::error::{ErrorScope, NO_OFFICE_SELECTED, ObjectError, object_of};
 pub use self::objects::{EMBEDDED_NODES_ANNOTATION, EMBEDDED_NODES_DEFAULT, EMBEDDED_NODES_MAX};
 
 /// Everything that people want, validated.

@@ -24,7 +24,7 @@ pub struct StatusSnapshot {
     pub time: Timestamp,
     /// Current versions, by namespace and name.
     pub packages: Vec<PackageStatus>,
-    /// Content that crossed each link since the server started.
+    /// Content of these packages that crossed each link, as far as this run of the server heard.
     pub links: Vec<LinkStatus>,
 }
 

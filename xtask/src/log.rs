@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ impl Log {
         let folder = target.join("logs");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{name}.log"));
-        File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        // What still runs of the program before goes on with the file before.
+        drop(fs::remove_file(&path));
+        File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
@@ -45,6 +47,15 @@ impl Log {
     pub(crate) fn follow(&self, command: &mut Command) -> Result<ExitStatus> {
         self.take_output(command)?;
         let mut child = command.spawn().context("cannot start it")?;
+        let status = self.show_until_its_end(&mut child);
+        if status.is_err() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        status
+    }
+
+    fn show_until_its_end(&self, child: &mut Child) -> Result<ExitStatus> {
         let mut file = File::open(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
         loop {
             let ended = child.try_wait().context("cannot wait for it")?;

@@ -1,11 +1,11 @@
 //! `cargo xtask`: what contributors and CI type. It only starts other programs and looks at files; nothing of the
 //! product is linked in, so that it builds in seconds.
 //!
-//! In reading order: [`step`] runs and times one step, [`log`] keeps what it prints, [`beside`] what can be done while tests wait, [`test_program`] finds
-//! the programs of tests; [`checks`] is the list behind `cargo xtask test`; [`deny`] and [`debian`] bring the tools that some
-//! steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the comparison with the disk; [`fuzz`] feeds the
-//! decoders; [`deploy`] renders and checks what people install; [`images`] packs the programs; [`e2e`] runs all of it on a
-//! real Kubernetes.
+//! In reading order: [`step`] runs and times one step, [`log`] keeps what it prints, [`beside`] what can be done while tests
+//! wait, [`test_program`] finds the programs of tests; [`checks`] is the list behind `cargo xtask test`; [`deny`] and
+//! [`debian`] bring the tools that some steps need; [`tidy`] checks what no compiler checks; [`bench`] starts the comparison
+//! with the disk; [`fuzz`] feeds the decoders; [`deploy`] renders and checks what people install; [`images`] packs the
+//! programs; [`e2e`] runs all of it on a real Kubernetes.
 
 mod bench;
 mod beside;

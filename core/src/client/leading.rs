@@ -17,7 +17,7 @@ use super::event::{BroadcastRequest, Output};
 use super::{Client, OFFICE_REPORT_INTERVAL};
 use crate::chunk_set::ChunkSet;
 use crate::digest::Digest;
-use crate::message::Message;
+use crate::message::{Message, PACKAGES_MAX};
 use crate::names::{NodeName, OfficeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
@@ -52,6 +52,8 @@ pub(super) struct Leading {
     avoided_for_children: Avoided<(Link, NodeName)>,
     /// First receivers of the server's ledger that it may disregard.
     excused: BTreeMap<Digest, BTreeSet<NodeName>>,
+    /// Packages of which it forgot what members said, because no plan listed them any more.
+    forgotten: BTreeSet<Digest>,
     plan_sent: BTreeMap<NodeName, (u64, Instant)>,
     handover: Handover,
     since: Instant,
@@ -68,6 +70,7 @@ impl Client {
             waiting: BTreeMap::new(),
             avoided_for_children: Avoided::default(),
             excused: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             plan_sent: BTreeMap::new(),
             handover: Handover::new(now),
             since: now,
@@ -192,6 +195,18 @@ impl Leading {
         self.links.values_mut().for_each(|ledger| ledger.retain(|kept| *kept != digest));
         self.waiting.retain(|(_, waits_for), _| *waits_for != digest);
         self.excused.remove(&digest);
+        if self.forgotten.len() >= PACKAGES_MAX {
+            self.forgotten.pop_first();
+        }
+        self.forgotten.insert(digest);
+    }
+
+    /// The package is planned. A member that still has it from before need not have seen the plan without it, and would
+    /// never say again that it has it.
+    pub(super) fn list(&mut self, digest: Digest) {
+        if self.forgotten.remove(&digest) {
+            self.view.ask_for_inventories();
+        }
     }
 
     /// Members whose claims do not keep chunks of a package from being brought in, because they failed so often in a

@@ -141,7 +141,7 @@ impl Client {
             if report.packages.len() >= PACKAGES_MAX || runs_left == 0 {
                 break;
             }
-            if let Some(mut delta) = package.take_delta() {
+            if let Some(mut delta) = package.take_delta(&mut self.sequence) {
                 delta.coming = coming.remove(digest).unwrap_or_default();
                 runs_left = runs_left.saturating_sub(delta.available.len() + delta.lost.len() + delta.coming.len());
                 report.packages.push(delta);
@@ -158,18 +158,22 @@ impl Client {
         self.send_small(&leader, Message::MemberReport(report));
     }
 
-    fn inventory(&self) -> Inventory {
+    fn inventory(&mut self) -> Inventory {
         let mut coming = self.coming();
+        self.sequence += 1;
         let packages = self
             .packages
-            .values()
+            .values_mut()
             .filter(|package| package.is_reported())
             .take(PACKAGES_MAX)
-            .map(|package| PackageInventory {
-                digest: package.planned.digest,
-                available: package.available.to_bytes().into(),
-                coming: coming.remove(&package.planned.digest).unwrap_or_default(),
-                state: package.state.clone(),
+            .map(|package| {
+                package.state.sequence = self.sequence;
+                PackageInventory {
+                    digest: package.planned.digest,
+                    available: package.available.to_bytes().into(),
+                    coming: coming.remove(&package.planned.digest).unwrap_or_default(),
+                    state: package.state.clone(),
+                }
             })
             .collect();
         Inventory { boot_id: self.config.boot_id, term: self.election.term(), packages }

@@ -75,8 +75,8 @@ pub(super) struct Package {
 }
 
 impl Package {
-    /// `run` is the boot id of this run of the node.
-    pub(super) fn new(planned: PlannedPackage, run: u64) -> Self {
+    /// `run` is the boot id of this run of the node, `sequence` that of what it said last.
+    pub(super) fn new(planned: PlannedPackage, run: u64, sequence: u64) -> Self {
         Self {
             planned,
             phase: Phase::Planned(None),
@@ -86,7 +86,7 @@ impl Package {
             held: ChunkSet::default(),
             in_flight: ChunkSet::default(),
             upstream: Upstream::default(),
-            state: NodeState { run, ..NodeState::default() },
+            state: NodeState { run, sequence, ..NodeState::default() },
             unreported: ChunkSet::default(),
             unreported_lost: ChunkSet::default(),
             state_changed: true,
@@ -190,14 +190,16 @@ impl Package {
     }
 
     /// What the next report says of this package; bounded, the rest goes with the one after. What is on the way to it
-    /// knows the client.
-    pub(super) fn take_delta(&mut self) -> Option<PackageDelta> {
+    /// knows the client. `sequence` is that of what the node said last.
+    pub(super) fn take_delta(&mut self, sequence: &mut u64) -> Option<PackageDelta> {
         if !self.state_changed && self.unreported.is_empty() && self.unreported_lost.is_empty() {
             return None;
         }
         let available = take_runs(&mut self.unreported);
         let lost = take_runs(&mut self.unreported_lost);
         self.state_changed = false;
+        *sequence += 1;
+        self.state.sequence = *sequence;
         Some(PackageDelta {
             digest: self.planned.digest,
             available,

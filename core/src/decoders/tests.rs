@@ -45,7 +45,12 @@ fn signed(text: &'static [u8]) -> SignedBytes {
 /// One message of every class.
 fn messages() -> Vec<Sent> {
     let (digest, runs) = (Digest::of(b"root"), vec![ChunkRun { first: 3, count: 4 }]);
-    let state = NodeState { bytes_held: 5, error: Some(("DiskFull".into(), "make room".into())), ..Default::default() };
+    let state = NodeState {
+        bytes_held: 5,
+        sequence: 7,
+        error: Some(("DiskFull".into(), "make room".into())),
+        ..Default::default()
+    };
     let delta = PackageDelta {
         digest,
         available: runs.clone(),

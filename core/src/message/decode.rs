@@ -275,6 +275,7 @@ fn state(value: Option<proto::NodeState>) -> NodeState {
         error: (!value.error_reason.is_empty()).then(|| (cut(value.error_reason), cut(value.error_message))),
         waits: (!value.waits_reason.is_empty()).then(|| (cut(value.waits_reason), cut(value.waits_message))),
         run: value.run,
+        sequence: value.sequence,
         wan_bytes_received: value.wan_bytes_received,
         lan_bytes_received: value.lan_bytes_received,
     }

@@ -205,6 +205,7 @@ fn state(value: &NodeState) -> proto::NodeState {
         waits_reason: cut(waits_reason),
         waits_message: cut(waits_message),
         run: value.run,
+        sequence: value.sequence,
         wan_bytes_received: value.wan_bytes_received,
         lan_bytes_received: value.lan_bytes_received,
     }

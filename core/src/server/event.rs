@@ -42,6 +42,11 @@ pub enum ServerEvent {
         /// The node.
         node: NodeRef,
     },
+    /// A node got another certificate, and has what it had.
+    Renewed {
+        /// The node.
+        node: NodeRef,
+    },
     /// These nodes left for good: nobody waits for them any more. One that is only away has not left.
     Left(BTreeSet<NodeName>),
     /// Answer to [`ServerOutput::Serve`].
@@ -107,11 +112,11 @@ pub enum ServerOutput {
         /// Bytes of its files.
         bytes: u64,
     },
-    /// An office reported: for the database.
+    /// An office reported, or what it reported does not count any more: for the database.
     OfficeReported {
         /// The office.
         office: OfficeName,
-        /// The report.
+        /// What counts.
         report: OfficeReport,
     },
 }

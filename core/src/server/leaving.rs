@@ -15,8 +15,8 @@ impl Server {
     }
 
     /// Nodes that may still hold something of a distribution that no plan lists from these revisions on: those that have
-    /// not confirmed that they deleted what such a plan does not list. Only offices that reported about it in this run are
-    /// looked at, or all if none did.
+    /// not confirmed that they deleted what such a plan does not list. Only offices that reported about it in this run,
+    /// while it was wanted there, are looked at, or all if none did.
     pub fn holding(
         &self,
         key: &DistributionKey,
@@ -28,8 +28,12 @@ impl Server {
         let reported: BTreeSet<&OfficeName> =
             self.progress.keys().filter(|(_, digest)| digests.contains(digest)).map(|(office, _)| office).collect();
         let concerned = |known: &&KnownNode| reported.is_empty() || reported.contains(&known.node.office);
-        let behind =
-            |known: &&KnownNode| since.get(&known.node.office).is_some_and(|plan| known.confirmed_revision < *plan);
+        let behind = |known: &&KnownNode| {
+            let office = &known.node.office;
+            since.get(office).is_some_and(|&plan| {
+                known.confirmed_revision < plan || known.confirmed_revision <= self.overtaken_until(office)
+            })
+        };
         let holding = self.nodes.values().filter(concerned).filter(behind).filter(|known| counts(known));
         holding.map(|known| known.node.name.clone()).collect()
     }

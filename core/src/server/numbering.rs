@@ -1,35 +1,72 @@
 //! Numbers of plans when the fleet knows higher ones than this server gave: its disk was lost or it was moved to an empty
 //! one, and the clock of the machine before was ahead. Nodes take no plan with a lower number than they have, so that
-//! nobody can bring a withdrawn package back by an old one; the server counts on from what it hears.
+//! nobody can bring a withdrawn package back by an old one; the server counts on from what it hears. What it heard is not
+//! kept: a run that begins below it again hears it again.
+
+use std::time::{Duration, Instant};
 
 use super::Server;
 use crate::message::{Message, Revision};
 use crate::names::OfficeName;
 use crate::peer::NodeRef;
 
-/// How far above the numbers with which this run began the server believes what nodes say. A hostile node that uses it up
-/// delays nothing, and what the next run begins with is above it again after the time that this stands for.
+/// How far above the numbers with which this run began the server believes what nodes say: what the clock gives in a year.
+/// What the next run begins with is above what was used up of it again after a moment.
 const AHEAD_MAX: Revision = 1 << 57;
+/// So long the plan of an office keeps its number at least, twice as long each time: a node that lies has the plan of its
+/// office sent a few times, and no more.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// The pause doubles at most so often.
+const PAUSE_DOUBLINGS_MAX: u32 = 12;
+
+/// An office whose nodes know a plan with a higher number than this server had given.
+#[derive(Debug)]
+pub(super) struct Overtaken {
+    /// The highest number that they told.
+    told: Revision,
+    /// How often its plan got another number for that.
+    times: u32,
+    again_at: Instant,
+}
 
 impl Server {
-    /// Notes which plan the sender of a message has. The plan of its office gets a higher number at the next regular look
-    /// if that one is later: once for all nodes that say so until then.
-    pub(super) fn note_plan_of(&mut self, from: &NodeRef, message: &Message) {
+    /// Notes which plan the sender of a message has, and whether that one is later than the plan of its office.
+    pub(super) fn note_plan_of(&mut self, now: Instant, from: &NodeRef, message: &Message) {
         let Some(revision) = plan_revision_of(message) else { return };
         if let Some(known) = self.nodes.get_mut(&from.name) {
             known.plan_revision = known.plan_revision.max(revision);
         }
-        let is_overtaken = self.plans.get(&from.office).is_some_and(|plan| plan.revision < revision);
-        if is_overtaken && revision <= self.config.last_revision.saturating_add(AHEAD_MAX) {
+        let is_later = self.plans.get(&from.office).is_some_and(|plan| plan.revision < revision);
+        if is_later && !self.is_beyond_belief(revision) {
             self.revision = self.revision.max(revision);
-            self.overtaken.insert(from.office.clone());
-            self.newcomers.insert(from.office.clone());
+            let first = || Overtaken { told: revision, times: 0, again_at: now };
+            let overtaken = self.overtaken.entry(from.office.clone()).or_insert_with(first);
+            overtaken.told = overtaken.told.max(revision);
         }
     }
 
-    /// Whether the plan of an office has to get another number although nothing in it has changed.
-    pub(super) fn is_overtaken(&mut self, office: &OfficeName) -> bool {
-        self.overtaken.remove(office)
+    /// Whether no server with these keys can have given a plan this number, as far as this one knows. Nodes that have such
+    /// a plan take none of this server.
+    pub fn is_beyond_belief(&self, revision: Revision) -> bool {
+        revision > self.config.last_revision.saturating_add(AHEAD_MAX)
+    }
+
+    /// The plans of offices that are overtaken are made anew, once for all nodes that said so until then.
+    pub(super) fn number_anew(&mut self, now: Instant) {
+        for (office, overtaken) in &mut self.overtaken {
+            let is_behind = self.plans.get(office).is_some_and(|plan| plan.revision <= overtaken.told);
+            if is_behind && overtaken.again_at <= now {
+                overtaken.again_at = now + PAUSE_FIRST * (1 << overtaken.times.min(PAUSE_DOUBLINGS_MAX));
+                overtaken.times += 1;
+                self.renumbered.insert(office.clone());
+                self.newcomers.insert(office.clone());
+            }
+        }
+    }
+
+    /// Up to which number what an office confirms may be a plan of another server.
+    pub(super) fn overtaken_until(&self, office: &OfficeName) -> Revision {
+        self.overtaken.get(office).map_or(0, |overtaken| overtaken.told)
     }
 }
 
@@ -42,3 +79,7 @@ fn plan_revision_of(message: &Message) -> Option<Revision> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+mod tests;

@@ -74,6 +74,7 @@ impl Server {
         self.newcomers.clear();
         self.plans.retain(|name, _| tree.office(name).is_some());
         self.listings.keep_to(tree);
+        self.overtaken.retain(|name, _| tree.office(name).is_some());
         self.plan_each(&offices);
     }
 
@@ -115,14 +116,14 @@ impl Server {
     /// Builds an office's plan. True when it changed.
     fn plan_office(&mut self, name: &OfficeName, members: &Members) -> bool {
         let Some(mut plan) = self.build_plan(name, members) else { return false };
-        let is_overtaken = self.is_overtaken(name);
+        let is_renumbered = self.renumbered.remove(name);
         let members = members.get(name).filter(|_| plan.office_type.broadcasts());
         let members = members.map(Vec::as_slice).unwrap_or_default();
         if let Some(old) = self.plans.get(name) {
             plan.revision = old.revision;
             if still_answer(&old.answerers, members) {
                 plan.answerers = old.answerers.clone();
-                if plan == *old && !is_overtaken {
+                if plan == *old && !is_renumbered {
                     return false;
                 }
             }

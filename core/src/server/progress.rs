@@ -39,6 +39,9 @@ impl OfficeProgress {
         let runs = self.runs.entry(node.clone()).or_default();
         runs.take(state.run, Received::of(state));
         let known = self.nodes.entry(node.clone()).or_default();
+        if state.is_before(known) {
+            return;
+        }
         // A node's own word that it is complete may overtake the report of its rendezvous point.
         let complete = known.complete && state.bytes_held >= known.bytes_held && state.error.is_none();
         *known = state.clone();
@@ -52,6 +55,11 @@ impl OfficeProgress {
     pub(super) fn complete(&mut self, node: &NodeName, bytes: u64) {
         let state = self.nodes.entry(node.clone()).or_default();
         (state.complete, state.bytes_held, state.error) = (true, bytes, None);
+    }
+
+    /// Nothing was said.
+    pub(super) fn is_empty(&self) -> bool {
+        self.available_chunks.is_none() && self.nodes.is_empty()
     }
 
     /// The office gets the package again: nobody there has anything of it, and what came before came.
@@ -155,5 +163,22 @@ mod tests {
         assert!(!progress.nodes[&node].complete, "it lost something");
         progress.forget(&node);
         assert!(progress.nodes.is_empty());
+    }
+
+    #[test]
+    fn word_that_was_overtaken_by_a_later_one_does_not_count() {
+        let (mut progress, node) = (OfficeProgress::default(), NodeName::new("till-1").unwrap());
+        let said = |sequence, bytes_held, complete| NodeState {
+            run: 1,
+            sequence,
+            bytes_held,
+            complete,
+            ..NodeState::default()
+        };
+        progress.report(&node, &said(2, 100, true));
+        progress.report(&node, &said(1, 90, false));
+        assert!(progress.nodes[&node].complete);
+        progress.report(&node, &NodeState { run: 2, ..said(1, 90, false) });
+        assert!(!progress.nodes[&node].complete, "it is another run");
     }
 }

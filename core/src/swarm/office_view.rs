@@ -129,7 +129,9 @@ impl OfficeView {
             package.gain(now, &delta.available);
             package.lose(&delta.lost);
             package.coming.said(now, &delta.coming, &package.available);
-            package.state = delta.state;
+            if !delta.state.is_before(&package.state) {
+                package.state = delta.state;
+            }
             return;
         }
         let is_new = !member.early.contains_key(&delta.digest);
@@ -149,7 +151,9 @@ impl OfficeView {
             member.inventory_wanted = true;
         }
         early.available.extend(delta.available.into_iter().take(room));
-        (early.coming, early.state) = (delta.coming, delta.state);
+        if !delta.state.is_before(&early.state) {
+            (early.coming, early.state) = (delta.coming, delta.state);
+        }
     }
 
     /// The manifest of a package came: what members said of it before counts now.
@@ -228,6 +232,11 @@ impl OfficeView {
         if let Some(member) = self.members.get_mut(member) {
             member.inventory_wanted = true;
         }
+    }
+
+    /// Every member says everything again.
+    pub fn ask_for_inventories(&mut self) {
+        self.members.values_mut().for_each(|member| member.inventory_wanted = true);
     }
 
     /// Members whose word on what they have of a package does not count for what the office has: they failed `me` so

@@ -60,6 +60,7 @@ fn faults_of(world: &World, scenario: &Scenario) -> Vec<String> {
     let mut faults = link_faults(world, scenario);
     faults.extend(tree_faults(world));
     faults.extend(transit_faults(world));
+    faults.extend(world.uncounted());
     let measures = world.measures();
     if measures.most_idle_actions() > IDLE_ACTIONS_MAX {
         faults.push(format!("{} actions a node in a second without content", measures.most_idle_actions()));
@@ -128,13 +129,13 @@ fn times_in_force(scenario: &Scenario, content: &Content) -> u64 {
     let at_start = scenario.distributions.iter().filter(|distribution| distribution.package() == content.key).count();
     let (mut times, mut in_force) = (at_start as u64, at_start > 0);
     for (_, operation) in &scenario.operations {
-        if let Operation::Edit(edited) = operation
-            && edited.key == content.key.distribution
-        {
-            let wanted = edited.package() == content.key;
-            times += u64::from(wanted && !in_force);
-            in_force = wanted;
-        }
+        let wanted = match operation {
+            Operation::Edit(edited) if edited.key == content.key.distribution => edited.package() == content.key,
+            Operation::Remove(key) if *key == content.key.distribution => false,
+            _ => continue,
+        };
+        times += u64::from(wanted && !in_force);
+        in_force = wanted;
     }
     times.max(1)
 }

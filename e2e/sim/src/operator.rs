@@ -204,4 +204,28 @@ impl World {
         }
         missing
     }
+
+    /// Nodes that hold what is wanted of them, and the server does not count them as complete. Where somebody lies it
+    /// cannot know.
+    pub fn uncounted(&self) -> Vec<String> {
+        let Some(server) = &self.server.machine else { return Vec::new() };
+        let lies_in =
+            |office: &OfficeName| self.clients.values().any(|site| site.me.office == *office && site.lie.is_some());
+        let mut uncounted = Vec::new();
+        for distribution in self.distributions.values().filter(|distribution| !distribution.paused) {
+            let Some(content) = self.catalog.find(&distribution.package()) else { continue };
+            for site in self.clients.values().filter(|site| !lies_in(&site.me.office)) {
+                let is_target = |simulated: &SimulatedOffice| distribution.offices.matches(&simulated.office);
+                let is_targeted = self.offices.get(&site.me.office).is_some_and(is_target);
+                let published = site.store.package(content.digest);
+                let published = published.is_some_and(|package| package.published && package.current);
+                let counted = server.progress(&site.me.office, content.digest);
+                let counted = counted.and_then(|progress| progress.nodes.get(&site.me.name));
+                if is_targeted && published && !counted.is_some_and(|state| state.complete) {
+                    uncounted.push(format!("{} has {}, and the server counts {counted:?}", site.me.name, content.key));
+                }
+            }
+        }
+        uncounted
+    }
 }

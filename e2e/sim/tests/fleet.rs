@@ -255,6 +255,34 @@ fn new_version_reaches_every_node_over_networks_that_lose_messages() {
 }
 
 #[test]
+fn every_node_is_counted_again_when_an_object_goes_back_to_the_version_before() {
+    for (seed, second, back) in [(1, 20, 22), (2, 20, 24), (3, 20, 26), (4, 20, 40)] {
+        for full in [false, true] {
+            let mut scenario = three_levels(seed).with_package("package", 32 * MIB, 256 << 10);
+            let first = scenario.distributions[0].clone();
+            scenario = scenario.then_new_version(seconds(second), "2", 0.5);
+            if full {
+                // One that does not lead, since all of them had the same time.
+                scenario = scenario.then(seconds(second - 1), Operation::FillNode(9, Some(seconds(40))));
+            }
+            holds(&scenario.then(seconds(back), Operation::Edit(first)));
+        }
+    }
+}
+
+#[test]
+fn every_node_is_counted_again_when_a_package_is_taken_away_and_comes_back() {
+    for (seed, pause_milliseconds) in [(1, 1), (2, 50), (3, 500), (4, 5_000)] {
+        let mut scenario = three_levels(seed).with_package("package", 32 * MIB, 256 << 10);
+        scenario.network.loss = 0.02;
+        let first = scenario.distributions[0].clone();
+        let back = seconds(20) + Duration::from_millis(pause_milliseconds);
+        let scenario = scenario.then(seconds(20), Operation::Remove(first.key.clone()));
+        holds(&scenario.then(back, Operation::Edit(first)));
+    }
+}
+
+#[test]
 fn old_versions_go_when_only_retention_is_edited() {
     let mut scenario = three_levels(1).with_package("package", 16 * MIB, 256 << 10);
     scenario.distributions[0].retention_versions = 2;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER_TIMEOUT, Cluster};
-use crate::desired::{ObjectError, PackageObject};
+use crate::desired::{NO_OFFICE_SELECTED, ObjectError, PackageObject};
 use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
 
 /// Shortest time between two writes of one object.
@@ -115,7 +115,8 @@ fn refused(generation: i64, refusal: &ObjectError) -> PackageDistributionStatus 
         failure: Some(IngestFailure {
             reason: refusal.reason.clone(),
             message: shortened(&message, FAILURE_CHARS_MAX),
-            needs_edit: true,
+            // An office may come to have the labels.
+            needs_edit: refusal.reason != NO_OFFICE_SELECTED,
         }),
         ..PackageDistributionStatus::default()
     }

@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::error::{ErrorScope, ObjectError, object_of};
+use super::error::{ErrorScope, NO_OFFICE_SELECTED, ObjectError, object_of};
 use super::last_good::LastGood;
 use super::objects::Reading;
 use super::revision::{Generations, revise};
@@ -297,7 +297,7 @@ fn distribution(
     }
     let message =
         format!("no accepted office has the labels {}: correct them here or on an Office", distribution.offices);
-    Err(refused(vec![FieldError::new("spec.offices.matchLabels", "NoOfficeSelected", message)]))
+    Err(refused(vec![FieldError::new("spec.offices.matchLabels", NO_OFFICE_SELECTED, message)]))
 }
 
 /// In a cluster, who writes objects need not own the server's disk: only what lies in folders that its administrator

@@ -5,6 +5,9 @@ use std::fmt;
 use peerdist_core::names::DistributionKey;
 use serde::Serialize;
 
+/// A package selects no office: what it selects may come to be, without an edit of the package.
+pub const NO_OFFICE_SELECTED: &str = "NoOfficeSelected";
+
 /// What people call the object of a distribution: [`ObjectError::object`] of its errors.
 pub fn object_of(key: &DistributionKey) -> String {
     format!("PackageDistribution {key}")

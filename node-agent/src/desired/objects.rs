@@ -12,7 +12,7 @@ use peerdist_core::office::{Office, OfficeTree, OfficeTreeError};
 use peerdist_crds::{FieldError, PackageDistribution, VescEndpoint};
 
 use crate::desired::document::{Document, OBJECTS_MAX, PACKAGE_KIND, file_error};
-use crate::desired::error::{ErrorScope, ObjectError};
+use crate::desired::error::{ErrorScope, NO_OFFICE_SELECTED, ObjectError};
 use crate::desired::secrets;
 use crate::desired::source_uri::{self, Environment};
 use crate::desired::{ClusterObjects, DesiredState};
@@ -202,7 +202,7 @@ fn unmatched_selector(document: &Document, distribution: &Distribution, tree: &O
         "no office has the labels {}: expected at least one; correct the labels here or on an Office",
         distribution.offices
     );
-    unmatched.then(|| document.error(ErrorScope::Object, "spec.offices.matchLabels", "NoOfficeSelected", message))
+    unmatched.then(|| document.error(ErrorScope::Object, "spec.offices.matchLabels", NO_OFFICE_SELECTED, message))
 }
 
 /// No role talks to a connector yet: better said than silently left undone.

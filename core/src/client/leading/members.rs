@@ -128,3 +128,47 @@ impl Client {
         self.send(Peer::Node(member.clone()), MessageClass::Foreground, plan);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::client::fixture::{client, lead, node, plan, planned, prepare, report, take_plan};
+    use crate::client::{Client, event::INVENTORY_NEEDED};
+    use crate::distribution::Priority;
+    use crate::message::{MemberReport, Message, NodeState};
+    use crate::office::OfficeType;
+    use crate::peer::Peer;
+    use std::time::Instant;
+
+    /// A member says that nothing has changed. Returns why that was refused.
+    fn refused(client: &mut Client, now: Instant) -> Option<String> {
+        let report = MemberReport { boot_id: 2, plan_revision: 9, term: client.term(), packages: Vec::new() };
+        let answer = client.message(now, Peer::Node(node("store", "store-2")), Message::MemberReport(report));
+        answer.err().map(|refusal| refusal.reason.to_string())
+    }
+
+    #[test]
+    fn members_say_everything_again_when_a_package_comes_back_of_which_they_need_not_have_seen_that_it_went() {
+        let (mut client, now) = client(OfficeType::Wired);
+        let (kept, gone) = (planned("kept", Priority::Normal), planned("gone", Priority::Normal));
+        let mut plan = plan(OfficeType::Wired, vec![kept.clone(), gone.clone()]);
+        take_plan(&mut client, now, &mut plan);
+        let now = lead(&mut client, now);
+        for package in [&kept, &gone] {
+            prepare(&mut client, now, package.digest, 0);
+        }
+        let state = NodeState { complete: true, ..NodeState::default() };
+        report(&mut client, now, "store-2", &[(kept.digest, state.clone()), (gone.digest, state.clone())]);
+        assert_eq!(refused(&mut client, now), None);
+        plan.packages = vec![kept.clone()];
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(refused(&mut client, now), None);
+        plan.packages = vec![kept, gone.clone()];
+        take_plan(&mut client, now, &mut plan);
+        assert_eq!(refused(&mut client, now).as_deref(), Some(INVENTORY_NEEDED));
+        prepare(&mut client, now, gone.digest, 0);
+        report(&mut client, now, "store-2", &[(gone.digest, state)]);
+        assert_eq!(refused(&mut client, now), None);
+        let view = &client.leading.as_ref().unwrap().view;
+        assert!(view.state_on(&node("store", "store-2").name, gone.digest).unwrap().complete);
+    }
+}

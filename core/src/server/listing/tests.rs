@@ -45,6 +45,10 @@ impl Office {
             address: "127.0.0.1".parse().unwrap(),
         };
         self.server.message(self.now, &from, message).unwrap();
+        self.for_database()
+    }
+
+    fn for_database(&mut self) -> Vec<OfficeReport> {
         let outputs = std::iter::from_fn(|| self.server.poll());
         outputs
             .filter_map(|output| match output {
@@ -52,6 +56,14 @@ impl Office {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Tells the server. Returns what is written of nodes, and whether they are complete.
+    fn learns(&mut self, event: ServerEvent) -> Vec<(String, bool)> {
+        self.server.handle(self.now, Timestamp::UNIX_EPOCH, event);
+        let packages = self.for_database().into_iter().flat_map(|report| report.packages);
+        let nodes = packages.flat_map(|package| package.nodes);
+        nodes.map(|(node, state)| (node.to_string(), state.complete)).collect()
     }
 
     fn completes(&mut self, app: &Distribution, plan_revision: Option<Revision>) {
@@ -97,7 +109,7 @@ fn nothing_is_known_of_a_package_that_was_deleted_and_made_anew() {
     let before = office.revision();
     office.completes(&app, Some(before));
     assert!(office.is_complete(&app));
-    office.tell(desired(&[]));
+    assert_eq!(office.learns(desired(&[])), [("a".to_owned(), false)], "the database would remember it");
     office.is_reported_complete(&app, before);
     office.tell(desired(&[&app]));
     assert!(!office.is_complete(&app), "nodes have let go of it");
@@ -177,4 +189,19 @@ fn client_of_an_earlier_release_is_believed() {
     office.bring_in(&app);
     office.completes(&app, None);
     assert!(office.is_complete(&app));
+}
+
+#[test]
+fn renewed_certificate_changes_nothing_of_what_counts() {
+    let (mut office, app) = (Office::new(), version("1"));
+    office.tell(desired(&[&app]));
+    office.bring_in(&app);
+    office.says("a", hello(office.revision()));
+    let node = office.server.nodes().next().unwrap().node.clone();
+    office.tell(ServerEvent::Renewed { node: node.clone() });
+    office.is_reported_complete(&app, office.revision());
+    assert!(office.is_complete(&app));
+    let elsewhere = NodeRef { address: "127.0.0.9".parse().unwrap(), ..node };
+    office.tell(ServerEvent::Renewed { node: elsewhere.clone() });
+    assert_eq!(office.server.nodes().next().unwrap().node, elsewhere);
 }

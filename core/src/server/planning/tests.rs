@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::{HOUSEKEEPING_INTERVAL, ServerConfig, ServerEvent};
 use super::*;
-use crate::message::{Hello, Message};
+use crate::message::Message;
 use crate::office::{Office, OfficeTree};
 
 fn name(text: &str) -> OfficeName {
@@ -217,34 +217,4 @@ fn node_that_left_is_named_in_no_plan() {
     fleet.server.message(fleet.now, &point, Message::RendezvousClaim { term: 2, plan_revision: 0 }).unwrap();
     fleet.pass();
     assert!(fleet.plan().answerers.contains(&point.name));
-}
-
-#[test]
-fn plan_gets_a_number_above_what_nodes_of_its_office_know_once_a_look() {
-    let mut fleet = Fleet::new();
-    fleet.desire(office("store", Some("central"), OfficeType::Wired));
-    fleet.enrol(1..=3);
-    let before = fleet.plan().clone();
-    let says = |fleet: &mut Fleet, number: u32, plan_revision| {
-        let node = fleet.server.nodes[&NodeName::new(&format!("store-{number:02}")).unwrap()].node.clone();
-        let hello = Message::Hello(Hello { boot_id: 1, plan_revision, term: 0, confirmed_revision: plan_revision });
-        fleet.server.message(fleet.now, &node, hello).unwrap();
-    };
-    says(&mut fleet, 1, before.revision);
-    fleet.pass();
-    assert_eq!(*fleet.plan(), before);
-    // They have the plan of a server whose clock was ahead, or of one that is behind it.
-    for (number, revision) in [(1, 1_000), (2, 1_002), (3, 1_001)] {
-        says(&mut fleet, number, revision);
-    }
-    assert_eq!(fleet.plan().revision, before.revision);
-    fleet.pass();
-    assert_eq!(fleet.plan().revision, 1_003);
-    assert_eq!(fleet.plan().packages, before.packages);
-    says(&mut fleet, 3, 1_003);
-    fleet.pass();
-    assert_eq!(fleet.plan().revision, 1_003, "it is the one in force");
-    says(&mut fleet, 3, Revision::MAX);
-    fleet.pass();
-    assert_eq!(fleet.plan().revision, 1_003, "nobody can use the numbers up");
 }

@@ -154,6 +154,7 @@ impl Ingests {
         let key = distribution.package();
         // What is brought in anew needs no comparing.
         self.checked.insert(key.clone());
+        self.tools.overview.begin_anew(&key);
         let tools = self.tools.clone();
         self.begin(key, |cancelled| tools.run(distribution, cancelled));
     }

@@ -1,17 +1,17 @@
 //! The loop of the server: messages, objects and finished work become events for the machine; what it wants is done
 //! here or by a task that reports back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod members;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use peerdist_authority::certificates::{EXPIRED_TOLERANCE, NODE_LIFETIME};
-use peerdist_core::client::{BUSY, Refusal};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, Revision};
-use peerdist_core::names::{DistributionKey, NodeName};
+use peerdist_core::names::DistributionKey;
 use peerdist_core::peer::{ContentClass, MessageClass, NodeRef};
 use peerdist_core::plan::Plan;
 use peerdist_core::ports::Role;
@@ -20,14 +20,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::enrolment::{Asked, Entitlement};
+use super::enrolment::Entitlement;
 use super::evictions::Evictions;
 use super::ingest::{Ingests, Tools};
 use super::recording::Recorder;
 use super::reviews::Reviews;
 use super::secrets::Secrets;
 use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, leaving, library, snapshot};
-use crate::cluster::{Cluster, ClusterNodes, RefusalTeller, RefusedEnrolment, SecretReader, Standing, TokenReviewer};
+use crate::cluster::{Cluster, ClusterNodes, RefusalTeller, SecretReader, Standing, TokenReviewer};
 use crate::database::{DatabaseError, MetadataStore, NodeRow};
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::source::{Ingest, KnownSecrets};
 use crate::status::StatusSnapshot;
 use crate::store::NodeStore;
-use crate::transport::{Authority, IncomingMessage, JoinToken, PeerIdentity, ReplyHandle, Transport};
+use crate::transport::{Authority, IncomingMessage, JoinToken, Transport};
 
 /// Most events of tasks that wait for the machine.
 const EVENTS_MAX: usize = 1024;
@@ -93,6 +93,8 @@ pub(super) struct Node {
     /// Enrolments whose token was reviewed.
     reviews: Reviews,
     keys: keys::Follower,
+    /// When a node with a plan that this server cannot follow was told of last.
+    plan_ahead_told: Option<Instant>,
 }
 
 impl Node {
@@ -140,6 +142,7 @@ impl Node {
             received,
             reviews: Reviews::new(parts.reviewer.clone()),
             keys: keys::Follower::default(),
+            plan_ahead_told: None,
             parts,
         }
     }
@@ -297,6 +300,7 @@ impl Node {
                     return reply.refuse("unexpected", "only clients speak to the server");
                 };
                 self.record_again(&node);
+                self.look_for_plan_beyond_belief(&node, &message);
                 match self.machine.message(Instant::now(), &node, message) {
                     Ok(()) => reply.accept(),
                     Err(refusal) => reply.refuse(refusal.reason, &refusal.message),
@@ -304,90 +308,6 @@ impl Node {
             }
             Err(error) => reply.refuse("malformed", &error.to_string()),
         }
-    }
-
-    /// These nodes are gone, or others have their addresses.
-    fn forget(&mut self, nodes: &BTreeSet<NodeName>) {
-        if !nodes.is_empty() {
-            nodes.iter().for_each(|node| self.snapshot.forget_node(node));
-            self.recorder.forgotten(nodes);
-        }
-    }
-
-    /// In a cluster, forgets who has left it.
-    fn forget_who_left(&mut self) {
-        let Some(cluster) = &self.parts.nodes else { return };
-        let left = leaving::who_left(self.machine.nodes(), self.started, Instant::now(), |node| cluster.lacks(node));
-        if left.is_empty() {
-            return;
-        }
-        for node in &left {
-            tracing::info!(%node, "forgotten: the cluster has no Node of this name any more");
-        }
-        self.forget(&left);
-        self.handle(ServerEvent::Left(left));
-    }
-
-    /// A Node that was made anew belongs to a node that may still have its certificate, and does not enrol.
-    fn record_again(&mut self, node: &NodeRef) {
-        if self.parts.nodes.is_some() && !self.machine.knows(&node.name) {
-            self.recorder.enrolled(node);
-        }
-    }
-
-    /// Whether the cluster, if this server has one, has no such Node any more.
-    fn has_left(&self, node: &NodeName) -> bool {
-        self.parts.nodes.as_ref().is_some_and(|cluster| cluster.lacks(node))
-    }
-
-    fn enrol(&mut self, asked: Asked, entitlement: &Entitlement, reply: ReplyHandle) {
-        if self.desired.is_none() {
-            return reply.refuse(BUSY, "the server has not read its objects yet");
-        }
-        let office = |name: &_| self.machine.office(name);
-        let claimed = asked.enrol.node.as_ref().map(|node| node.office.clone()).unwrap_or_default();
-        let (address, is_new) = (asked.address, asked.from == PeerIdentity::Enrolling);
-        let has_left = |name: &_| self.has_left(name);
-        match enrolment::answer(&self.parts.authority, entitlement, asked, office, has_left) {
-            Ok(enrolled) => {
-                say_enrolled(&enrolled.node, is_new);
-                self.recorder.enrolled(&enrolled.node);
-                let replaced = self.machine.replaced_by(&enrolled.node);
-                for node in &replaced {
-                    tracing::info!(%node, by = %enrolled.node.name, %address, "forgotten: another node has its address");
-                }
-                self.forget(&replaced);
-                if is_new {
-                    // Its disk may be another one.
-                    self.snapshot.forget_node(&enrolled.node.name);
-                }
-                self.handle(ServerEvent::Enrolled { node: enrolled.node });
-                reply.send(enrolled.reply);
-            }
-            Err(refusal) => {
-                tracing::warn!(reason = %refusal.reason, %address, "enrolment refused: {}", refusal.message);
-                self.tell_refusal(entitlement, &claimed, address, &refusal);
-                reply.refuse(refusal.reason, &refusal.message);
-            }
-        }
-    }
-
-    /// Where whoever looks for the missing node will look: at its pod, or else at the Office that it claims.
-    fn tell_refusal(&self, entitlement: &Entitlement, claimed: &str, address: IpAddr, refusal: &Refusal) {
-        let Some((cluster, teller)) = self.parts.refusals.as_ref().filter(|_| refusal.reason != BUSY) else { return };
-        let note = format!("{}: seen at {address}: {}", refusal.reason, refusal.message);
-        let refused = match entitlement {
-            Entitlement::Pod(pod) => {
-                let (name, uid) = pod.name_and_uid();
-                Some(RefusedEnrolment::of_pod(cluster, name, uid, note))
-            }
-            Entitlement::JoinToken | Entitlement::None(_) => {
-                let offices = self.desired.iter().flat_map(|desired| &desired.objects.offices);
-                let mut office = offices.filter(|(name, _)| name.as_str() == claimed);
-                office.next().map(|(name, uid)| RefusedEnrolment::of_office(name.as_str(), uid, note))
-            }
-        };
-        refused.into_iter().for_each(|refused| teller.tell(refused));
     }
 
     fn act(&mut self, output: ServerOutput) {
@@ -497,15 +417,5 @@ impl Node {
                 }
             });
         }
-    }
-}
-
-/// A certificate that is renewed is no news: of a large fleet some are renewed every minute.
-fn say_enrolled(enrolled: &NodeRef, is_new: bool) {
-    let NodeRef { name, office, address } = enrolled;
-    if is_new {
-        tracing::info!(node = %name, %office, %address, "node enrolled");
-    } else {
-        tracing::debug!(node = %name, %office, %address, "certificate renewed");
     }
 }

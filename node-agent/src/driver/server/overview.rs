@@ -111,6 +111,12 @@ impl IngestOverview {
         progress
     }
 
+    /// Another source of the package is tried: what became of the one before says nothing about it.
+    pub(super) fn begin_anew(&self, key: &PackageKey) {
+        self.lock().failures.remove(key);
+        self.begin(key);
+    }
+
     /// What was cancelled in favour of another try of the same package says nothing about it.
     pub(super) fn end(&self, key: &PackageKey, progress: &Arc<Progress>, failure: Option<IngestFailure>) {
         let mut state = self.lock();

@@ -1,7 +1,7 @@
 //! Where the revisions of plans begin in a run. They must rise over restarts, whatever the wall clock says and without
 //! a write for each: every start reserves a range that no run uses up. They must also rise when the server begins anew
 //! with the same keys and an empty or older disk: there the clock helps, which is never needed otherwise. Where it is
-//! behind that of the machine before, the server counts on from what nodes say.
+//! behind that of the machine before, the server counts on from what nodes say, which may be above what it reserved.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -14,7 +14,7 @@ use peerdist_core::server::{IngestedPackage, Server};
 
 use super::IngestOverview;
 use crate::database::PackageNodeRow;
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, NO_OFFICE_SELECTED};
 use crate::metrics::{ContentSource, Metrics, PackageState};
 use crate::status::{
     LinkTotals, NodeStatus, OfficeStatus, PackageStatus, StatusError, StatusSnapshot, eta_seconds, percent,
@@ -315,7 +315,7 @@ fn plan_full(full: &FullPlan) -> StatusError {
 /// What keeps a package from being distributed although nothing failed.
 fn waits_for(decision: RolloutDecision) -> Option<StatusError> {
     let (reason, message) = match decision {
-        RolloutDecision::NoOfficeSelected => ("NoOfficeSelected", "spec.offices selects no office".to_owned()),
+        RolloutDecision::NoOfficeSelected => (NO_OFFICE_SELECTED, "spec.offices selects no office".to_owned()),
         RolloutDecision::WaitsForSchedule { until } => {
             ("WaitsForSchedule", format!("waits until {until}, as spec.schedule.notBefore says"))
         }

@@ -1,0 +1,117 @@
+//! Plans of a server that is behind what its nodes know.
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::message::Hello;
+use crate::names::NodeName;
+use crate::plan::Plan;
+use crate::server::tests::{desired, distribution, ingested};
+use crate::server::{HOUSEKEEPING_INTERVAL, ServerConfig, ServerEvent};
+
+struct Fleet {
+    server: Server,
+    now: Instant,
+}
+
+impl Fleet {
+    /// A server that gives numbers above 10, with a package in its library, and the Central Office with two nodes.
+    fn new() -> Self {
+        let config = ServerConfig { addresses: Vec::new(), last_revision: 10, retention_seconds: 0 };
+        let now = Instant::now();
+        let mut fleet = Self { server: Server::new(now, config), now };
+        let app = distribution("app", "/app");
+        fleet.tell(desired(&[&app]));
+        fleet.tell(ingested(&app));
+        for name in ["a", "b"] {
+            fleet.tell(ServerEvent::Enrolled { node: node(name) });
+        }
+        fleet.pass(HOUSEKEEPING_INTERVAL);
+        fleet
+    }
+
+    fn tell(&mut self, event: ServerEvent) {
+        self.server.handle(self.now, Timestamp::UNIX_EPOCH, event);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.server.handle_timeout(self.now, Timestamp::UNIX_EPOCH);
+    }
+
+    /// A node has this plan, and has deleted what it does not list.
+    fn says(&mut self, name: &str, plan_revision: Revision) {
+        let hello = Hello { boot_id: 1, plan_revision, term: 0, confirmed_revision: plan_revision };
+        self.server.message(self.now, &node(name), Message::Hello(hello)).unwrap();
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.server.plans[&node("a").office]
+    }
+}
+
+fn node(name: &str) -> NodeRef {
+    NodeRef {
+        name: NodeName::new(name).unwrap(),
+        office: OfficeName::new("central").unwrap(),
+        address: if name == "a" { "127.0.0.1" } else { "127.0.0.2" }.parse().unwrap(),
+    }
+}
+
+#[test]
+fn plan_gets_a_number_above_what_nodes_of_its_office_know_once_a_look() {
+    let mut fleet = Fleet::new();
+    let before = fleet.plan().clone();
+    fleet.says("a", before.revision);
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    assert_eq!(*fleet.plan(), before);
+    for (name, revision) in [("a", 1_000), ("b", 1_002), ("a", 1_001)] {
+        fleet.says(name, revision);
+    }
+    assert_eq!(fleet.plan().revision, before.revision);
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    assert_eq!(fleet.plan().revision, 1_003);
+    assert_eq!(fleet.plan().packages, before.packages);
+    fleet.says("b", 1_003);
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    assert_eq!(fleet.plan().revision, 1_003, "it is the one in force");
+}
+
+#[test]
+fn numbers_cannot_be_used_up_by_a_node_that_lies_and_its_office_is_not_flooded_with_plans() {
+    let mut fleet = Fleet::new();
+    let before = fleet.plan().revision;
+    fleet.says("a", Revision::MAX);
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    assert_eq!(fleet.plan().revision, before);
+    assert!(fleet.server.is_beyond_belief(Revision::MAX) && !fleet.server.is_beyond_belief(before + 1));
+    let mut plans = 0;
+    for _ in 0..600 {
+        let revision = fleet.plan().revision;
+        fleet.says("a", revision + 1);
+        fleet.pass(HOUSEKEEPING_INTERVAL);
+        plans += u32::from(fleet.plan().revision != revision);
+    }
+    assert_eq!(plans, 10, "in ten minutes");
+}
+
+#[test]
+fn deletion_is_confirmed_by_plans_of_this_server_alone() {
+    let mut fleet = Fleet::new();
+    let key = distribution("app", "/app").key;
+    fleet.says("a", fleet.plan().revision);
+    fleet.tell(desired(&[]));
+    let since = fleet.server.plan_revisions();
+    let holding = |fleet: &Fleet| -> Vec<String> {
+        fleet.server.holding(&key, &since, |_| true).iter().map(ToString::to_string).collect()
+    };
+    fleet.says("a", 1_000);
+    fleet.says("b", 900);
+    assert_eq!(holding(&fleet), ["a", "b"], "it is the plan of another server");
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    assert_eq!(holding(&fleet), ["a", "b"]);
+    fleet.says("a", fleet.plan().revision);
+    assert_eq!(holding(&fleet), ["b"]);
+    fleet.says("b", fleet.plan().revision);
+    assert!(holding(&fleet).is_empty());
+}
