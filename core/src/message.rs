@@ -163,9 +163,9 @@ pub struct NodeState {
 }
 
 impl NodeState {
-    /// Whether the node said this before the other one, as far as it tells.
+    /// Whether the node said this before the other one, as far as that is known.
     pub fn is_before(&self, other: &Self) -> bool {
-        self.run == other.run && self.sequence < other.sequence
+        self.sequence != 0 && self.run == other.run && self.sequence < other.sequence
     }
 }
 

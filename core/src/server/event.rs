@@ -112,11 +112,11 @@ pub enum ServerOutput {
         /// Bytes of its files.
         bytes: u64,
     },
-    /// An office reported, or what it reported does not count any more: for the database.
+    /// An office reported: for the database.
     OfficeReported {
         /// The office.
         office: OfficeName,
-        /// What counts.
+        /// What counts of the report.
         report: OfficeReport,
     },
 }

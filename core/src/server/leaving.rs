@@ -30,9 +30,7 @@ impl Server {
         let concerned = |known: &&KnownNode| reported.is_empty() || reported.contains(&known.node.office);
         let behind = |known: &&KnownNode| {
             let office = &known.node.office;
-            since.get(office).is_some_and(|&plan| {
-                known.confirmed_revision < plan || known.confirmed_revision <= self.overtaken_until(office)
-            })
+            since.get(office).is_some_and(|&plan| !self.has_confirmed(office, known.confirmed_revision, plan))
         };
         let holding = self.nodes.values().filter(concerned).filter(behind).filter(|known| counts(known));
         holding.map(|known| known.node.name.clone()).collect()

@@ -9,7 +9,7 @@ use super::event::ServerOutput;
 use super::{OfficeProgress, Server};
 use crate::client::Refusal;
 use crate::digest::Digest;
-use crate::message::{NodeState, OfficePackage, OfficeReport, Revision};
+use crate::message::{OfficeReport, Revision};
 use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeTree;
 use crate::peer::NodeRef;
@@ -50,40 +50,26 @@ impl Server {
         self.listings.since(office, digest) > 0
     }
 
-    /// Forgets what was said of packages that are not wanted of that office any more, in the database as well: should they
-    /// come back, they begin anew. That the office spoke of them stays known: it may still hold them.
+    /// Forgets what was said of packages that are not wanted of that office any more: should they come back, they begin
+    /// anew. That the office spoke of them stays known: it may still hold them.
     pub(super) fn forget_unwanted_progress(&mut self) {
         let (Some(tree), rollout) = (&self.tree, &self.rollout) else { return };
         let packages: BTreeMap<Digest, &PackageKey> =
             self.library.values().map(|package| (package.digest, &package.key)).collect();
-        let mut forgotten: BTreeMap<OfficeName, Vec<Digest>> = BTreeMap::new();
         self.progress.retain(|(office, digest), progress| {
             let key = packages.get(digest).filter(|_| tree.office(office).is_some());
-            if key.is_some_and(|key| !rollout.concerns(office, key)) && !progress.is_empty() {
+            if key.is_some_and(|key| !rollout.concerns(office, key)) {
                 *progress = OfficeProgress::default();
-                forgotten.entry(office.clone()).or_default().push(*digest);
             }
             key.is_some()
         });
-        for (office, digests) in forgotten {
-            let report = self.nothing_of(&office, digests);
-            self.outputs.push_back(ServerOutput::OfficeReported { office, report });
-        }
-    }
-
-    /// What an office would report that has nothing of these packages.
-    fn nothing_of(&self, office: &OfficeName, digests: Vec<Digest>) -> OfficeReport {
-        let of_office = self.nodes.values().filter(|known| known.node.office == *office);
-        let nodes: Vec<(NodeName, NodeState)> =
-            of_office.map(|known| (known.node.name.clone(), NodeState::default())).collect();
-        let nothing = |digest| OfficePackage { digest, available: bytes::Bytes::new(), nodes: nodes.clone() };
-        OfficeReport { term: 0, plan_revision: 0, packages: digests.into_iter().map(nothing).collect() }
     }
 
     /// What a report says of packages that are wanted of the office, since it knows of them, and of its nodes, of each
     /// package once: whoever keeps what is reported keeps no more than there is. A node is complete only as far as it
-    /// knows the plan that its completion is about.
-    pub(super) fn as_it_counts(&self, office: &OfficeName, mut report: OfficeReport) -> OfficeReport {
+    /// knows the plan that its completion is about. In which order nodes said it is the rendezvous point's word alone, or
+    /// another one could have later words taken for earlier ones.
+    pub(super) fn as_it_counts(&self, office: &OfficeName, mut report: OfficeReport, by_leader: bool) -> OfficeReport {
         let mut seen = BTreeSet::new();
         let revision = report.plan_revision;
         report
@@ -95,6 +81,7 @@ impl Server {
             package.nodes.retain_mut(|(node, state)| {
                 let known = known(node);
                 state.complete &= known.is_some_and(|known| known.plan_revision >= since);
+                state.sequence = if by_leader { state.sequence } else { 0 };
                 known.is_some()
             });
         }

@@ -11,8 +11,10 @@ use crate::names::OfficeName;
 use crate::peer::NodeRef;
 
 /// How far above the numbers with which this run began the server believes what nodes say: what the clock gives in a year.
-/// What the next run begins with is above what was used up of it again after a moment.
+/// What the next run believes at most is above what was used up of it.
 const AHEAD_MAX: Revision = 1 << 57;
+/// How far above what a node says the server counts on: the plan before may have reached other nodes only.
+const MARGIN: Revision = 1 << 32;
 /// So long the plan of an office keeps its number at least, twice as long each time: a node that lies has the plan of its
 /// office sent a few times, and no more.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -24,6 +26,8 @@ const PAUSE_DOUBLINGS_MAX: u32 = 12;
 pub(super) struct Overtaken {
     /// The highest number that they told.
     told: Revision,
+    /// The number that its plan got for that: what they confirm of lower ones may be plans of another server.
+    pub(super) numbered: Revision,
     /// How often its plan got another number for that.
     times: u32,
     again_at: Instant,
@@ -38,8 +42,8 @@ impl Server {
         }
         let is_later = self.plans.get(&from.office).is_some_and(|plan| plan.revision < revision);
         if is_later && !self.is_beyond_belief(revision) {
-            self.revision = self.revision.max(revision);
-            let first = || Overtaken { told: revision, times: 0, again_at: now };
+            self.revision = self.revision.max(revision.saturating_add(MARGIN));
+            let first = || Overtaken { told: revision, numbered: 0, times: 0, again_at: now };
             let overtaken = self.overtaken.entry(from.office.clone()).or_insert_with(first);
             overtaken.told = overtaken.told.max(revision);
         }
@@ -64,9 +68,12 @@ impl Server {
         }
     }
 
-    /// Up to which number what an office confirms may be a plan of another server.
-    pub(super) fn overtaken_until(&self, office: &OfficeName) -> Revision {
-        self.overtaken.get(office).map_or(0, |overtaken| overtaken.told)
+    /// Whether a node of the office that confirms plans up to this number has confirmed one of this server that is as new
+    /// as that.
+    pub(super) fn has_confirmed(&self, office: &OfficeName, confirmed: Revision, plan: Revision) -> bool {
+        let numbered = self.overtaken.get(office).map_or(0, |overtaken| overtaken.numbered);
+        let in_force = self.plans.get(office).map_or(0, |plan| plan.revision);
+        (plan.max(numbered)..=in_force).contains(&confirmed)
     }
 }
 

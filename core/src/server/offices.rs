@@ -72,7 +72,7 @@ impl Server {
             return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
         }
         let leads = known.is_some_and(|point| point.node == *from);
-        let report = self.as_it_counts(&from.office, report);
+        let report = self.as_it_counts(&from.office, report, leads);
         for package in &report.packages {
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();
             progress.available_chunks = Some(package.available.iter().map(|byte| byte.count_ones()).sum());
@@ -99,6 +99,8 @@ impl Server {
     /// Plans of children and parent name it, and the members are told.
     fn rendezvous_point_changed(&mut self, office: &OfficeName) {
         self.plan_neighbours_soon(office);
+        let of_office = self.progress.iter_mut().filter(|((name, _), _)| name == office);
+        of_office.for_each(|(_, progress)| progress.forget_order());
         let members: Vec<NodeRef> =
             self.nodes.values().filter(|known| known.node.office == *office).map(|known| known.node.clone()).collect();
         for member in members {

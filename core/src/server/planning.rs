@@ -130,6 +130,9 @@ impl Server {
         }
         self.revision += 1;
         plan.revision = self.revision;
+        if let Some(overtaken) = self.overtaken.get_mut(name).filter(|_| is_renumbered) {
+            overtaken.numbered = plan.revision;
+        }
         plan.answerers = answerers(members, plan.revision);
         for digest in self.listings.take(self.plans.get(name), &plan) {
             if let Some(progress) = self.progress.get_mut(&(name.clone(), digest)) {

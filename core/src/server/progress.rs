@@ -57,16 +57,16 @@ impl OfficeProgress {
         (state.complete, state.bytes_held, state.error) = (true, bytes, None);
     }
 
-    /// Nothing was said.
-    pub(super) fn is_empty(&self) -> bool {
-        self.available_chunks.is_none() && self.nodes.is_empty()
+    /// Another node tells of the office: what it heard of the nodes need not be what the one before heard.
+    pub(super) fn forget_order(&mut self) {
+        self.nodes.values_mut().for_each(|state| state.sequence = 0);
     }
 
     /// The office gets the package again: nobody there has anything of it, and what came before came.
     pub(super) fn begin_anew(&mut self) {
         self.available_chunks = None;
         self.nodes.values_mut().for_each(|state| {
-            (state.complete, state.bytes_held, state.error) = (false, 0, None);
+            (state.complete, state.bytes_held, state.error, state.sequence) = (false, 0, None, 0);
         });
     }
 
@@ -178,7 +178,14 @@ mod tests {
         progress.report(&node, &said(2, 100, true));
         progress.report(&node, &said(1, 90, false));
         assert!(progress.nodes[&node].complete);
+        progress.forget_order();
+        progress.report(&node, &said(1, 90, false));
+        assert!(!progress.nodes[&node].complete, "another node tells of it");
+        progress.report(&node, &said(2, 100, true));
         progress.report(&node, &NodeState { run: 2, ..said(1, 90, false) });
         assert!(!progress.nodes[&node].complete, "it is another run");
+        progress.report(&node, &said(2, 100, true));
+        progress.report(&node, &said(0, 90, false));
+        assert!(!progress.nodes[&node].complete, "an earlier release does not say in which order");
     }
 }

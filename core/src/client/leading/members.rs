@@ -134,14 +134,14 @@ mod tests {
     use crate::client::fixture::{client, lead, node, plan, planned, prepare, report, take_plan};
     use crate::client::{Client, event::INVENTORY_NEEDED};
     use crate::distribution::Priority;
-    use crate::message::{MemberReport, Message, NodeState};
+    use crate::message::{MemberReport, Message, NodeState, Revision};
     use crate::office::OfficeType;
     use crate::peer::Peer;
     use std::time::Instant;
 
-    /// A member says that nothing has changed. Returns why that was refused.
-    fn refused(client: &mut Client, now: Instant) -> Option<String> {
-        let report = MemberReport { boot_id: 2, plan_revision: 9, term: client.term(), packages: Vec::new() };
+    /// A member with this plan says that nothing has changed. Returns why that was refused.
+    fn refused(client: &mut Client, now: Instant, plan_revision: Revision) -> Option<String> {
+        let report = MemberReport { boot_id: 2, plan_revision, term: client.term(), packages: Vec::new() };
         let answer = client.message(now, Peer::Node(node("store", "store-2")), Message::MemberReport(report));
         answer.err().map(|refusal| refusal.reason.to_string())
     }
@@ -158,16 +158,20 @@ mod tests {
         }
         let state = NodeState { complete: true, ..NodeState::default() };
         report(&mut client, now, "store-2", &[(kept.digest, state.clone()), (gone.digest, state.clone())]);
-        assert_eq!(refused(&mut client, now), None);
-        plan.packages = vec![kept.clone()];
-        take_plan(&mut client, now, &mut plan);
-        assert_eq!(refused(&mut client, now), None);
-        plan.packages = vec![kept, gone.clone()];
-        take_plan(&mut client, now, &mut plan);
-        assert_eq!(refused(&mut client, now).as_deref(), Some(INVENTORY_NEEDED));
+        let first = plan.revision;
+        assert_eq!(refused(&mut client, now, first), None);
+        for (seen, answer) in [(true, None), (false, Some(INVENTORY_NEEDED))] {
+            plan.packages = vec![kept.clone()];
+            take_plan(&mut client, now, &mut plan);
+            let known = if seen { plan.revision } else { first };
+            assert_eq!(refused(&mut client, now, known), None);
+            plan.packages = vec![kept.clone(), gone.clone()];
+            take_plan(&mut client, now, &mut plan);
+            assert_eq!(refused(&mut client, now, plan.revision).as_deref(), answer);
+        }
         prepare(&mut client, now, gone.digest, 0);
         report(&mut client, now, "store-2", &[(gone.digest, state)]);
-        assert_eq!(refused(&mut client, now), None);
+        assert_eq!(refused(&mut client, now, plan.revision), None);
         let view = &client.leading.as_ref().unwrap().view;
         assert!(view.state_on(&node("store", "store-2").name, gone.digest).unwrap().complete);
     }

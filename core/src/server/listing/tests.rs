@@ -45,10 +45,6 @@ impl Office {
             address: "127.0.0.1".parse().unwrap(),
         };
         self.server.message(self.now, &from, message).unwrap();
-        self.for_database()
-    }
-
-    fn for_database(&mut self) -> Vec<OfficeReport> {
         let outputs = std::iter::from_fn(|| self.server.poll());
         outputs
             .filter_map(|output| match output {
@@ -56,14 +52,6 @@ impl Office {
                 _ => None,
             })
             .collect()
-    }
-
-    /// Tells the server. Returns what is written of nodes, and whether they are complete.
-    fn learns(&mut self, event: ServerEvent) -> Vec<(String, bool)> {
-        self.server.handle(self.now, Timestamp::UNIX_EPOCH, event);
-        let packages = self.for_database().into_iter().flat_map(|report| report.packages);
-        let nodes = packages.flat_map(|package| package.nodes);
-        nodes.map(|(node, state)| (node.to_string(), state.complete)).collect()
     }
 
     fn completes(&mut self, app: &Distribution, plan_revision: Option<Revision>) {
@@ -109,7 +97,7 @@ fn nothing_is_known_of_a_package_that_was_deleted_and_made_anew() {
     let before = office.revision();
     office.completes(&app, Some(before));
     assert!(office.is_complete(&app));
-    assert_eq!(office.learns(desired(&[])), [("a".to_owned(), false)], "the database would remember it");
+    office.tell(desired(&[]));
     office.is_reported_complete(&app, before);
     office.tell(desired(&[&app]));
     assert!(!office.is_complete(&app), "nodes have let go of it");

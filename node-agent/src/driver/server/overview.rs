@@ -107,7 +107,10 @@ impl IngestOverview {
 
     pub(super) fn begin(&self, key: &PackageKey) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
-        self.lock().running.insert(key.clone(), progress.clone());
+        let mut state = self.lock();
+        if let Some(cancelled) = state.running.insert(key.clone(), progress.clone()) {
+            self.count(&mut state, &cancelled);
+        }
         progress
     }
 
@@ -123,13 +126,8 @@ impl IngestOverview {
         if !state.running.get(key).is_some_and(|running| Arc::ptr_eq(running, progress)) {
             return;
         }
-        if let Some(progress) = state.running.remove(key) {
-            let done = progress.snapshot();
-            self.0.origin_bytes.fetch_add(done.bytes_read, Ordering::Relaxed);
-            state.spent.source += done.source;
-            state.spent.hash += done.hash;
-            state.spent.disk += done.disk;
-        }
+        state.running.remove(key);
+        self.count(&mut state, progress);
         match failure {
             Some(failure) => state.failures.insert(key.clone(), failure),
             None => state.failures.remove(key),
@@ -140,6 +138,15 @@ impl IngestOverview {
         let mut state = self.lock();
         state.failures.retain(|key, _| keep(key));
         state.doubtful.retain(|key| keep(key));
+    }
+
+    /// What an ingest did that ended or was cancelled.
+    fn count(&self, state: &mut State, progress: &Progress) {
+        let done = progress.snapshot();
+        self.0.origin_bytes.fetch_add(done.bytes_read, Ordering::Relaxed);
+        state.spent.source += done.source;
+        state.spent.hash += done.hash;
+        state.spent.disk += done.disk;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -77,6 +77,10 @@ impl Recorder {
 
     pub(super) fn completed(&mut self, key: PackageKey, node: NodeName, bytes: u64) {
         let state = NodeState { bytes_held: bytes, complete: true, ..NodeState::default() };
+        let known = self.written.get(&(key.clone(), node.clone()));
+        if known.is_some_and(|known| known.complete && known.bytes_held == bytes && known.error.is_none()) {
+            return;
+        }
         self.written.insert((key.clone(), node.clone()), state.clone());
         self.put(Record::Rows(vec![row(key, node, &state)]));
     }
