@@ -83,7 +83,9 @@ impl Log {
 
 /// From each line that tells of a failure on, until a stack or nothing follows.
 fn reasons_in(text: &str) -> Vec<&str> {
-    let tells = |line: &&str| line.starts_with("Error: ") || line.starts_with("error") || line.contains("panicked at ");
+    // A test that shows its output has its name before that on the same line.
+    let is_error = |line: &str| line.starts_with("Error: ") || line.contains(" ... Error: ");
+    let tells = |line: &&str| is_error(line) || line.starts_with("error") || line.contains("panicked at ");
     let ends = |line: &&str| line.is_empty() || line.trim_start().to_lowercase().starts_with("stack backtrace");
     let mut lines = text.lines();
     let mut reasons = Vec::new();
@@ -101,11 +103,12 @@ mod tests {
 
     #[test]
     fn reasons_of_tests_and_compilers_are_found_without_stacks() {
-        let text = "test one ... ok\nError: never so: app is Ready\n\nCaused by:\n  nothing\n\nStack backtrace:\n   0: main\n\
+        let text = "test none ... ok\ntest one ... Error: never so: app is Ready\n\n\
+                    Caused by:\n  nothing\n\nStack backtrace:\n   0: main\n\
                     thread 'two' panicked at src/two.rs:1:\nleft differs\nstack backtrace:\n   0: main\n\
                     error[E0308]: mismatched types\n --> src/lib.rs:1\n";
         let expected = [
-            "Error: never so: app is Ready",
+            "test one ... Error: never so: app is Ready",
             "thread 'two' panicked at src/two.rs:1:",
             "left differs",
             "error[E0308]: mismatched types",

@@ -62,7 +62,7 @@ async fn an_applied_package_reaches_every_node_and_says_so() -> Result<()> {
         Ok(stalled.is_some_and(|stalled| stalled.status == "True" && stalled.reason == "DigestMismatch"))
     })
     .await?;
-    site.apply_package("forged", json!({"version": "1", "source": {"uri": origin.url()}})).await?;
+    site.apply_package("forged", json!({"version": "2", "source": {"uri": origin.url()}})).await?;
     site.package_is("forged", "Ready").await?;
     site.apply_package("inside", json!({"version": "1", "source": {"uri": "http://127.0.0.1:1/x"}})).await?;
     eventually("the forbidden address is named", async || {
