@@ -26,11 +26,24 @@ const PAUSE_DOUBLINGS_MAX: u32 = 12;
 pub(super) struct Overtaken {
     /// The highest number that they told.
     told: Revision,
-    /// The number that its plan got for that: what they confirm of lower ones may be plans of another server.
-    pub(super) numbered: Revision,
+    /// The first number above that which its plan got: what they confirm of lower ones may be plans of another server.
+    numbered: Revision,
     /// How often its plan got another number for that.
     times: u32,
     again_at: Instant,
+}
+
+impl Overtaken {
+    fn is_behind(&self) -> bool {
+        self.numbered <= self.told
+    }
+
+    /// The plan of the office got a number, for whatever reason: each is above what was told until then.
+    pub(super) fn number(&mut self, revision: Revision) {
+        if self.is_behind() {
+            self.numbered = revision;
+        }
+    }
 }
 
 impl Server {
@@ -58,8 +71,7 @@ impl Server {
     /// The plans of offices that are overtaken are made anew, once for all nodes that said so until then.
     pub(super) fn number_anew(&mut self, now: Instant) {
         for (office, overtaken) in &mut self.overtaken {
-            let is_behind = self.plans.get(office).is_some_and(|plan| plan.revision <= overtaken.told);
-            if is_behind && overtaken.again_at <= now {
+            if overtaken.is_behind() && overtaken.again_at <= now {
                 overtaken.again_at = now + PAUSE_FIRST * (1 << overtaken.times.min(PAUSE_DOUBLINGS_MAX));
                 overtaken.times += 1;
                 self.renumbered.insert(office.clone());

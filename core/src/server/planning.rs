@@ -130,8 +130,8 @@ impl Server {
         }
         self.revision += 1;
         plan.revision = self.revision;
-        if let Some(overtaken) = self.overtaken.get_mut(name).filter(|_| is_renumbered) {
-            overtaken.numbered = plan.revision;
+        if let Some(overtaken) = self.overtaken.get_mut(name) {
+            overtaken.number(plan.revision);
         }
         plan.answerers = answerers(members, plan.revision);
         for digest in self.listings.take(self.plans.get(name), &plan) {

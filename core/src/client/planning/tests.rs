@@ -41,14 +41,20 @@ fn has_no_space(client: &mut Client, now: Instant, digest: Digest) {
     client.handle(now, Event::PrepareFailed { digest, reason, message, is_final: true });
 }
 
+/// A client with a published package, the time, and its plan.
+fn client_that_published(package: &PlannedPackage) -> (Client, Instant, Plan) {
+    let (mut client, now) = client(OfficeType::Vpn);
+    let mut plan = plan_with(package.clone());
+    take_plan(&mut client, now, &mut plan);
+    prepare(&mut client, now, package.digest, CHUNKS);
+    client.handle(now, Event::Published { digest: package.digest });
+    (client, now, plan)
+}
+
 #[test]
 fn unfinished_version_makes_room_for_its_successor_and_a_published_one_does_not() {
     let [first, second, third] = ["1", "2", "3"].map(version);
-    let (mut client, mut now) = client(OfficeType::Vpn);
-    let mut plan = plan_with(first.clone());
-    take_plan(&mut client, now, &mut plan);
-    prepare(&mut client, now, first.digest, CHUNKS);
-    client.handle(now, Event::Published { digest: first.digest });
+    let (mut client, mut now, mut plan) = client_that_published(&first);
     plan.packages = vec![second.clone()];
     take_plan(&mut client, now, &mut plan);
     orders(&mut client);
@@ -69,11 +75,7 @@ fn unfinished_version_makes_room_for_its_successor_and_a_published_one_does_not(
 #[test]
 fn published_version_that_is_damaged_stays_until_its_successor_is_published() {
     let [first, second] = ["1", "2"].map(version);
-    let (mut client, now) = client(OfficeType::Vpn);
-    let mut plan = plan_with(first.clone());
-    take_plan(&mut client, now, &mut plan);
-    prepare(&mut client, now, first.digest, CHUNKS);
-    client.handle(now, Event::Published { digest: first.digest });
+    let (mut client, now, mut plan) = client_that_published(&first);
     let runs = vec![crate::chunk_set::ChunkRun { first: 0, count: 1 }];
     client.handle(now, Event::ChunksLost { digest: first.digest, runs });
     plan.packages = vec![second.clone()];
@@ -85,11 +87,7 @@ fn published_version_that_is_damaged_stays_until_its_successor_is_published() {
 #[test]
 fn unfinished_version_goes_when_the_object_went_back_to_the_published_one() {
     let [first, second] = ["1", "2"].map(version);
-    let (mut client, mut now) = client(OfficeType::Vpn);
-    let mut plan = plan_with(first.clone());
-    take_plan(&mut client, now, &mut plan);
-    prepare(&mut client, now, first.digest, CHUNKS);
-    client.handle(now, Event::Published { digest: first.digest });
+    let (mut client, mut now, mut plan) = client_that_published(&first);
     orders(&mut client);
     plan.packages = vec![second.clone()];
     take_plan(&mut client, now, &mut plan);
@@ -211,11 +209,7 @@ fn edited_type_of_the_office_counts() {
 #[test]
 fn version_that_is_wanted_again_before_its_successor_came_is_said_to_be_published_again() {
     let [first, second] = ["1", "2"].map(version);
-    let (mut client, now) = client(OfficeType::Vpn);
-    let mut plan = plan_with(first.clone());
-    take_plan(&mut client, now, &mut plan);
-    prepare(&mut client, now, first.digest, CHUNKS);
-    client.handle(now, Event::Published { digest: first.digest });
+    let (mut client, now, mut plan) = client_that_published(&first);
     plan.packages = vec![second];
     take_plan(&mut client, now, &mut plan);
     drain(&mut client);

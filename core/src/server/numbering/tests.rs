@@ -120,3 +120,24 @@ fn deletion_is_confirmed_by_plans_of_this_server_alone() {
     fleet.says("b", Revision::MAX);
     assert_eq!(holding(&fleet), ["b"], "it takes no plan of this server");
 }
+
+#[test]
+fn plan_that_changes_before_it_is_numbered_anew_is_no_plan_of_the_server_before_either() {
+    let mut fleet = Fleet::new();
+    let app = distribution("app", "/app");
+    fleet.says("a", fleet.plan().revision);
+    fleet.tell(desired(&[]));
+    let since = fleet.server.plan_revisions();
+    fleet.says("a", 1_000);
+    fleet.tell(desired(&[&app]));
+    fleet.tell(desired(&[]));
+    let anew = fleet.plan().revision;
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    assert_eq!(fleet.plan().revision, anew, "it is above what was told");
+    let holding = |fleet: &Fleet| fleet.server.holding(&app.key, &since, |_| true).len();
+    fleet.says("b", 1_000);
+    assert_eq!(holding(&fleet), 2);
+    fleet.says("a", anew);
+    fleet.says("b", anew);
+    assert_eq!(holding(&fleet), 0);
+}
