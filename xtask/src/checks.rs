@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::beside::{Beside, Priority};
 use crate::step::{self, Outcome, Steps};
-use crate::{debian, deny, deploy, e2e, tidy};
+use crate::{debian, deny, deploy, e2e, fuzz, tidy};
 
 /// Tests that are started by name only.
 const SCENARIOS: [&str; 8] = ["--test", "scenarios", "--test", "operator", "--test", "delivery", "--test", "cluster"];
@@ -20,6 +20,7 @@ pub(crate) fn run_all(root: &Path) -> Result<()> {
     steps.run("tidy", || tidy::check(root).map(|()| Outcome::Passed));
     steps.run("chart and deploy", || deploy::check(root).map(|()| Outcome::Passed));
     steps.run("programs that tests call", programs);
+    steps.run("lock file of the fuzz targets", || fuzz::check_lock(root).map(|()| Outcome::Passed));
     steps.run("build", || build(root));
     let beside = start_beside(root);
     steps.run("tests", || cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]));

@@ -60,6 +60,14 @@ pub(crate) fn run(root: &Path, seconds: u32) -> Result<()> {
     Ok(())
 }
 
+/// The targets are a workspace of their own, which no other step builds: their lock file must follow the dependencies of
+/// what they feed, or else they cannot be built.
+pub(crate) fn check_lock(root: &Path) -> Result<()> {
+    let update = ["update", "--workspace", "--locked", "--manifest-path", "fuzz/Cargo.toml"];
+    let outdated = "fuzz/Cargo.lock lacks dependencies: run `cargo update --workspace --manifest-path fuzz/Cargo.toml`";
+    step::run(root, &step::cargo(), &update).context(outdated)
+}
+
 /// The names of the targets, in order.
 fn targets(folder: &Path) -> Result<Vec<String>> {
     let files = tree::files(&folder.join("fuzz_targets"), &["rs"])?;
