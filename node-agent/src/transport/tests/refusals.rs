@@ -62,6 +62,49 @@ async fn peer_without_certificate_is_turned_away_on_every_port() {
     let from = SocketAddr::new(ip("127.77.20.30"), ports::CLIENT_SMALL_REPLY);
     let to = SocketAddr::new(ip("127.77.20.2"), ports::CLIENT_SMALL);
     assert!(is_turned_away(from, to, anonymous(&site, tls::ALPN_ENROL)).await);
+    // There it is taken from clients only.
+    let from = SocketAddr::new(ip("127.77.20.31"), ports::VESC_REPLY);
+    let to = SocketAddr::new(ip("127.77.20.1"), ports::SERVER_SMALL);
+    assert!(is_turned_away(from, to, anonymous(&site, tls::ALPN_ENROL)).await);
+}
+
+/// The first datagrams of so many handshakes. They are good from any address, and whoever sends them need not go on.
+async fn first_datagrams(site: &Site, count: usize) -> Vec<Vec<u8>> {
+    // Behind the flags, the version and its length lies the connection's identifier, of which this is enough.
+    const IDENTIFIER: std::ops::Range<usize> = 6..14;
+    let sink = tokio::net::UdpSocket::bind((ip("127.77.27.8"), 0)).await.unwrap();
+    let endpoint = Endpoint::client(SocketAddr::new(ip("127.77.27.9"), 0)).unwrap();
+    let to = sink.local_addr().unwrap();
+    let dial = |_| endpoint.connect_with(anonymous(site, tls::ALPN), to, &to.ip().to_string()).unwrap();
+    let _dialling: Vec<_> = (0..count).map(dial).collect();
+    let (mut first, mut buffer) = (BTreeMap::new(), [0; 2048]);
+    while first.len() < count {
+        let (bytes, _) = sink.recv_from(&mut buffer).await.unwrap();
+        first.entry(buffer[IDENTIFIER].to_vec()).or_insert_with(|| buffer[..bytes].to_vec());
+    }
+    first.into_values().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_whose_handshakes_never_end_has_few_of_them_and_keeps_nobody_out() {
+    const UNFINISHED: usize = 40;
+    let site = Site::new();
+    let server = site.server("127.77.27.1");
+    server.accept_messages();
+    let ask = async |from: &TestNode| {
+        from.transport.request(server.address, Role::Server, MessageClass::Small, hello()).await.unwrap()
+    };
+    let stranger = std::net::UdpSocket::bind((ip("127.77.27.2"), ports::CLIENT_SMALL_REPLY)).unwrap();
+    for datagram in first_datagrams(&site, UNFINISHED).await {
+        stranger.send_to(&datagram, (server.address, ports::SERVER_SMALL)).unwrap();
+    }
+    // Its connection is looked at after those of the stranger.
+    assert_eq!(ask(&site.client("127.77.27.3", "store")).await, accepted());
+    let open: usize = server.transport.endpoints.0.iter().map(Endpoint::open_connections).sum();
+    assert!(open < UNFINISHED / 2, "{open}");
+    // Somebody may have sent them in the name of a node, which only has to show that it is there.
+    drop(stranger);
+    assert_eq!(ask(&site.client("127.77.27.2", "store")).await, accepted());
 }
 
 #[tokio::test(flavor = "multi_thread")]
