@@ -15,6 +15,7 @@ pub mod entry;
 pub mod error;
 pub mod file;
 mod file_roots;
+mod host_addresses;
 pub mod http;
 pub mod ingest;
 mod networks_file;

@@ -44,5 +44,6 @@ pub use ingest::IngestStaging;
 pub use node_store::{NodeStore, StoreLimits, StoredPackage};
 pub use prepare::Prepared;
 pub use publish::Publication;
+pub use space::StagedBytes;
 pub use verify::{PackageReport, VerifyFault, VerifyReport};
 pub use write::ChunkOutcome;

@@ -24,6 +24,8 @@ const MEMORY_UNIT_BYTES: u64 = 1 << 20;
 const OBJECT_NAME_BYTES_MAX: usize = 253;
 /// Longest time for which the server takes old versions to be kept.
 const RETENTION_SECONDS_MAX: u64 = 365 * 24 * 3_600;
+/// Largest share of its disk that the server can leave free.
+const KEEP_FREE_PERCENT_MAX: u8 = 90;
 /// Most of a settings file that is read.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
@@ -97,6 +99,13 @@ pub struct ServerSettings {
     pub pod: PodSettings,
     /// Where it keeps library and metadata.
     pub storage: ServerStorage,
+    /// Most bytes of the library and of what arrives for it. Without it, as much as the disk has.
+    #[serde(default)]
+    pub storage_limit: Option<Quantity>,
+    /// Percent of its disk that the library leaves free. Without it, none of a volume, and of a directory of its node what
+    /// the server decides.
+    #[serde(default)]
+    pub keep_free_percent: Option<u8>,
     /// Networks that sources may be fetched from although the server may not otherwise, such as 10.8.0.0/16.
     #[serde(default)]
     pub allowed_sources: Vec<IpNet>,
@@ -227,6 +236,12 @@ impl Settings {
         if let Some(seconds) = self.server.retention_seconds.filter(|&seconds| seconds > RETENTION_SECONDS_MAX) {
             return wrong("server.retentionSeconds", seconds.to_string(), "at most a year, 31536000");
         }
+        if self.server.storage_limit.is_some_and(|limit| limit.value() == 0) {
+            return wrong("server.storageLimit", "0".to_owned(), "a number of bytes above 0 such as 100Gi");
+        }
+        if let Some(percent) = self.server.keep_free_percent.filter(|&percent| percent > KEEP_FREE_PERCENT_MAX) {
+            return wrong("server.keepFreePercent", percent.to_string(), "at most 90");
+        }
         let authorities = self.server.source_authorities.as_ref().map(SourceAuthorities::check);
         if let Some(Err((field, value, expected))) = authorities {
             return wrong(field, value, expected);
@@ -325,6 +340,7 @@ pub(crate) mod tests {
         assert!(matches!(settings.server.storage, ServerStorage::Claim { .. }));
         assert!(settings.server.file_roots.is_empty());
         assert_eq!(settings.server.source_authorities, None);
+        assert_eq!((settings.server.storage_limit, settings.server.keep_free_percent), (None, None));
         let text = "image: a\nserver: {storage: {hostPath: /x}, fileRoots: [/srv/files, /data]}";
         assert_eq!(Settings::parse(text).unwrap().server.file_roots.to_string(), "/srv/files,/data");
     }
@@ -355,6 +371,9 @@ pub(crate) mod tests {
                 "image: a\nserver: {storage: {hostPath: /x}, retentionSeconds: 31536001}".to_owned(),
                 "server.retentionSeconds",
             ),
+            ("image: a\nserver: {storage: {hostPath: /x}, storageLimit: 0}".to_owned(), "server.storageLimit"),
+            ("image: a\nserver: {storage: {hostPath: /x}, storageLimit: much}".to_owned(), "such as 50Gi"),
+            ("image: a\nserver: {storage: {hostPath: /x}, keepFreePercent: 91}".to_owned(), "server.keepFreePercent"),
             (
                 "image: a\nserver: {storage: {hostPath: /x}, sourceAuthorities: {configMap: ''}}".to_owned(),
                 "server.sourceAuthorities.configMap",

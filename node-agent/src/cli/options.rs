@@ -9,12 +9,15 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use peerdist_core::names::{NodeName, OfficeName};
+use peerdist_crds::Quantity;
 
 use crate::driver::server::RETENTION_SECONDS_DEFAULT;
 use crate::source::FileRoot;
 
 /// Longest time for which old versions can be kept beyond their number: a year.
 const RETENTION_SECONDS_MAX: u64 = 365 * 24 * 3_600;
+/// Largest share of a disk that a library can leave free: it would hold next to nothing with more.
+const KEEP_FREE_PERCENT_MAX: i64 = 90;
 /// Exit codes in words.
 const EXIT_CODES: &str = "Exit codes: 0 all is done, 1 the command failed, 2 the objects or the command line are \
                           unusable and nothing was started, 3 something about one package failed and the others were \
@@ -103,6 +106,25 @@ pub struct ServerOptions {
         value_parser = clap::value_parser!(u64).range(..=RETENTION_SECONDS_MAX)
     )]
     pub retention_seconds: u64,
+    /// Most bytes of the library and of what arrives for it, downloads and unpacked archives, such as 100Gi; without it, as
+    /// much as the disk has
+    #[arg(long, value_name = "QUANTITY", env = "PEERDIST_STORAGE_LIMIT", value_parser = storage_limit)]
+    pub storage_limit: Option<Quantity>,
+    /// Percent of its disk that the library leaves free, limit or not; without it, 15 in a cluster, where kubelet evicts
+    /// pods when less is free, and 0 elsewhere
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        env = "PEERDIST_KEEP_FREE_PERCENT",
+        value_parser = clap::value_parser!(u8).range(..=KEEP_FREE_PERCENT_MAX)
+    )]
+    pub keep_free_percent: Option<u8>,
+}
+
+/// A limit of nothing is meant by nobody: whoever wants none leaves it out.
+fn storage_limit(text: &str) -> Result<Quantity, String> {
+    let limit = text.parse::<Quantity>().map_err(|error| error.to_string())?;
+    if limit.value() > 0 { Ok(limit) } else { Err("expected a number of bytes above 0 such as 100Gi".to_owned()) }
 }
 
 /// `peerdist client`: the peer-to-peer client of one node.
@@ -203,6 +225,14 @@ pub(super) const DEFAULT_STATE: &str = "./peerdist-state";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn storage_limits_are_quantities_above_nothing() {
+        assert_eq!(storage_limit("100Gi").map(Quantity::value), Ok(100 << 30));
+        for bad in ["0", "0Gi", "-1", "much", ""] {
+            assert!(storage_limit(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn prefixes_name_server_and_nodes() {

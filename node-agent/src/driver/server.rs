@@ -29,6 +29,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use peerdist_core::message::Revision;
 use peerdist_core::ports::Role;
+use peerdist_crds::Quantity;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +45,7 @@ use crate::http::{
 use crate::metrics::{ClassCounters, Metrics};
 use crate::private_file::FileError;
 use crate::status::StatusSnapshot;
-use crate::store::{NodeStore, StoreError};
+use crate::store::{NodeStore, StoreError, StoreLimits};
 use crate::transport::authority::AuthorityError;
 use crate::transport::join_token::JoinTokenError;
 use crate::transport::{Authority, JoinToken, Transport, TransportError, TransportSettings};
@@ -59,6 +60,9 @@ pub use overview::{IngestFailure, IngestOverview};
 const CHECK_OBJECTS: &str = "objects";
 /// File in the server's root with the token of its API.
 const API_TOKEN_FILE: &str = "api-token";
+/// Percent of its disk that the server of a cluster leaves free unless somebody says otherwise: with less free on the disk
+/// of images, which mostly is that of everything else, kubelet evicts pods of its node.
+const KEPT_FREE_PERCENT_IN_CLUSTER: u8 = 15;
 /// How long nodes keep an old version after it stopped being current, unless somebody says so.
 pub const RETENTION_SECONDS_DEFAULT: u64 = 3_600;
 
@@ -226,6 +230,12 @@ impl BoundServer {
             readiness,
             listener,
             api: StatusApi { guard, snapshot },
+    /// Keeps the library, with what arrives for it, below a limit if there is one, and that share of its disk free.
+    pub fn limit_storage(&self, limit_bytes: Option<u64>, kept_free_percent: u8) {
+        self.store.set_limits(StoreLimits { limit_bytes });
+        self.store.keep_free(kept_free_percent);
+    }
+
             snapshots,
             overview: IngestOverview::default(),
             last_revision,
@@ -299,7 +309,8 @@ impl BoundServer {
     }
 }
 
-/// What the installation forbids, this host, and the API server.
+/// What the installation forbids, and the API server. Of this host one address is named, in case its tables cannot be read;
+/// the rule looks up the others by itself.
 fn forbidden_sources(options: &ServerOptions) -> Vec<IpNet> {
     let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
     let hosts = [Some(options.address), api_server].into_iter().flatten().map(IpNet::from);
@@ -331,6 +342,11 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         retry: RetryPolicy::KeepTrying,
         sources,
         files: files.clone(),
+    let kept_free_percent = if cluster.is_some() { KEPT_FREE_PERCENT_IN_CLUSTER } else { 0 };
+    server.limit_storage(
+        options.storage_limit.map(Quantity::value),
+        options.keep_free_percent.unwrap_or(kept_free_percent),
+    );
         retention_seconds: options.retention_seconds,
         cluster: cluster.clone(),
     });

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use super::host_addresses::HostAddresses;
 use super::networks_file::{NetworksFile, NetworksFileError};
 
 /// Networks that hold no package source of anybody else: this host, its link with the metadata services of clouds,
@@ -45,6 +46,8 @@ struct Networks {
     forbidden: Vec<IpNet>,
     /// More forbidden ones, which change while we run.
     file: Option<NetworksFile>,
+    /// And those of this host, which do so, too.
+    host: Option<HostAddresses>,
 }
 
 /// An address that the rule forbids.
@@ -69,10 +72,11 @@ impl AddressRule {
 
     /// What is neither special nor in one of the `forbidden` networks, and whatever lies in one of the `allowed` ones.
     pub fn checked(allowed: Vec<IpNet>, forbidden: Vec<IpNet>) -> Self {
-        Self::with_networks(allowed, forbidden, None)
+        Self::with_networks(allowed, forbidden, None, None)
     }
 
-    /// The same, and the networks that a file names are forbidden too, as it is at each check.
+    /// The same, and the networks that a file names are forbidden too, and all addresses of this host, both as they are
+    /// at each check.
     ///
     /// # Errors
     /// [`NetworksFileError`]: nothing is fetched while nobody knows what is forbidden.
@@ -81,12 +85,18 @@ impl AddressRule {
         forbidden: Vec<IpNet>,
         file: Option<PathBuf>,
     ) -> Result<Self, NetworksFileError> {
-        Ok(Self::with_networks(allowed, forbidden, file.map(NetworksFile::open).transpose()?))
+        let file = file.map(NetworksFile::open).transpose()?;
+        Ok(Self::with_networks(allowed, forbidden, file, Some(HostAddresses::of_kernel())))
     }
 
-    fn with_networks(allowed: Vec<IpNet>, mut forbidden: Vec<IpNet>, file: Option<NetworksFile>) -> Self {
+    fn with_networks(
+        allowed: Vec<IpNet>,
+        mut forbidden: Vec<IpNet>,
+        file: Option<NetworksFile>,
+        host: Option<HostAddresses>,
+    ) -> Self {
         forbidden.extend(SPECIAL.iter().filter_map(|network| network.parse::<IpNet>().ok()));
-        Self(Some(Arc::new(Networks { allowed, forbidden, file })))
+        Self(Some(Arc::new(Networks { allowed, forbidden, file, host })))
     }
 
     /// Whether addresses are checked at all. A proxy would connect to where nobody can check.
@@ -101,7 +111,8 @@ impl AddressRule {
         let within = |networks: &[IpNet], address: IpAddr| networks.iter().any(|network| network.contains(&address));
         let forms = || [Some(address), inner(address)].into_iter().flatten();
         let named = |form| networks.file.as_ref().is_some_and(|file| file.contains(form));
-        let forbidden = |form| within(&networks.forbidden, form) || named(form);
+        let own = |form| networks.host.as_ref().is_some_and(|host| host.contain(form));
+        let forbidden = |form| within(&networks.forbidden, form) || named(form) || own(form);
         let allowed = forms().all(|form| within(&networks.allowed, form) || !forbidden(form));
         if allowed { Ok(()) } else { Err(AddressForbidden(address)) }
     }
@@ -148,6 +159,8 @@ impl Resolve for AddressRule {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn rule() -> AddressRule {
@@ -184,6 +197,24 @@ mod tests {
         for address in ["93.184.216.34", "10.0.0.7", "192.168.1.1", "2606:2800::1", "127.0.0.8", "fd12::1"] {
             assert!(rule().check(address.parse().unwrap()).is_ok(), "{address}");
         }
+    }
+
+    #[test]
+    fn addresses_of_this_host_are_forbidden_in_every_form_unless_they_are_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = folder.path().join("tables");
+        std::fs::write(&tables, "Local:\n  |-- 172.17.0.1\n     /32 host LOCAL\n").unwrap();
+        let rule = |allowed| {
+            let host = HostAddresses::in_files(tables.clone(), folder.path().join("none"), Duration::ZERO);
+            AddressRule::with_networks(allowed, Vec::new(), None, Some(host))
+        };
+        let own: IpAddr = "172.17.0.1".parse().unwrap();
+        for form in ["172.17.0.1", "::ffff:172.17.0.1", "64:ff9b::ac11:1"] {
+            let form: IpAddr = form.parse().unwrap();
+            assert_eq!(rule(Vec::new()).check(form), Err(AddressForbidden(form)));
+        }
+        assert!(rule(vec![own.into()]).check(own).is_ok());
+        assert!(rule(Vec::new()).check("172.17.0.2".parse().unwrap()).is_ok());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Archives: recognised by their first bytes, unpacked as a stream into a staging tree. Every name and link is checked
 //! before anything is written, the tree is written beneath one folder only ([`TreeWriter`]), and every byte is
-//! admitted to the disk first. Formats are in [`tar`] and [`zip`]; what happens to one entry is here.
+//! admitted to the disk first. Formats are in [`tar`] and [`zip`], a compression that needs bounds in [`zstandard`]; what
+//! happens to one entry is here.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -9,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use peerdist_core::manifest::{ENTRIES_MAX, RelativePath};
 use tokio_util::sync::CancellationToken;
 
+use self::zstandard::WindowTooLarge;
 use super::disk::DiskAdmission;
 use super::entry::{self, EntryRefusal};
 use super::error::SourceError;
@@ -18,6 +21,7 @@ use crate::printable::{escape_control_characters, printable};
 
 mod tar;
 mod zip;
+mod zstandard;
 
 /// Bytes read from an archive at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -54,7 +58,7 @@ impl Format {
         let begin = |decoder: io::Result<Box<dyn Read + '_>>| {
             decoder.and_then(first_bytes).map_err(|error| SourceError::ArchiveInvalid {
                 uri: uri.to_owned(),
-                detail: format!("it is damaged: {error}"),
+                detail: problem("it is damaged", &error),
             })
         };
         let reader = At { file, offset: 0 };
@@ -114,13 +118,19 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Counts one entry and turns its name into a path; the top itself is `None`.
-    fn begin(&mut self, name: &[u8], entries: &mut u64) -> Result<Option<RelativePath>, SourceError> {
+    /// Counts a member, also one that becomes no entry: a small archive may have any number of them.
+    fn count(&self, members: &mut u64) -> Result<(), SourceError> {
         if self.cancel.is_cancelled() {
             return Err(SourceError::Cancelled);
         }
-        *entries += 1;
-        check_count(*entries)?;
+        *members += 1;
+        check_count(*members)
+    }
+
+    /// Counts one entry and turns its name into a path; the top itself is `None`.
+    fn begin(&mut self, name: &[u8], members: &mut u64) -> Result<Option<RelativePath>, SourceError> {
+        self.count(members)?;
+        self.disk.admit_entry()?;
         self.progress.add_entry();
         entry::archive_path(name).map_err(|refusal| SourceError::entry(name, refusal))
     }
@@ -134,7 +144,7 @@ impl Unpacking<'_> {
         content: &mut dyn Read,
         buffer: &mut [u8],
     ) -> Result<(), SourceError> {
-        self.disk.admit(bytes)?;
+        self.disk.expect(bytes)?;
         let mut file = self.tree.file(path.as_bytes(), executable)?;
         let mut left = bytes;
         loop {
@@ -147,6 +157,8 @@ impl Unpacking<'_> {
                 break;
             }
             left = left.checked_sub(count as u64).ok_or_else(|| refused(path, EntryRefusal::TooLong))?;
+            // Others write to the same disk meanwhile.
+            self.disk.admit(count as u64)?;
             self.progress
                 .disk(count as u64, || file.write_all(&buffer[..count]))
                 .map_err(|error| self.disk.write_failed(count as u64, error))?;
@@ -167,15 +179,22 @@ impl Unpacking<'_> {
         self.tree.directory(path.as_bytes())
     }
 
-    fn invalid(&self, error: &dyn std::error::Error) -> SourceError {
-        let detail = format!("the archive is damaged: {}", escape_control_characters(&error.to_string()));
-        SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail }
+    fn invalid(&self, error: &(dyn Error + 'static)) -> SourceError {
+        SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail: problem("the archive is damaged", error) }
     }
 
-    fn invalid_entry(&self, path: &RelativePath, error: &dyn std::error::Error) -> SourceError {
-        let (entry, problem) = (printable(path.as_bytes()), escape_control_characters(&error.to_string()));
-        let detail = format!("the archive is damaged in entry \"{entry}\": {problem}");
-        SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail }
+    fn invalid_entry(&self, path: &RelativePath, error: &(dyn Error + 'static)) -> SourceError {
+        let damaged = format!("the archive is damaged in entry \"{}\"", printable(path.as_bytes()));
+        SourceError::ArchiveInvalid { uri: self.uri.to_owned(), detail: problem(&damaged, error) }
+    }
+}
+
+/// What is wrong: `damaged`, unless it is whole and asks for more than it gets.
+fn problem(damaged: &str, error: &(dyn Error + 'static)) -> String {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match inner.and_then(|inner| inner.downcast_ref::<WindowTooLarge>()) {
+        Some(too_large) => too_large.to_string(),
+        None => format!("{damaged}: {}", escape_control_characters(&error.to_string())),
     }
 }
 
@@ -206,9 +225,8 @@ fn gzip<R: Read>(reader: R) -> flate2::bufread::MultiGzDecoder<BufReader<R>> {
     flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(READ_BYTES, reader))
 }
 
-/// The decoder's window is bounded by the library at 128 MiB.
-fn zstd<R: Read>(reader: R) -> io::Result<::zstd::Decoder<'static, BufReader<R>>> {
-    ::zstd::Decoder::with_buffer(BufReader::with_capacity(READ_BYTES, reader))
+fn zstd<R: Read>(reader: R) -> io::Result<zstandard::Decoder<R>> {
+    zstandard::Decoder::new(BufReader::with_capacity(READ_BYTES, reader))
 }
 
 fn first_bytes(reader: impl Read) -> io::Result<Vec<u8>> {

@@ -196,14 +196,16 @@ pub enum SourceError {
         detail: String,
     },
     /// The library has no room.
-    #[error(
-        "the server's library needs {need} bytes more for this package, but {have} bytes are free: make room or raise the limit"
-    )]
+    #[error("{}", room_words(*need, *have, *limit, *kept_free))]
     DiskFull {
         /// Bytes that were to be written.
         need: u64,
         /// Bytes that may be written.
         have: u64,
+        /// The library's limit, if it has one.
+        limit: Option<u64>,
+        /// Bytes that are left to others on its disk, as far as they are known.
+        kept_free: u64,
     },
     /// The library does not take it.
     #[error("the server's library refuses it: {0}")]
@@ -334,12 +336,25 @@ impl SourceError {
 impl From<StoreError> for SourceError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::DiskFull { need_bytes, have_bytes, .. } => {
-                Self::DiskFull { need: need_bytes, have: have_bytes }
+            StoreError::DiskFull { need_bytes, have_bytes, limit_bytes } => {
+                Self::DiskFull { need: need_bytes, have: have_bytes, limit: limit_bytes, kept_free: 0 }
             }
             StoreError::Io { path, source, .. } => Self::LibraryFailed { path, source },
             error => Self::Library(error),
         }
+    }
+}
+
+/// What is free is less than the disk says: who only looks there would not believe it.
+fn room_words(need: u64, have: u64, limit: Option<u64>, kept_free: u64) -> String {
+    let words = format!("the server's library needs {need} bytes more for this package, but {have} bytes are free");
+    let beside =
+        if kept_free == 0 { String::new() } else { format!(" beside the {kept_free} that it leaves to others") };
+    match limit {
+        Some(limit) => {
+            format!("{words}{beside} (limit {limit} bytes): make room on its disk, or raise server.storage.limit")
+        }
+        None => format!("{words}{beside}: make room on its disk"),
     }
 }
 
@@ -360,6 +375,16 @@ mod tests {
             let error = SourceError::AddressForbidden { uri: "http://a/".into(), address: address.parse().unwrap() };
             assert!(error.to_string().contains(&format!("server.allowedSources, such as {network})")), "{error}");
         }
+    }
+
+    #[test]
+    fn who_has_no_room_is_told_need_have_and_limit() {
+        let text = |limit| SourceError::DiskFull { need: 9, have: 4, limit, kept_free: 7 }.to_string();
+        let begin = "the server's library needs 9 bytes more for this package, but 4 bytes are free";
+        assert_eq!(text(None), format!("{begin} beside the 7 that it leaves to others: make room on its disk"));
+        let limited = text(Some(50));
+        assert!(limited.starts_with(begin) && limited.contains("(limit 50 bytes)"), "{limited}");
+        assert!(limited.ends_with("raise server.storage.limit"), "{limited}");
     }
 
     #[test]

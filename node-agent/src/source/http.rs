@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address_rule::{AddressForbidden, AddressRule, NameUnresolved};
 use super::credentials::Credentials;
-use super::disk::DiskAdmission;
+use super::disk::{DiskAdmission, Quota};
 use super::error::SourceError;
 use super::progress::{Phase, Progress};
 use super::retry::{RetryPolicy, TRIES_ONCE_WITHIN};
@@ -61,8 +61,8 @@ pub struct Download<'a> {
     pub credentials: Option<&'a Credentials>,
     /// Where to.
     pub partial: &'a Partial,
-    /// Bytes that the library's limit leaves, if it has one.
-    pub limit_left_bytes: Option<u64>,
+    /// How much it may bring.
+    pub quota: Quota,
     /// Counts.
     pub progress: &'a Arc<Progress>,
     /// Stops soon; what has arrived stays for the next try.
@@ -154,7 +154,7 @@ impl Downloader {
             partial: download.partial.clone(),
             uri: download.uri(),
             digest: download.digest,
-            limit_left_bytes: download.limit_left_bytes,
+            quota: download.quota.clone(),
             progress: Arc::clone(download.progress),
         };
         let writer = tokio::task::spawn_blocking(move || writer.run(pinned, left_bytes, receiver));
@@ -318,7 +318,7 @@ struct Writer {
     partial: Partial,
     uri: String,
     digest: Option<SourceDigest>,
-    limit_left_bytes: Option<u64>,
+    quota: Quota,
     progress: Arc<Progress>,
 }
 
@@ -329,15 +329,19 @@ impl Writer {
         left_bytes: Option<u64>,
         mut pieces: mpsc::Receiver<Piece>,
     ) -> Result<Written, SourceError> {
-        let folder = self.partial.data().parent().unwrap_or(self.partial.data());
-        let mut disk = DiskAdmission::new(folder, self.limit_left_bytes)?;
-        disk.expect(left_bytes.unwrap_or(0))?;
         let begin = pinned.flushed_bytes;
+        // What is there besides is of no use any more, and the rest may need its room.
+        self.partial.cut(begin)?;
+        let folder = self.partial.data().parent().unwrap_or(self.partial.data());
+        let mut disk = DiskAdmission::within(folder, self.quota.clone())?;
+        disk.expect(left_bytes.unwrap_or(0))?;
         let mut appender = Appender::open(&self.partial, pinned, self.digest, disk, &self.progress)?;
         while let Some(piece) = pieces.blocking_recv() {
             let bytes = appender.written_bytes() - begin;
             match piece {
-                Piece::Bytes(bytes) => appender.append(&bytes)?,
+                Piece::Bytes(bytes) => {
+                    appender.append(&bytes).map_err(|error| self.without_room(error, left_bytes))?;
+                }
                 Piece::End if left_bytes.is_none_or(|left| left == bytes) => {
                     return appender.finish(&self.uri).map(|()| Written::All);
                 }
@@ -346,6 +350,14 @@ impl Writer {
         }
         appender.flush()?;
         Ok(Written::Part { bytes: appender.written_bytes() - begin })
+    }
+
+    /// Where nobody said how much there is, nobody knows what room would do: others shall have what this has taken. The
+    /// rest of what was announced may fit some time, and is waited for.
+    fn without_room(&self, error: SourceError, left_bytes: Option<u64>) -> SourceError {
+        let is_hopeless = left_bytes.is_none() && matches!(error, SourceError::DiskFull { .. });
+        let discarded = if is_hopeless { self.partial.discard() } else { Ok(()) };
+        discarded.err().unwrap_or(error)
     }
 }
 

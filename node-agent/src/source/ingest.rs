@@ -17,6 +17,7 @@ use self::record::{Record, Records};
 use self::staged::{Staged, Stager};
 use super::address_rule::AddressRule;
 use super::credentials::Credentials;
+use super::disk::Quota;
 use super::error::SourceError;
 use super::file::{Inspection, Origin};
 use super::file_roots::FileRule;
@@ -41,6 +42,14 @@ pub struct IngestRequest {
     pub source: PackageSource,
     /// Whether an archive becomes its contents.
     pub unpack: Unpack,
+}
+
+impl IngestRequest {
+    /// Whether what was downloaded for the one counts for the other.
+    pub fn shares_download(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.source, &other.source);
+        self.package == other.package && ours.uri == theirs.uri && ours.digest == theirs.digest
+    }
 }
 
 impl From<&Distribution> for IngestRequest {
@@ -150,6 +159,21 @@ impl Ingest {
         .await
     }
 
+    /// Forgets what has arrived for a request that nobody makes any more. Nobody may be downloading it.
+    pub async fn discard_download(&self, request: &IngestRequest) {
+        let (store, package, source) = (Arc::clone(&self.store), request.package.clone(), request.source.clone());
+        let discarded = blocking(move || {
+            let SourceUri::Http(text) = &source.uri else { return Ok(()) };
+            // What is no address was never asked for anything.
+            let Ok(url) = uri::parse_url(text) else { return Ok(()) };
+            Partial::new(&store.downloads_folder()?, &package, &url, source.digest).discard()
+        });
+        if let Err(error) = discarded.await {
+            let package = &request.package;
+            tracing::warn!(%package, %error, "what has arrived of a source that nobody names any more cannot be removed");
+        }
+    }
+
     fn is_unchanged(
         &self,
         record: &Record,
@@ -188,9 +212,8 @@ impl Ingest {
         let folder = self.store.downloads_folder()?;
         Partial::remove_old(&folder, SystemTime::now())?;
         let partial = Partial::new(&folder, &request.package, &url, digest);
-        let limit_left_bytes = self.store.limit_left_bytes();
-        let download =
-            Download { url: &url, digest, credentials, partial: &partial, limit_left_bytes, progress, cancel };
+        let quota = Quota::Library(Arc::clone(&self.store));
+        let download = Download { url: &url, digest, credentials, partial: &partial, quota, progress, cancel };
         self.downloader.fetch(&download).await?;
         Ok(Some(partial))
     }
@@ -210,7 +233,7 @@ impl Ingest {
             request,
             files: &self.files,
             staging: &staging,
-            limit_left_bytes: self.store.limit_left_bytes(),
+            library: &self.store,
             chunk_bytes_average: &|total_bytes| {
                 let before = same.as_ref().or(previous.as_ref()).map(|root| PreviousVersion {
                     total_bytes: root.total_bytes(),

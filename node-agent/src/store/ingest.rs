@@ -17,6 +17,7 @@ use super::node_store::NodeStore;
 use super::package::{Package, Stage, lock};
 use super::pages::write_page;
 use super::publish::Publication;
+use super::space::StagedBytes;
 
 /// Name of the folder in staging that is kept when a root is opened again.
 pub(super) const DOWNLOADS_FOLDER: &str = "downloads";
@@ -28,12 +29,18 @@ pub struct IngestStaging {
     name: String,
     tree: PathBuf,
     pages: PathBuf,
+    bytes: Arc<StagedBytes>,
 }
 
 impl IngestStaging {
     /// Where the tree goes: its entries at the top.
     pub fn tree(&self) -> &Path {
         &self.tree
+    }
+
+    /// Where what is written to the tree is counted.
+    pub fn bytes(&self) -> Arc<StagedBytes> {
+        Arc::clone(&self.bytes)
     }
 
     /// Keeps a finished page.
@@ -62,7 +69,8 @@ impl NodeStore {
         let name = format!("ingest-{}", self.ingests.fetch_add(1, Ordering::Relaxed));
         let path = self.staging_path(&name);
         let staging = self.staging.try_clone().map_err(io_error("open", &path))?;
-        let ingest = IngestStaging { staging, name, tree: path.join("tree"), pages: path.join("pages") };
+        let bytes = Arc::new(StagedBytes::new(Arc::clone(&self.staged_bytes)));
+        let ingest = IngestStaging { staging, name, tree: path.join("tree"), pages: path.join("pages"), bytes };
         fs::create_dir_all(&ingest.tree)
             .and_then(|()| fs::create_dir_all(&ingest.pages))
             .map_err(io_error("create", &path))?;

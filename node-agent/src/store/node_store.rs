@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,7 +29,7 @@ use super::recover::{Gone, Losses};
 /// What a store may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreLimits {
-    /// Most bytes of packages; `None`: as much as the disk has.
+    /// Most bytes of packages, and in a library of what arrives for it; `None`: as much as the disk has.
     pub limit_bytes: Option<u64>,
 }
 
@@ -79,6 +79,10 @@ pub struct NodeStore {
     /// Bytes of trees that are being made.
     pub(super) reserving: Mutex<u64>,
     pub(super) ingests: AtomicU64,
+    /// Bytes that ingests have in staging.
+    pub(super) staged_bytes: Arc<AtomicU64>,
+    /// What whoever fills a library leaves free of its disk.
+    pub(super) kept_free_percent: AtomicU8,
 }
 
 impl NodeStore {
@@ -130,6 +134,8 @@ impl NodeStore {
             unflushed_bytes: AtomicU64::new(0),
             reserving: Mutex::new(0),
             ingests: AtomicU64::new(0),
+            staged_bytes: Arc::default(),
+            kept_free_percent: AtomicU8::new(0),
         };
         store.gone = store.recover(losses)?;
         Ok(store)

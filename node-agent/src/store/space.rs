@@ -1,8 +1,12 @@
-//! Space: what a package needs, what the disk and the limit leave, and what is promised but not taken yet.
+//! Space: what a package needs, what the disk and the limit leave, what is promised but not taken yet, and what arrives
+//! for a library. How much of its disk a library leaves free is kept here and obeyed by whoever fills it.
 
+use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{StoreError, io_error};
+use super::ingest::DOWNLOADS_FOLDER;
 use super::node_store::NodeStore;
 use super::package::{Package, Stage, lock};
 
@@ -35,9 +39,28 @@ impl NodeStore {
         Ok(())
     }
 
-    /// What the limit leaves; `None` without a limit.
+    /// What the limit leaves; `None` without a limit. What arrives for a library counts as its packages do.
     pub fn limit_left_bytes(&self) -> Option<u64> {
-        self.limits().limit_bytes.map(|limit| limit.saturating_sub(self.stored_bytes()))
+        let limit_bytes = self.limits().limit_bytes?;
+        let taken_bytes = self.stored_bytes().saturating_add(self.arriving_bytes());
+        Some(limit_bytes.saturating_sub(taken_bytes))
+    }
+
+    /// Has whoever fills the library leave that share of its disk free.
+    pub fn keep_free(&self, percent: u8) {
+        self.kept_free_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// The share of its disk that whoever fills the library leaves free.
+    pub fn kept_free_percent(&self) -> u8 {
+        self.kept_free_percent.load(Ordering::Relaxed)
+    }
+
+    /// Downloads lie there from earlier tries and runs, too; nobody has to count those.
+    fn arriving_bytes(&self) -> u64 {
+        let downloads = fs::read_dir(self.staging_path(DOWNLOADS_FOLDER)).into_iter().flatten().flatten();
+        let downloaded: u64 = downloads.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
+        downloaded.saturating_add(self.staged_bytes.load(Ordering::Relaxed))
     }
 
     /// Gives a disk-full error its numbers.
@@ -100,6 +123,31 @@ impl NodeStore {
         self.check_space_beside(bytes, *reserving)?;
         *reserving += bytes;
         Ok(Reservation { store: self, bytes })
+    }
+}
+
+/// Bytes that one ingest has in staging. They count until its folder is gone, or has become a package.
+#[derive(Debug)]
+pub struct StagedBytes {
+    of_all: Arc<AtomicU64>,
+    own: AtomicU64,
+}
+
+impl StagedBytes {
+    pub(super) fn new(of_all: Arc<AtomicU64>) -> Self {
+        Self { of_all, own: AtomicU64::new(0) }
+    }
+
+    /// Counts what is written next.
+    pub fn add(&self, bytes: u64) {
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+        self.of_all.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for StagedBytes {
+    fn drop(&mut self) {
+        self.of_all.fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
     }
 }
 

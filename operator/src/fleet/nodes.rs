@@ -22,8 +22,9 @@ pub struct NodeView {
     pub labels: Labels,
     /// Its addresses of the type InternalIP.
     pub addresses: Vec<IpAddr>,
-    /// Networks of its pods, where the cluster gives each node its own.
-    pub pod_networks: Vec<IpNet>,
+    /// What else of it no source may lead to: networks of its pods, where the cluster gives each node its own, and its
+    /// addresses of other types.
+    pub networks: Vec<IpNet>,
 }
 
 impl NodeView {

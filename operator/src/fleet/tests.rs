@@ -43,14 +43,14 @@ fn node(name: &str, labels: &[(&str, &str)], address: Option<&str>) -> NodeView 
         name: name.to_owned(),
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         addresses: address.iter().map(|address| address.parse().unwrap()).collect(),
-        pod_networks: Vec::new(),
+        networks: Vec::new(),
     }
 }
 
 fn refusals(fleet: &Fleet) -> Vec<(&str, &str, &str)> {
-    let refused = fleet.verdicts().filter_map(|(name, verdict)| match verdict {
+    let refused = fleet.verdicts.iter().filter_map(|(name, verdict)| match verdict {
         Verdict::Accepted(_) => None,
-        Verdict::Refused(refusal) => Some((name, refusal.field.as_str(), refusal.reason)),
+        Verdict::Refused(refusal) => Some((name.as_str(), refusal.field.as_str(), refusal.reason)),
     });
     refused.collect()
 }
@@ -286,7 +286,7 @@ proptest! {
             office(&label(index), *second, spec)
         }).collect();
         let fleet = judged(&objects, &[]);
-        prop_assert_eq!(fleet.verdicts().count(), objects.len());
+        prop_assert_eq!(fleet.verdicts.len(), objects.len());
         let accepted: Vec<_> = fleet.accepted().map(|office| office.office.clone()).collect();
         if !accepted.is_empty() {
             prop_assert!(OfficeTree::new(accepted).is_ok());

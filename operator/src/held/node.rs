@@ -1,6 +1,8 @@
-//! A node: its labels, addresses and pod networks. The version is that of the object, which a write of its label names.
+//! A node: its labels, addresses and pod networks, and among these what other addresses it has. The version is that of the
+//! object, which a write of its label names.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
@@ -76,27 +78,39 @@ impl From<Told> for HeldNode {
         let Told { metadata: Metadata { name, resource_version, labels }, spec, status } = told;
         let Status { addresses, conditions } = status.unwrap_or_default();
         let ready = conditions.into_iter().flatten().find(|condition| condition.kind == "Ready");
-        let internal = addresses.into_iter().flatten().filter(|address| address.kind == "InternalIP");
-        let mut addresses: Vec<_> = internal.filter_map(|address| address.address.parse().ok()).collect();
-        addresses.shrink_to_fit();
-        let view = NodeView {
-            name: name.clone().unwrap_or_default(),
-            labels,
-            addresses,
-            pod_networks: spec.map(pod_networks).unwrap_or_default(),
-        };
+        let (addresses, others) = sorted(addresses.unwrap_or_default());
+        let mut networks = spec.map(networks_of_pods).unwrap_or_default();
+        // They count where networks of pods do, and nowhere else: no source may lead there. Few nodes have any.
+        networks.extend(others.into_iter().map(IpNet::from));
+        networks.shrink_to_fit();
+        let view = NodeView { name: name.clone().unwrap_or_default(), labels, addresses, networks };
         let metadata = ObjectMeta { name, resource_version, ..ObjectMeta::default() };
         Self { metadata, view, is_away: ready.is_some_and(|ready| ready.status != "True") }
     }
 }
 
+/// The addresses of the type InternalIP, and those that are told as something else alone, as an ExternalIP mostly, or as a
+/// name where nodes are called by their addresses.
+fn sorted(told: Vec<Address>) -> (Vec<IpAddr>, BTreeSet<IpAddr>) {
+    let (mut internal, mut others) = (Vec::new(), BTreeSet::new());
+    for Address { kind, address } in told {
+        let Ok(address) = address.parse::<IpAddr>() else { continue };
+        if kind == "InternalIP" {
+            internal.push(address);
+        } else {
+            others.insert(address);
+        }
+    }
+    internal.shrink_to_fit();
+    others.retain(|address| !internal.contains(address));
+    (internal, others)
+}
+
 /// The first one is told twice.
-fn pod_networks(spec: Spec) -> Vec<IpNet> {
+fn networks_of_pods(spec: Spec) -> Vec<IpNet> {
     let Spec { pod_cidr, pod_cidrs } = spec;
     let texts: BTreeSet<String> = pod_cidr.into_iter().chain(pod_cidrs.into_iter().flatten()).collect();
-    let mut networks: Vec<IpNet> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-    networks.shrink_to_fit();
-    networks
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -131,6 +145,8 @@ mod tests {
                 "addresses": [
                     {"type": "InternalIP", "address": "10.1.0.1"}, {"type": "InternalIP", "address": "fd00::1"},
                     {"type": "InternalIP", "address": "rubbish"}, {"type": "Hostname", "address": "till-1"},
+                    {"type": "ExternalIP", "address": "192.0.2.7"}, {"type": "ExternalIP", "address": "10.1.0.1"},
+                    {"type": "InternalDNS", "address": "192.0.2.7"},
                 ],
                 "allocatable": {"cpu": "4"}, "capacity": {"cpu": "4"}, "conditions": [condition],
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}, "images": [{"names": ["x"], "sizeBytes": 1}],
@@ -140,10 +156,11 @@ mod tests {
         let node: HeldNode = serde_json::from_str(&object.to_string()).unwrap();
         assert_eq!((node.name_any().as_str(), node.resource_version().as_deref()), ("till-1", Some("7")));
         assert_eq!((HeldNode::kind(&()), HeldNode::url_path(&(), None)), ("Node".into(), "/api/v1/nodes".to_owned()));
-        let NodeView { name, labels, addresses, pod_networks } = &node.view;
+        let NodeView { name, labels, addresses, networks: found } = &node.view;
         assert_eq!((name.as_str(), labels.get("site"), labels.iter().count()), ("till-1", Some("store"), 2));
         assert_eq!(*addresses, ["10.1.0.1", "fd00::1"].map(|address| address.parse::<std::net::IpAddr>().unwrap()));
-        assert_eq!(*pod_networks, ["10.244.0.0/24", "fd00::/64"].map(|network| network.parse::<IpNet>().unwrap()));
+        let networks = ["10.244.0.0/24", "fd00::/64", "192.0.2.7/32"];
+        assert_eq!(*found, networks.map(|network| network.parse::<IpNet>().unwrap()));
         assert!(!node.is_away);
     }
 

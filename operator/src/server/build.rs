@@ -243,8 +243,17 @@ fn container(settings: &Settings) -> Value {
             |(index, root): (usize, &Path)| json!({"name": files_volume(index), "mountPath": root, "readOnly": true});
         mounts.extend(roots.iter().enumerate().map(mount));
     }
-    if let (Some(seconds), Some(arguments)) = (server.retention_seconds, container["args"].as_array_mut()) {
-        arguments.push(json!(format!("--retention-seconds={seconds}")));
+    // What fills a volume of its own keeps nobody else from writing, and kubelet evicts nobody for it.
+    let is_volume = matches!(server.storage, ServerStorage::Claim { .. });
+    let kept_free_percent = server.keep_free_percent.or(is_volume.then_some(0));
+    for (flag, value) in [
+        ("--retention-seconds", server.retention_seconds.map(|seconds| seconds.to_string())),
+        ("--storage-limit", server.storage_limit.map(|limit| limit.to_string())),
+        ("--keep-free-percent", kept_free_percent.map(|percent| percent.to_string())),
+    ] {
+        if let (Some(value), Some(arguments)) = (value, container["args"].as_array_mut()) {
+            arguments.push(json!(format!("{flag}={value}")));
+        }
     }
     container
 }
@@ -330,6 +339,27 @@ mod tests {
         };
         assert!(arguments(&Settings::parse(text).unwrap()).contains("--retention-seconds=60"));
         assert!(!arguments(&settings()).contains("--retention"), "the program knows what is usual");
+    }
+
+    #[test]
+    fn the_library_is_bounded_as_the_settings_say_and_has_a_volume_for_itself() {
+        for (server, expected) in [
+            ("storage: {hostPath: /x}", ""),
+            ("storage: {hostPath: /x}, storageLimit: 1.5Ti, keepFreePercent: 5", "1536Gi 5"),
+            ("storage: {hostPath: /x}, keepFreePercent: 0", "0"),
+            ("storage: {claim: {size: 1Gi}}", "0"),
+            ("storage: {claim: {size: 1Gi}}, storageLimit: 500M, keepFreePercent: 7", "500000000 7"),
+        ] {
+            let settings = Settings::parse(&format!("image: a\nserver: {{{server}}}")).unwrap();
+            let set = built(None, &settings).stateful_set.body;
+            let arguments = set["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+            let flags = ["--storage-limit=", "--keep-free-percent="];
+            let value = |argument: &Value| {
+                let argument = argument.as_str().unwrap();
+                flags.iter().find_map(|flag| argument.strip_prefix(flag)).map(str::to_owned)
+            };
+            assert_eq!(arguments.iter().filter_map(value).collect::<Vec<_>>().join(" "), expected, "{server}");
+        }
     }
 
     #[test]

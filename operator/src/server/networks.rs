@@ -1,4 +1,4 @@
-//! The networks that sources must not lead to: addresses of nodes, networks of pods as the nodes tell them, networks of
+//! The networks that sources must not lead to: all addresses of nodes, networks of pods as the nodes tell them, networks of
 //! services. A pod network that no node tells is the administrator's to name. Pure.
 
 use std::borrow::Borrow;
@@ -16,9 +16,10 @@ pub fn forbidden_networks(
 ) -> Vec<IpNet> {
     let mut networks: Vec<IpNet> = Vec::new();
     for node in nodes {
-        let NodeView { addresses, pod_networks, name: _, labels: _ } = &node.borrow().view;
+        // A node's addresses for the world outside are among the latter.
+        let NodeView { addresses, networks: own, name: _, labels: _ } = &node.borrow().view;
         networks.extend(addresses.iter().copied().map(IpNet::from));
-        networks.extend(pod_networks);
+        networks.extend(own);
     }
     for service in services {
         let ranges = service.borrow().spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
@@ -48,7 +49,8 @@ mod tests {
         let services: ServiceCIDR =
             serde_json::from_value(json!({"spec": {"cidrs": ["10.96.0.0/12", "fd00:2::/112", "rubbish"]}})).unwrap();
         let networks: Vec<String> = forbidden_networks(&nodes, [services]).iter().map(ToString::to_string).collect();
-        let expected = ["10.1.0.3/32", "10.1.0.9/32", "10.96.0.0/12", "10.244.0.0/23", "fd00:1::/64", "fd00:2::/112"];
-        assert_eq!(networks, expected);
+        let outside = "8.8.8.8/32";
+        let inside = ["10.1.0.3/32", "10.1.0.9/32", "10.96.0.0/12", "10.244.0.0/23", "fd00:1::/64", "fd00:2::/112"];
+        assert_eq!(networks, [&[outside][..], &inside].concat());
     }
 }

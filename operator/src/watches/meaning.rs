@@ -77,7 +77,7 @@ pub(super) fn node(before: Option<&HeldNode>, after: Option<&HeldNode>) -> Optio
 }
 
 fn networks(view: &NodeView) -> (&[IpAddr], &[IpNet]) {
-    (&view.addresses, &view.pod_networks)
+    (&view.addresses, &view.networks)
 }
 
 /// A ConfigMap that belongs to no Office tells clients whom to trust, which is the server's matter.

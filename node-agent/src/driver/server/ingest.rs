@@ -17,6 +17,7 @@ use crate::database::{DatabaseError, MetadataStore, PackageRow};
 use crate::desired::object_of;
 use crate::driver::in_turn::InTurn;
 use crate::metrics::{ContentSource, Metrics};
+use crate::source::http::Partial;
 use crate::source::{
     FailedTry, Ingest, IngestRequest, Ingested, Progress, Retry, RetryPolicy, SecretError, SourceError,
 };
@@ -121,16 +122,23 @@ impl Ingests {
         let held: BTreeSet<PackageKey> = self.tools.store.inventory().into_iter().map(|package| package.key).collect();
         let asked = |distribution: &Distribution| (distribution.key.clone(), IngestRequest::from(distribution));
         let before = mem::replace(&mut self.asked, distributions.values().map(asked).collect());
+        if before.is_empty() {
+            self.discard_other_downloads();
+        }
         for (key, request) in &before {
             let now = self.asked.get(key);
             if now == Some(request) {
                 continue;
             }
+            let is_still_asked_for = now.is_some_and(|now| now.shares_download(request));
             // The comparison of the same version is called off with it, and made anew.
             if now.is_some_and(|now| now.package == request.package) {
                 self.checked.remove(&request.package);
             }
             self.cancel(&request.package);
+            if !is_still_asked_for {
+                self.discard_download(request.clone());
+            }
         }
         for (key, distribution) in distributions {
             let package = distribution.package();
@@ -147,6 +155,26 @@ impl Ingests {
                 let (tools, distribution) = (self.tools.clone(), distribution.clone());
                 self.begin(package, |cancelled| tools.check(distribution, is_first, cancelled));
             }
+        }
+    }
+
+    /// What has arrived for an object that is gone, or names another source now, takes the room of others. Whoever still
+    /// writes to it ends first.
+    fn discard_download(&mut self, request: IngestRequest) {
+        let ingest = self.tools.ingest.clone();
+        self.in_turn.spawn(request.package.clone(), async move { ingest.discard_download(&request).await });
+    }
+
+    /// The same of what earlier runs downloaded, before this one asks for anything.
+    fn discard_other_downloads(&self) {
+        let discard = || {
+            let folder = self.tools.store.downloads_folder()?;
+            let of = |request: &IngestRequest| Partial::of_source(&folder, &request.package, &request.source);
+            Partial::remove_others(&folder, &self.asked.values().filter_map(of).collect::<Vec<_>>())
+        };
+        let discarded: Result<(), SourceError> = discard();
+        if let Err(error) = discarded {
+            tracing::warn!(%error, "what earlier runs downloaded and nobody asks for any more cannot be removed");
         }
     }
 

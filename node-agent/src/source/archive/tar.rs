@@ -43,7 +43,7 @@ fn unpack_entry<R: Read>(
 ) -> Result<(), SourceError> {
     let kind = entry.header().entry_type();
     if kind == EntryType::XGlobalHeader {
-        return Ok(());
+        return unpacking.count(count);
     }
     let name = entry.path_bytes().into_owned();
     let Some(path) = unpacking.begin(&name, count)? else {

@@ -177,6 +177,12 @@ fn zstandard(bytes: &[u8]) -> Vec<u8> {
     ::zstd::encode_all(Cursor::new(bytes), 1).unwrap()
 }
 
+/// A frame of one stored block that asks for a window of a power of two.
+fn zstandard_frame(window_bits: u8, content: &[u8]) -> Vec<u8> {
+    let block = (((content.len() as u32) << 3) | 1).to_le_bytes();
+    [&[0x28, 0xb5, 0x2f, 0xfd, 0, (window_bits - 10) << 3][..], &block[..3], content].concat()
+}
+
 #[test]
 fn every_format_unpacks_to_the_same_tree() {
     let long = format!("d/{}", "n".repeat(200));
@@ -298,13 +304,49 @@ fn endless_headers_and_padding_do_not_fill_the_memory() {
 }
 
 #[test]
+fn zstandard_gets_no_more_memory_than_is_said_wherever_it_asks_for_more() {
+    let tar = tar_of(&[file("first", b"x"), file("second", &[7; 1000])]);
+    let unpacked = unpack(&zstandard_frame(25, &tar));
+    assert_eq!((unpacked.result.as_ref().unwrap(), unpacked.tree().len()), (&Some(Format::TarZstd), 2));
+    // In the first header, between two entries, and in the midst of the second file.
+    for begin in [0, 2 * TAR_BLOCK_BYTES, 3 * TAR_BLOCK_BYTES + 100] {
+        let (first, second) = tar.split_at(begin);
+        let head = if first.is_empty() { Vec::new() } else { zstandard_frame(25, first) };
+        let error = unpack(&[head, zstandard_frame(26, second)].concat()).result.unwrap_err();
+        assert_eq!(error.reason(), "ArchiveInvalid");
+        assert!(error.to_string().contains("compress it with a window of at most 32 MiB"), "{begin}: {error}");
+        assert!(!error.to_string().contains("damaged"), "{begin}: {error}");
+    }
+}
+
+#[test]
+fn global_headers_are_counted_and_end_when_nobody_wants_the_package_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (progress, cancel) = (Progress::default(), CancellationToken::new());
+    let mut unpacking = Unpacking {
+        uri: "test",
+        tree: &mut TreeWriter::open(folder.path()).unwrap(),
+        disk: &mut DiskAdmission::new(folder.path(), None).unwrap(),
+        progress: &progress,
+        cancel: &cancel,
+    };
+    let mut members = u64::from(ENTRIES_MAX) - 1;
+    unpacking.count(&mut members).unwrap();
+    assert!(matches!(unpacking.count(&mut members), Err(SourceError::TooManyEntries { .. })));
+    let archive = tar_of(&[member("g", EntryType::XGlobalHeader, b""), member("g", EntryType::XGlobalHeader, b"")]);
+    super::tar::unpack(&mut unpacking, &archive[..]).unwrap();
+    cancel.cancel();
+    assert!(matches!(super::tar::unpack(&mut unpacking, &archive[..]), Err(SourceError::Cancelled)));
+}
+
+#[test]
 fn bombs_end_at_the_limit_of_the_disk() {
     let huge = Member { announced_bytes: 1 << 32, ..file("huge", b"x") };
     assert_eq!(unpack(&tar_of(&[huge])).reason(), "DiskFull");
     let zeros = vec![0; 40 << 20];
     let unpacked = unpack(&gzipped(&tar_of(&[file("a", &zeros), file("b", &zeros)])));
     match unpacked.result.as_ref().unwrap_err() {
-        SourceError::DiskFull { need, have } => assert_eq!((*need, *have), (40 << 20, 24 << 20)),
+        SourceError::DiskFull { need, have, .. } => assert_eq!((*need, *have), (40 << 20, 24 << 20)),
         error => panic!("{error}"),
     }
     assert_eq!(unpacked.tree(), ["a 41943040"]);

@@ -1,14 +1,15 @@
 //! A download on disk: the bytes so far, and beside them what they are bytes of, so that another try, also after a
 //! crash, asks for the rest only. Bytes count once they are flushed.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::BTreeSet;
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use peerdist_core::distribution::SourceDigest;
+use peerdist_core::distribution::{PackageSource, SourceDigest, SourceUri};
 use peerdist_core::names::PackageKey;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::source::digest::DigestCheck;
 use crate::source::disk::DiskAdmission;
 use crate::source::error::SourceError;
 use crate::source::progress::Progress;
+use crate::source::uri;
 
 /// Bytes between two flushes: what a crash costs at most.
 const FLUSH_BYTES: u64 = 64 << 20;
@@ -62,6 +64,13 @@ impl Partial {
         Self { data: folder.join(format!("{name}.partial")), state: folder.join(format!("{name}.json")) }
     }
 
+    /// The place for what is downloaded from a source; `None` when nothing is.
+    pub fn of_source(folder: &Path, package: &PackageKey, source: &PackageSource) -> Option<Self> {
+        let SourceUri::Http(text) = &source.uri else { return None };
+        let url = uri::parse_url(text).ok()?;
+        Some(Self::new(folder, package, &url, source.digest))
+    }
+
     /// The file with the bytes.
     pub fn data(&self) -> &Path {
         &self.data
@@ -102,21 +111,31 @@ impl Partial {
     /// # Errors
     /// [`SourceError::LibraryFailed`]
     pub fn remove_old(folder: &Path, now: SystemTime) -> Result<(), SourceError> {
-        let remove_if_old = |entry: fs::DirEntry| {
+        let is_old = |entry: &DirEntry| {
             let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-            if age > KEPT_FOR { fs::remove_file(entry.path()) } else { Ok(()) }
+            Ok(age > KEPT_FOR)
         };
-        let remove = || {
-            for entry in fs::read_dir(folder)? {
-                match remove_if_old(entry?) {
-                    // Another download ended, or removed it first.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    removed => removed?,
-                }
-            }
-            Ok(())
-        };
-        remove().map_err(SourceError::library(folder))
+        remove_where(folder, is_old).map_err(SourceError::library(folder))
+    }
+
+    /// Removes all downloads but these. Nobody may be downloading others.
+    ///
+    /// # Errors
+    /// [`SourceError::LibraryFailed`]
+    pub fn remove_others(folder: &Path, kept: &[Self]) -> Result<(), SourceError> {
+        let kept: BTreeSet<&Path> = kept.iter().flat_map(|partial| [&*partial.data, &*partial.state]).collect();
+        let is_other = |entry: &DirEntry| Ok(!kept.contains(&*entry.path()));
+        remove_where(folder, is_other).map_err(SourceError::library(folder))
+    }
+
+    /// Leaves so many bytes, and no file when that is none.
+    pub(super) fn cut(&self, bytes: u64) -> Result<(), SourceError> {
+        if bytes == 0 {
+            // A file that may have a second name is not written to.
+            return self.discard();
+        }
+        let cut = OpenOptions::new().write(true).open(&self.data).and_then(|file| file.set_len(bytes));
+        cut.map_err(SourceError::library(&self.data))
     }
 
     /// What is there; nothing when the two files do not fit each other.
@@ -152,7 +171,7 @@ pub(super) struct Appender<'a> {
 }
 
 impl<'a> Appender<'a> {
-    /// Continues behind `pinned.flushed_bytes`; what lies behind that is cut off. Hashes again what is there.
+    /// Continues a file that was cut to `pinned.flushed_bytes` ([`Partial::cut`]). Hashes again what is there.
     pub(super) fn open(
         partial: &'a Partial,
         pinned: Pinned,
@@ -161,14 +180,9 @@ impl<'a> Appender<'a> {
         progress: &'a Progress,
     ) -> Result<Self, SourceError> {
         let failed = |error| SourceError::library(&partial.data)(error);
-        if pinned.flushed_bytes == 0 {
-            // Never over a file that may have a second name.
-            partial.discard()?;
-        }
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&partial.data).map_err(failed)?;
-        file.set_len(pinned.flushed_bytes).map_err(failed)?;
         let mut check = DigestCheck::new(expected);
         if expected.is_some() {
             hash_file(&mut file, &mut check).map_err(failed)?;
@@ -212,6 +226,18 @@ impl<'a> Appender<'a> {
     pub(super) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
+}
+
+fn remove_where(folder: &Path, is_meant: impl Fn(&DirEntry) -> io::Result<bool>) -> io::Result<()> {
+    let remove_if_meant = |entry: DirEntry| if is_meant(&entry)? { fs::remove_file(entry.path()) } else { Ok(()) };
+    for entry in fs::read_dir(folder)? {
+        match remove_if_meant(entry?) {
+            // Another download ended, or removed it first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
 }
 
 fn hash_file(file: &mut File, check: &mut DigestCheck) -> io::Result<()> {

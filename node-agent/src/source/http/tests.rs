@@ -12,6 +12,7 @@ use super::request::{RedirectRefusal, check_redirect};
 use super::*;
 use crate::source::test_server::{Reply, TestServer};
 use crate::source::uri;
+use crate::store::{NodeStore, StoreLimits};
 
 struct Target {
     folder: TempDir,
@@ -51,7 +52,7 @@ impl Target {
             digest: self.digest,
             credentials: self.credentials.as_ref(),
             partial: &partial,
-            limit_left_bytes: self.limit_left_bytes,
+            quota: Quota::Bytes(self.limit_left_bytes),
             progress: &Arc::new(Progress::default()),
             cancel: &self.cancel,
         };
@@ -375,10 +376,11 @@ async fn more_than_fits_is_refused_before_and_while_it_arrives() {
     });
     let target = Target { limit_left_bytes: Some(50_000), ..Target::new() };
     match target.fetch(&server.url("/announced")).await.unwrap_err() {
-        SourceError::DiskFull { need, have } => assert_eq!((need, have), (1_000_000, 50_000)),
+        SourceError::DiskFull { need, have, .. } => assert_eq!((need, have), (1_000_000, 50_000)),
         error => panic!("{error}"),
     }
     assert_eq!(target.reason(&server.url("/endless")).await, "DiskFull");
+    assert_eq!(target.files(), 0, "what has no end makes room for others");
 }
 
 #[tokio::test]
@@ -450,4 +452,41 @@ fn old_downloads_are_removed() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     Partial::remove_old(folder.path(), now + Duration::from_secs(8 * 24 * 3600)).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_not_flushed_takes_no_room_from_the_rest() {
+    const STATE_FILE_BYTES: u64 = 4 << 10;
+    let (root, content) = (tempfile::tempdir().unwrap(), content(1));
+    let total_bytes = content.len() as u64;
+    let limits = StoreLimits { limit_bytes: Some(total_bytes + STATE_FILE_BYTES) };
+    let library = Arc::new(NodeStore::open(root.path(), limits).unwrap());
+    let url = uri::parse_url("http://a/").unwrap();
+    let partial = Partial::new(&library.downloads_folder().unwrap(), &package(), &url, None);
+    fs::write(partial.data(), &content[..200_000]).unwrap();
+    let pinned = Pinned { flushed_bytes: 100_000, total_bytes: Some(total_bytes), ..Pinned::default() };
+    partial.save(&pinned).unwrap();
+    let (sender, pieces) = mpsc::channel(2);
+    sender.blocking_send(Piece::Bytes(Bytes::copy_from_slice(&content[100_000..]))).unwrap();
+    sender.blocking_send(Piece::End).unwrap();
+    let quota = Quota::Library(library);
+    let writer =
+        Writer { partial: partial.clone(), uri: url.to_string(), digest: None, quota, progress: Arc::default() };
+    let written = writer.run(pinned, Some(total_bytes - 100_000), pieces);
+    assert!(matches!(written, Ok(Written::All)), "{:?}", written.err());
+    assert_eq!(fs::read(partial.data()).unwrap(), content);
+}
+
+#[test]
+fn downloads_that_nobody_asks_for_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [kept, other] = ["http://a/", "http://b/"].map(|url| {
+        let partial = Partial::new(folder.path(), &package(), &uri::parse_url(url).unwrap(), None);
+        fs::write(partial.data(), b"x").unwrap();
+        partial.save(&Pinned { flushed_bytes: 1, ..Pinned::default() }).unwrap();
+        partial
+    });
+    Partial::remove_others(folder.path(), std::slice::from_ref(&kept)).unwrap();
+    assert_eq!((kept.load().flushed_bytes, other.data().exists()), (1, false));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }

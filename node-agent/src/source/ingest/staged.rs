@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerdist_core::distribution::{SourceUri, Unpack};
@@ -13,7 +14,7 @@ use super::IngestRequest;
 use super::content::{Copy, Feeder, describe};
 use crate::source::archive::{Format, Unpacking};
 use crate::source::digest::DigestCheck;
-use crate::source::disk::DiskAdmission;
+use crate::source::disk::{DiskAdmission, Quota};
 use crate::source::error::SourceError;
 use crate::source::file::{CheckedFile, Directory, Fingerprint, Inspection, Origin};
 use crate::source::file_roots::FileRule;
@@ -22,7 +23,7 @@ use crate::source::progress::{Phase, Progress};
 use crate::source::tree::TreeWriter;
 use crate::source::uri;
 use crate::source::walk::{Kind, Visit};
-use crate::store::IngestStaging;
+use crate::store::{IngestStaging, NodeStore};
 
 /// Bytes read at a time when only a digest is computed.
 const READ_BYTES: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub(super) struct Stager<'a> {
     pub(super) request: &'a IngestRequest,
     pub(super) files: &'a FileRule,
     pub(super) staging: &'a IngestStaging,
-    pub(super) limit_left_bytes: Option<u64>,
+    pub(super) library: &'a Arc<NodeStore>,
     /// The chunk size for a package of so many bytes.
     pub(super) chunk_bytes_average: &'a dyn Fn(u64) -> u32,
     pub(super) progress: &'a Progress,
@@ -225,7 +226,8 @@ impl Stager<'_> {
     }
 
     fn admission(&self) -> Result<DiskAdmission, SourceError> {
-        DiskAdmission::new(self.staging.tree(), self.limit_left_bytes)
+        let quota = Quota::Library(Arc::clone(self.library));
+        Ok(DiskAdmission::within(self.staging.tree(), quota)?.counted_in(self.staging.bytes()))
     }
 
     fn uri(&self) -> String {

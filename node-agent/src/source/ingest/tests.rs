@@ -343,7 +343,9 @@ async fn a_library_without_room_refuses_with_need_and_have() {
     library.run(&of_file("1", &library.source()), 1).await.unwrap();
     library.write("file", &random(2, 700 << 10));
     match library.run(&of_file("2", &library.source()), 2).await.unwrap_err() {
-        SourceError::DiskFull { need, have } => assert_eq!((need, have), (700 << 10, 324 << 10)),
+        SourceError::DiskFull { need, have, limit, .. } => {
+            assert_eq!((need, have, limit), (700 << 10, 324 << 10, Some(1 << 20)));
+        }
         error => panic!("{error}"),
     }
     assert_eq!(library.in_staging(), Vec::<String>::new());
@@ -417,6 +419,29 @@ async fn unfinished_downloads_outlive_the_process_and_refused_ones_go() {
     assert_eq!(library.downloads(), 2);
     assert_eq!(library.reason(&request).await, "EntryRefused");
     assert_eq!(server.requests()[1].range(), Some(20));
+    assert_eq!(library.downloads(), 0);
+}
+
+#[tokio::test]
+async fn what_has_arrived_goes_when_nobody_asks_for_it_any_more_and_for_nobody_else() {
+    let content = random(6, 1 << 20);
+    let server = TestServer::start(move |request, _| Reply::file(request, "\"1\"", &content).cut(1000));
+    let library = Library::new();
+    let wanted = request("1", &server.url("/data"));
+    assert_eq!(library.reason(&wanted).await, "SourceUnavailable");
+    let others = [
+        request("2", &server.url("/data")),
+        request("1", &server.url("/other")),
+        with_digest(wanted.clone(), b"x"),
+        of_file("1", &library.source()),
+    ];
+    for other in &others {
+        library.ingest.discard_download(other).await;
+        assert!(!wanted.shares_download(other) && library.downloads() == 2, "{other:?}");
+    }
+    let whole = IngestRequest { unpack: Unpack::None, ..wanted.clone() };
+    assert!(wanted.shares_download(&whole));
+    library.ingest.discard_download(&whole).await;
     assert_eq!(library.downloads(), 0);
 }
 
