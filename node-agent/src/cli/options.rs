@@ -90,7 +90,7 @@ pub struct ServerOptions {
     /// Directory of the library, the identity and the metadata
     #[arg(long, value_name = "DIR", env = "PEERDIST_ROOT")]
     pub root: PathBuf,
-    /// File with the join token; written when it is absent
+    /// File with the join token; written when it is absent. Not used with --kubernetes: a pod has a token of its own
     #[arg(long, value_name = "FILE", env = "PEERDIST_JOIN_TOKEN_FILE")]
     pub join_token_file: PathBuf,
     /// Metadata database; a SQLite file under the root when absent

@@ -1,6 +1,6 @@
 //! Events about enrolments that were refused, on the pod whose token it was, or else on the Office that was claimed.
 //! Anybody may ask to be enrolled without end, so that events are few: the same one again only after a while, and so many
-//! a minute at most. What is left out stands in the log.
+//! a minute at most, for pods and for Offices each. What is left out stands in the log.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use tokio::time::timeout;
 
 use super::{ANSWER_TIMEOUT, Cluster};
 
-/// Refusals that wait to be told; further ones are left out.
+/// Refusals of either kind that wait to be told; further ones are left out.
 const QUEUE_MAX: usize = 64;
 /// The same refusal is told again after this long.
 const SAME_AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// Events within one minute.
+/// Events of either kind within one minute.
 const EVENTS_PER_MINUTE_MAX: u32 = 20;
 /// Refusals that are remembered as told.
 const REMEMBERED_MAX: usize = 1024;
@@ -31,6 +31,8 @@ pub struct RefusedEnrolment {
     pub subject: ObjectReference,
     /// The reason and what to do.
     pub note: String,
+    /// The API server said whose the token is: this is no mere claim.
+    is_reviewed: bool,
 }
 
 impl RefusedEnrolment {
@@ -44,7 +46,7 @@ impl RefusedEnrolment {
             uid: uid.map(str::to_owned),
             ..ObjectReference::default()
         };
-        Self { subject, note }
+        Self { subject, note, is_reviewed: true }
     }
 
     /// Of somebody who claims to belong to an Office.
@@ -56,36 +58,46 @@ impl RefusedEnrolment {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        Self { subject, note }
+        Self { subject, note, is_reviewed: false }
     }
 }
 
-/// Tells refusals; clones share the bounds.
+/// Tells refusals; clones share the bounds. What was reviewed has a queue and bounds of its own: whoever shows tokens that
+/// are nobody's, without end, must not hide that somebody uses the token of another pod.
 #[derive(Debug, Clone)]
-pub struct RefusalTeller(mpsc::Sender<RefusedEnrolment>);
+pub struct RefusalTeller {
+    reviewed: mpsc::Sender<RefusedEnrolment>,
+    claimed: mpsc::Sender<RefusedEnrolment>,
+}
 
 impl RefusalTeller {
     /// Starts to tell, until the last of its clones is gone.
     pub fn start(cluster: Cluster) -> Self {
-        let (told, mut waiting) = mpsc::channel::<RefusedEnrolment>(QUEUE_MAX);
-        tokio::spawn(async move {
-            let reporter = Reporter { controller: SERVER_FIELD_MANAGER.to_owned(), instance: None };
-            let mut bounds = Bounds::new(Instant::now());
-            while let Some(refused) = waiting.recv().await {
-                if bounds.admit(&refused, Instant::now()) {
-                    // A recorder counts what it is given again for an object and a reason, whatever the note says, and
-                    // shows the first note alone. What was told already does not come here.
-                    publish(&Recorder::new(cluster.client.clone(), reporter.clone()), refused).await;
-                }
-            }
-        });
-        Self(told)
+        let (reviewed, of_pods) = mpsc::channel(QUEUE_MAX);
+        let (claimed, of_offices) = mpsc::channel(QUEUE_MAX);
+        for waiting in [of_pods, of_offices] {
+            tokio::spawn(tell_all(cluster.clone(), waiting));
+        }
+        Self { reviewed, claimed }
     }
 
     /// Tells one if there is room.
     pub fn tell(&self, refused: RefusedEnrolment) {
+        let queue = if refused.is_reviewed { &self.reviewed } else { &self.claimed };
         // The log has said it already.
-        let _ = self.0.try_send(refused);
+        let _ = queue.try_send(refused);
+    }
+}
+
+async fn tell_all(cluster: Cluster, mut waiting: mpsc::Receiver<RefusedEnrolment>) {
+    let reporter = Reporter { controller: SERVER_FIELD_MANAGER.to_owned(), instance: None };
+    let mut bounds = Bounds::new(Instant::now());
+    while let Some(refused) = waiting.recv().await {
+        if bounds.admit(&refused, Instant::now()) {
+            // A recorder counts what it is given again for an object and a reason, whatever the note says, and shows the
+            // first note alone. What was told already does not come here.
+            publish(&Recorder::new(cluster.client.clone(), reporter.clone()), refused).await;
+        }
     }
 }
 
@@ -147,5 +159,18 @@ mod tests {
         let many = (0..1000).filter(|at| bounds.admit(&refused(&format!("{at}")), second(1261))).count();
         assert_eq!(many, EVENTS_PER_MINUTE_MAX as usize);
         assert!(bounds.admit(&refused("later"), second(1400)));
+    }
+
+    #[test]
+    fn claims_without_end_leave_room_for_what_was_reviewed() {
+        let (reviewed, mut of_pods) = mpsc::channel(QUEUE_MAX);
+        let (claimed, mut of_offices) = mpsc::channel(QUEUE_MAX);
+        let teller = RefusalTeller { reviewed, claimed };
+        let claim = |note: String| RefusedEnrolment::of_office("store", "u", note);
+        (0..=QUEUE_MAX).for_each(|at| teller.tell(claim(at.to_string())));
+        teller.tell(RefusedEnrolment { is_reviewed: true, ..claim("the token of another pod".to_owned()) });
+        assert_eq!(of_pods.try_recv().unwrap().note, "the token of another pod");
+        assert!(of_pods.try_recv().is_err());
+        assert_eq!(std::iter::from_fn(|| of_offices.try_recv().ok()).count(), QUEUE_MAX);
     }
 }

@@ -1,7 +1,8 @@
-//! Whose a service-account token is, by the word of the API server: clients enrol with the token of their pod, which is
-//! bound to it and to its node, for our audience alone, and the pod's service account says its office.
+//! Whose a service-account token is, by the word of the API server: clients enrol and renew with the token of their pod,
+//! which is bound to it and to its node, for our audience alone, and the pod's service account says its office.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo};
 use kube::Api;
@@ -14,6 +15,11 @@ use tokio::time::timeout;
 
 use super::{ANSWER_TIMEOUT, Cluster};
 
+/// Longest wait for the word on a token that comes with a renewal. Its client waits three seconds for the certificate, the
+/// way there and back included.
+const RENEWAL_ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// With a status of HTTP from here the API server refuses; with another it, or what is in front of it, is in trouble.
+const REFUSALS: std::ops::Range<u16> = 400..500;
 /// Longest token that is passed on.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// What the API server says of the pod and node that a token is bound to.
@@ -37,7 +43,13 @@ impl BoundPod {
         (&self.pod, self.uid.as_deref())
     }
 
-    /// Whether this pod may become this node.
+    /// A client of an office on a node.
+    #[cfg(test)]
+    pub(crate) fn of_client(office: &str, node: NodeName) -> Self {
+        Self { service_account: client_objects(office), pod: "pod-1".to_owned(), uid: None, node }
+    }
+
+    /// Whether this pod may become this node, or stay it.
     ///
     /// # Errors
     /// [`Refusal`] `token` says which of office and node is another one.
@@ -74,13 +86,32 @@ impl TokenReviewer {
     /// # Errors
     /// [`Refusal`] `token` when it is no valid token of one of our clients; `busy` when the API server cannot say.
     pub async fn review(&self, token: &str) -> Result<BoundPod, Refusal> {
-        let user = review_token(&self.0, token, TOKEN_AUDIENCE).await.map_err(|error| match error {
-            TokenReviewError::Refused(why) => Refusal::new("token", why),
-            TokenReviewError::Unavailable => {
-                Refusal::new("busy", "the API server cannot review the token now: try again")
-            }
-        })?;
+        let user = review_token(&self.0, token, TOKEN_AUDIENCE).await.map_err(TokenReviewError::refusal)?;
         owner(user, &self.0.namespace)
+    }
+
+    /// Whose the token is that comes with a renewal; `None` while the API server is away, so that no node ends with it.
+    ///
+    /// # Errors
+    /// As [`Self::review`]; also when the API server answers, and cannot say whose this token is.
+    pub async fn review_of_renewal(&self, token: &str) -> Result<Option<BoundPod>, Refusal> {
+        let reviewing = timeout(RENEWAL_ANSWER_TIMEOUT, review_token(&self.0, token, TOKEN_AUDIENCE));
+        // Asked beside it and without the token: a token that is looked at for long is no API server that is away.
+        let (reviewed, is_there) = tokio::join!(reviewing, answers(&self.0));
+        match reviewed.unwrap_or(Err(TokenReviewError::Unavailable)) {
+            Ok(user) => owner(user, &self.0.namespace).map(Some),
+            Err(TokenReviewError::Unavailable) if !is_there => Ok(None),
+            Err(error) => Err(error.refusal()),
+        }
+    }
+}
+
+/// Whether the API server answers to anything, a refusal included.
+async fn answers(cluster: &Cluster) -> bool {
+    match timeout(RENEWAL_ANSWER_TIMEOUT, cluster.client.apiserver_version()).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(kube::Error::Api(status))) => REFUSALS.contains(&status.code),
+        Ok(Err(_)) | Err(_) => false,
     }
 }
 
@@ -91,6 +122,15 @@ pub(super) enum TokenReviewError {
     Refused(String),
     /// The API server cannot say.
     Unavailable,
+}
+
+impl TokenReviewError {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Refused(why) => Refusal::new("token", why),
+            Self::Unavailable => Refusal::new("busy", "the API server cannot review the token now: try again"),
+        }
+    }
 }
 
 /// Whose token it is, if it is one for this audience.
@@ -146,9 +186,11 @@ fn owner(user: UserInfo, namespace: &str) -> Result<BoundPod, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use kube::{Client, Config};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::source::test_server::{Reply, TestServer};
 
     fn status(change: impl FnOnce(&mut Value)) -> TokenReviewStatus {
         let mut status = json!({
@@ -173,6 +215,45 @@ mod tests {
 
     fn pod_of(status: TokenReviewStatus) -> Result<BoundPod, Refusal> {
         owner(user(status, TOKEN_AUDIENCE).map_err(|why| Refusal::new("token", why))?, "peerdist")
+    }
+
+    /// An API server that answers so to the review of a token, and with this status to everything else.
+    fn api_server(code: u16, review: Value, other: u16) -> TestServer {
+        TestServer::start(move |request, _| {
+            let is_review = request.path.contains("tokenreviews");
+            let (status, body) = if is_review { (code, review.clone()) } else { (other, answer(other)) };
+            let reply = Reply { status, ..Reply::ok(body.to_string().as_bytes()) };
+            reply.with("Content-Type", "application/json")
+        })
+    }
+
+    fn answer(code: u16) -> Value {
+        json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code})
+    }
+
+    fn review(status: TokenReviewStatus) -> Value {
+        let (version, kind) = ("authentication.k8s.io/v1", "TokenReview");
+        json!({"apiVersion": version, "kind": kind, "metadata": {}, "spec": {}, "status": status})
+    }
+
+    /// What comes of the token of a renewal, where the API server has this address.
+    async fn renewal_at(address: &str) -> Result<Option<BoundPod>, &'static str> {
+        crate::http::install_tls_provider();
+        let client = Client::try_from(Config::new(address.parse().unwrap())).unwrap();
+        let reviewer = TokenReviewer::new(Cluster { client, namespace: "peerdist".to_owned() });
+        reviewer.review_of_renewal("a.b.c").await.map_err(|refusal| refusal.reason)
+    }
+
+    #[tokio::test]
+    async fn certificate_alone_is_enough_only_while_the_api_server_is_away() {
+        let (known, void) = (status(|_| {}), status(|status| status["authenticated"] = json!(false)));
+        let pod = pod_of(known.clone()).unwrap();
+        assert_eq!(renewal_at(&api_server(201, review(known), 200).address).await, Ok(Some(pod)));
+        assert_eq!(renewal_at(&api_server(201, review(void), 200).address).await, Err("token"));
+        for (other, said) in [(200, Err("busy")), (403, Err("busy")), (502, Ok(None))] {
+            assert_eq!(renewal_at(&api_server(500, answer(500), other).address).await, said, "{other}");
+        }
+        assert_eq!(renewal_at("http://127.0.0.1:9").await, Ok(None));
     }
 
     #[test]

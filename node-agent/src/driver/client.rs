@@ -3,7 +3,8 @@
 //! [`BoundClient`] binds the ports and enrols; `waiting` answers probes before that, while the address of the server is
 //! waited for; `node` is the loop around the core's machine; `receiving` takes in transfers and `signals` steers them,
 //! `manifests` brings manifests and makes room on disk, `storing` flushes and publishes, `kept_plan` survives restarts,
-//! `following` says whom the node follows, `server_address` follows a server that moves.
+//! `following` says whom the node follows, `server_address` follows a server that moves, `renewing` gets the next
+//! certificate.
 
 mod arriving;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod kept_plan;
 pub(super) mod manifests;
 mod node;
 mod receiving;
+mod renewing;
 mod server_address;
 mod signals;
 pub(super) mod storing;
@@ -362,6 +364,13 @@ impl ClientSettings {
     /// The token as it is now; `None` when it is not there.
     fn token(&self) -> Result<Option<JoinToken>, JoinTokenError> {
         JoinToken::look(&self.join_token_file, self.trust_file.as_deref())
+    }
+
+    /// What says that a pod is one of its office, whatever is known of roots; empty outside of a cluster. Why it cannot be
+    /// read is said by [`Self::token`].
+    fn pod_secret(&self) -> String {
+        let of_pod = self.trust_file.as_ref().and_then(|_| JoinToken::read_secret_of_pod(&self.join_token_file).ok());
+        of_pod.flatten().unwrap_or_default()
     }
 
     fn say_started(&self) {

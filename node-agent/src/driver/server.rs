@@ -75,7 +75,7 @@ pub struct ServerSettings {
     pub root: PathBuf,
     /// Folder with the keys of the authority, which is followed; the server makes its own when absent.
     pub authority: Option<PathBuf>,
-    /// File with the join token; written when it is absent.
+    /// File with the join token; written when it is absent. A server of a cluster has none.
     pub join_token_file: PathBuf,
     /// Metadata database; a SQLite file under the root when absent.
     pub database: Option<String>,
@@ -167,7 +167,7 @@ pub struct BoundServer {
     settings: ServerSettings,
     store: Arc<NodeStore>,
     authority: Arc<Authority>,
-    token: JoinToken,
+    token: Option<JoinToken>,
     transport: Arc<Transport>,
     metrics: Arc<Metrics>,
     database: Arc<dyn MetadataStore>,
@@ -180,8 +180,8 @@ pub struct BoundServer {
 }
 
 impl BoundServer {
-    /// Opens library, keys and database, binds every port and writes the join token. Probes are answered while the
-    /// library is opened, which may take minutes.
+    /// Opens library, keys and database, binds every port and, outside of a cluster, writes the join token. Probes are
+    /// answered while the library is opened, which may take minutes.
     ///
     /// # Errors
     /// [`ServerError`]; a port in use is named with its holder.
@@ -208,14 +208,8 @@ impl BoundServer {
         let database = database::open(settings.database.as_deref(), &settings.root).await?;
         let api_token = ApiToken::create(&settings.root.join(API_TOKEN_FILE))?;
         ApiFile { url: format!("http://{http_address}"), token_file: API_TOKEN_FILE.into() }.write(&settings.root)?;
-        let token = match JoinToken::read(&settings.join_token_file)? {
-            Some(token) if token.pins() == [authority.root_sha256()] => token,
-            _ => {
-                let token = JoinToken::generate(authority.root_sha256());
-                token.write(&settings.join_token_file)?;
-                token
-            }
-        };
+        let file = &settings.join_token_file;
+        let token = enrolment::join_token(settings.cluster.as_ref(), file, authority.root_sha256())?;
         let last_revision = revisions::reserve(&settings.root, SystemTime::now())?;
         let guard = ApiGuard { token: api_token, reviewer: settings.cluster.clone().map(AccessReviewer::new) };
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot::empty()));
@@ -230,16 +224,16 @@ impl BoundServer {
             readiness,
             listener,
             api: StatusApi { guard, snapshot },
-    /// Keeps the library, with what arrives for it, below a limit if there is one, and that share of its disk free.
-    pub fn limit_storage(&self, limit_bytes: Option<u64>, kept_free_percent: u8) {
-        self.store.set_limits(StoreLimits { limit_bytes });
-        self.store.keep_free(kept_free_percent);
-    }
-
             snapshots,
             overview: IngestOverview::default(),
             last_revision,
         })
+    }
+
+    /// Keeps the library, with what arrives for it, below a limit if there is one, and that share of its disk free.
+    pub fn limit_storage(&self, limit_bytes: Option<u64>, kept_free_percent: u8) {
+        self.store.set_limits(StoreLimits { limit_bytes });
+        self.store.keep_free(kept_free_percent);
     }
 
     /// How things stand, a few times a second.
@@ -342,17 +336,17 @@ pub async fn run_server(options: ServerOptions, stop: CancellationToken) -> Resu
         retry: RetryPolicy::KeepTrying,
         sources,
         files: files.clone(),
-    let kept_free_percent = if cluster.is_some() { KEPT_FREE_PERCENT_IN_CLUSTER } else { 0 };
-    server.limit_storage(
-        options.storage_limit.map(Quantity::value),
-        options.keep_free_percent.unwrap_or(kept_free_percent),
-    );
         retention_seconds: options.retention_seconds,
         cluster: cluster.clone(),
     });
     // To open a library may take minutes.
     let Some(bound) = stop.run_until_cancelled(binding).await else { return Ok(()) };
     let server = bound?;
+    let kept_free_percent = if cluster.is_some() { KEPT_FREE_PERCENT_IN_CLUSTER } else { 0 };
+    server.limit_storage(
+        options.storage_limit.map(Quantity::value),
+        options.keep_free_percent.unwrap_or(kept_free_percent),
+    );
     let manifests = options.manifests;
     match (cluster, manifests) {
         (Some(cluster), _) => server.run(ClusterSource::start(&cluster.client, &root, files), stop).await,

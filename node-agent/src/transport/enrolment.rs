@@ -61,8 +61,9 @@ impl Transport {
         Ok(enrolment)
     }
 
-    /// Gets a new certificate from the server with the one that is in force. The pins say which roots to trust from now
-    /// on; without them that stays as it is.
+    /// Gets a new certificate from the server with the one that is in force, and with what the token proves besides. That
+    /// goes to nobody but a server that the roots in force vouch for. The pins say which roots to trust from now on;
+    /// without them that stays as it is.
     ///
     /// # Errors
     /// [`EnrolError`]; the old certificate stays in force then.
@@ -70,9 +71,10 @@ impl Transport {
         &self,
         server: IpAddr,
         node: proto::Node,
+        token_secret: &str,
         pins: Option<&[[u8; 32]]>,
     ) -> Result<proto::EnrolReply, EnrolError> {
-        let envelope = self.enrolment_request(String::new(), node)?;
+        let envelope = self.enrolment_request(token_secret.to_owned(), node)?;
         let reply = self.request(server, Role::Server, MessageClass::Small, envelope).await?;
         let enrolment = enrolment_of(reply)?;
         self.identity.renew(enrolment.clone(), pins)?;

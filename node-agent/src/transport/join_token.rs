@@ -90,14 +90,22 @@ impl JoinToken {
     /// # Errors
     /// [`JoinTokenError`] when a file cannot be read or holds something else.
     pub fn read_of_pod(path: &Path, trust: &Path) -> Result<Option<Self>, JoinTokenError> {
-        let (Some(secret), Some(pins)) = (read_text(path)?, read_text(trust)?) else { return Ok(None) };
-        if secret.is_empty() || secret.contains(char::is_whitespace) {
-            return Err(JoinTokenError::Malformed);
-        }
+        let (Some(secret), Some(pins)) = (Self::read_secret_of_pod(path)?, read_text(trust)?) else { return Ok(None) };
         let pins: Option<Vec<[u8; 32]>> = pins.lines().map(|line| digest(line.trim())).collect();
         let pins = pins.filter(|pins| (1..=ROOTS_MAX).contains(&pins.len()));
         let pins = pins.ok_or_else(|| JoinTokenError::MalformedPin(trust.to_owned()))?;
         Ok(Some(Self { secret, pins }))
+    }
+
+    /// Reads the token of a pod alone, which says who the pod is but not who the server is; `None` when it is not there
+    /// yet.
+    ///
+    /// # Errors
+    /// [`JoinTokenError`] when the file cannot be read or holds something else.
+    pub fn read_secret_of_pod(path: &Path) -> Result<Option<String>, JoinTokenError> {
+        let secret = read_text(path)?;
+        let is_malformed = |secret: &String| secret.is_empty() || secret.contains(char::is_whitespace);
+        if secret.as_ref().is_some_and(is_malformed) { Err(JoinTokenError::Malformed) } else { Ok(secret) }
     }
 
     /// Reads the token as it is now; with a trust file it is the token of a pod.

@@ -54,7 +54,7 @@ async fn root_of_somebody_else_is_waited_for_used_and_followed_when_it_is_renewe
     server_follows(&site, 1).await?;
     // A client looks for other roots when it starts, and then every ten minutes.
     for node in &NODES {
-        site.restart_client_without_token(node).await?;
+        site.restart_client(node).await?;
         learns(&site, node.name, &new).await?;
         ensure!(trusted_by(&site, node.name)?.contains(&old), "{} trusts the former root no more", node.name);
     }

@@ -134,10 +134,11 @@ impl Site {
         Process::start(command, &path(&format!("{}.log", node.name)))
     }
 
-    /// Ends a client as kubelet does, and starts it anew with a token that enrols nobody.
-    pub(crate) async fn restart_client_without_token(&mut self, node: &SiteNode) -> Result<()> {
+    /// Ends a client as kubelet does, and starts it anew with a fresh token of its pod.
+    pub(crate) async fn restart_client(&mut self, node: &SiteNode) -> Result<()> {
         end(self.clients.get_mut(node.name).context("a client")?, node.name).await?;
-        let client = self.start_client(node, "spent.spent.spent")?;
+        let token = self.token(&client_objects(node.office), Some(node.name), "peerdist").await?;
+        let client = self.start_client(node, &token)?;
         self.clients.insert(node.name, client);
         Ok(())
     }

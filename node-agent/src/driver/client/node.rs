@@ -35,7 +35,7 @@ use crate::http::Readiness;
 use crate::metrics::{Metrics, PackageState, TransferErrorReason};
 use crate::store::{NodeStore, StoreLimits};
 use crate::transport::broadcast::BroadcastError;
-use crate::transport::{EnrolError, IncomingMessage, Transport};
+use crate::transport::{IncomingMessage, Transport};
 
 /// A package that cannot be deleted, because the disk is too full to note it for example, is tried again after this.
 const DELETE_RETRY: Duration = Duration::from_secs(10);
@@ -78,23 +78,6 @@ impl Context {
     /// The keys whose signatures count now.
     pub(super) fn trusted(&self) -> Vec<VerifyingKey> {
         self.transport.identity().manifest_keys()
-    }
-
-    /// A new certificate: with the one that is in force, or with the token when that has run out or the server is under
-    /// a root that only the trust file tells of.
-    async fn renew(&self) -> Result<(), EnrolError> {
-        let (me, server) = (encode_node(&self.settings.me()), self.settings.server.get());
-        let identity = self.transport.identity();
-        let Some(token) = self.settings.token().ok().flatten() else {
-            return self.transport.renew(server, me, None).await.map(drop);
-        };
-        if !identity.is_expired(SystemTime::now()) {
-            let renewed = self.transport.renew(server, me.clone(), Some(token.pins())).await.map(drop);
-            if renewed.is_ok() || identity.trusts_all(token.pins()) {
-                return renewed;
-            }
-        }
-        self.transport.enrol(server, &token, me).await.map(drop)
     }
 
     /// Tells the machine; the node has stopped when nobody listens any more.

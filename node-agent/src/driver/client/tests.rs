@@ -2,13 +2,12 @@
 
 use peerdist_authority::certificates::NODE_LIFETIME;
 use peerdist_authority::days;
-use rustls::pki_types::CertificateDer;
 use tokio::time::{sleep, timeout};
 
-use super::fixture::TestNode;
+use super::fixture::{TestNode, certify};
 use super::*;
 use crate::driver::tests::Log;
-use crate::transport::{Authority, PeerIdentity};
+use crate::transport::Authority;
 
 const GOES_ON: &str = "the certificate has run out, and the node goes on in its office with it";
 const ASKS_AGAIN: &str = "not enrolled, and tried again";
@@ -22,13 +21,7 @@ fn back_after(number: u8, run_out_for: Duration) -> TestNode {
         let issued_at = SystemTime::now() - NODE_LIFETIME - run_out_for;
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(folder.path(), issued_at).unwrap();
-        let identity = NodeIdentity::open(&settings.root.join("identity")).unwrap();
-        let peer = PeerIdentity::Client { office: settings.office.clone(), node: settings.node.clone() };
-        let request = identity.certificate_request().unwrap();
-        let issued = authority.issue(&request, &peer, settings.address, issued_at).unwrap();
-        let enrolment = proto::EnrolReply { office_type: proto::OfficeType::Wired.into(), ..authority.reply(issued) };
-        let roots: Vec<_> = enrolment.roots.iter().map(|root| CertificateDer::from(root.to_vec())).collect();
-        identity.install(&roots, enrolment).unwrap();
+        certify(settings, &authority, issued_at);
         JoinToken::generate(authority.root_sha256()).write(&settings.join_token_file).unwrap();
     })
 }

@@ -56,7 +56,8 @@ pub(super) struct Parts {
     pub(super) settings: ServerSettings,
     pub(super) store: Arc<NodeStore>,
     pub(super) authority: Arc<Authority>,
-    pub(super) token: JoinToken,
+    /// What newcomers show outside of a cluster.
+    pub(super) token: Option<JoinToken>,
     /// Checks the tokens of pods, in a cluster.
     pub(super) reviewer: Option<TokenReviewer>,
     /// Tells whom it refused, in a cluster.
@@ -282,7 +283,7 @@ impl Node {
             Ok(Incoming::Enrol(enrol)) => {
                 let asked = enrolment::Asked { from, address, enrol };
                 if let Some((asked, reply)) = self.reviews.begin(asked, reply) {
-                    let entitlement = Entitlement::of_join_token(&self.parts.token, &asked);
+                    let entitlement = Entitlement::without_review(self.parts.token.as_ref(), &asked);
                     self.enrol(asked, &entitlement, reply);
                 }
             }

@@ -1,4 +1,5 @@
-//! Enrolments that wait for the API server's word on their token. A renewal needs none, nor does the join token.
+//! Enrolments and renewals in a cluster that wait for the API server's word on the token of a pod. Outside of a cluster
+//! nothing waits.
 
 use tokio::sync::mpsc;
 
@@ -12,7 +13,9 @@ type Reviewed = (Asked, Entitlement, ReplyHandle);
 /// The reviews under way.
 pub(super) struct Reviews {
     reviewer: Option<TokenReviewer>,
-    places: ReviewPlaces,
+    newcomers: ReviewPlaces,
+    /// Apart, so that nobody without a certificate keeps nodes from renewing theirs.
+    renewals: ReviewPlaces,
     done: mpsc::Sender<Reviewed>,
     reviewed: mpsc::Receiver<Reviewed>,
 }
@@ -20,14 +23,19 @@ pub(super) struct Reviews {
 impl Reviews {
     pub(super) fn new(reviewer: Option<TokenReviewer>) -> Self {
         let (done, reviewed) = mpsc::channel(ReviewPlaces::MAX);
-        Self { reviewer, places: ReviewPlaces::default(), done, reviewed }
+        Self { reviewer, newcomers: ReviewPlaces::default(), renewals: ReviewPlaces::default(), done, reviewed }
     }
 
     /// Begins to review the token of a pod. Gives back what needs no review.
     pub(super) fn begin(&self, asked: Asked, reply: ReplyHandle) -> Option<(Asked, ReplyHandle)> {
-        let is_pod = matches!(asked.from, PeerIdentity::Enrolling) && is_json_web_token(&asked.enrol.token);
+        let is_pod = is_json_web_token(&asked.enrol.token);
         let Some(reviewer) = self.reviewer.clone().filter(|_| is_pod) else { return Some((asked, reply)) };
-        let place = match self.places.enter(asked.address) {
+        let places = match asked.from {
+            PeerIdentity::Enrolling => &self.newcomers,
+            PeerIdentity::Client { .. } => &self.renewals,
+            PeerIdentity::Server | PeerIdentity::Vesc { .. } => return Some((asked, reply)),
+        };
+        let place = match places.enter(asked.address) {
             Ok(place) => place,
             Err(NoPlace::Address) => {
                 reply.refuse("busy", "other tokens from this address are looked at: try again");
@@ -40,8 +48,7 @@ impl Reviews {
         };
         let done = self.done.clone();
         tokio::spawn(async move {
-            let entitlement =
-                reviewer.review(&asked.enrol.token).await.map_or_else(Entitlement::None, Entitlement::Pod);
+            let entitlement = review(&reviewer, &asked).await;
             drop(done.send((asked, entitlement, reply)).await);
             drop(place);
         });
@@ -51,6 +58,20 @@ impl Reviews {
     /// The next request that can be decided.
     pub(super) async fn next(&mut self) -> Option<Reviewed> {
         self.reviewed.recv().await
+    }
+}
+
+/// What the token is worth. While there is nobody to say so, a certificate has to do.
+async fn review(reviewer: &TokenReviewer, asked: &Asked) -> Entitlement {
+    let token = &asked.enrol.token;
+    let pod = match asked.from {
+        PeerIdentity::Enrolling => reviewer.review(token).await.map(Some),
+        _ => reviewer.review_of_renewal(token).await,
+    };
+    match pod {
+        Ok(Some(pod)) => Entitlement::Pod(pod),
+        Ok(None) => Entitlement::Certificate,
+        Err(refusal) => Entitlement::None(refusal),
     }
 }
 

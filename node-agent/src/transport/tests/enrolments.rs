@@ -51,7 +51,7 @@ async fn node_enrols_renews_and_comes_back_enrolled() {
     assert_eq!(ask().await.unwrap(), accepted());
 
     let before = client.transport.identity().enrolment().unwrap().certificate;
-    client.transport.renew(server.address, node_of("127.77.30.2"), None).await.unwrap();
+    client.transport.renew(server.address, node_of("127.77.30.2"), "", None).await.unwrap();
     assert_ne!(client.transport.identity().enrolment().unwrap().certificate, before);
 
     let again = NodeIdentity::open(&folder).unwrap();
@@ -96,4 +96,33 @@ async fn connection_without_certificate_takes_nothing_but_enrolment() {
     let refused = requester.request_once(config, to, &hello()).await;
     let Err(RequestError::Refused { reason, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(reason, "not-enrolled");
+}
+
+/// Far more connections than one address may have without certificate, and how many of them are turned away at least.
+const SILENT: usize = 12;
+const SILENT_TURNED_AWAY_MIN: usize = SILENT / 2;
+/// Silent connections are closed some time after this in any case.
+const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_never_enrol_close_none_that_has_a_certificate() {
+    let site = Site::new();
+    let token = JoinToken::generate(site.authority.root_sha256());
+    let (server, client) = (site.server("127.77.36.1"), site.client("127.77.36.2", "store"));
+    let dialler = &client.transport.requesters[&MessageClass::Small].dialler;
+    let to = SocketAddr::new(server.address, peerdist_core::ports::SERVER_SMALL);
+    let link = dialler.connect(to, Role::Server).await.unwrap().connection;
+
+    let config = ClientConfig::new(tls::enrolling_client(token.pins()).unwrap());
+    let mut silent = tokio::task::JoinSet::new();
+    for _ in 0..SILENT {
+        let connection = dialler.dial_with(config.clone(), to).await.unwrap();
+        silent.spawn(async move { connection.closed().await });
+    }
+    for _ in 0..SILENT_TURNED_AWAY_MIN {
+        let closed = timeout(TURNED_AWAY_WITHIN, silent.join_next()).await.expect("there are too many of them");
+        let reason = closed.unwrap().unwrap();
+        assert!(matches!(&reason, noq::ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_DONE));
+    }
+    assert!(link.close_reason().is_none());
 }

@@ -87,7 +87,7 @@ async fn node_that_was_there_renews_after_the_former_root_went() {
     }
     let (server, client, _) = change.end("127.77.33.1", CLIENT, identity);
     let trusted = pins(&[new]);
-    client.transport.renew(server.address, node_of(CLIENT), Some(&trusted)).await.unwrap();
+    client.transport.renew(server.address, node_of(CLIENT), "", Some(&trusted)).await.unwrap();
     let identity = client.transport.identity();
     assert!(identity.trusts_all(&trusted) && !identity.trusts_any(&pins(&[old])));
     let answer = client.transport.request(server.address, Role::Server, MessageClass::Small, hello()).await;
@@ -107,7 +107,7 @@ async fn node_that_kept_a_certificate_of_the_former_root_is_refused_and_enrols_a
     assert!(identity.trusts_any(&trusted), "it learnt of the new root");
     assert!(!identity.trusts_all(&trusted), "its own certificate is worth nothing there");
 
-    let refused = client.transport.renew(server.address, node_of(CLIENT), Some(&trusted)).await;
+    let refused = client.transport.renew(server.address, node_of(CLIENT), "", Some(&trusted)).await;
     assert!(matches!(refused, Err(EnrolError::Request(RequestError::Refused { .. }))), "{refused:?}");
     let why = identity.news_of_why_anew(&trusted, client.address, SystemTime::now()).unwrap();
     assert!(why.contains("certificate is of a root that is not trusted"), "{why}");
@@ -128,7 +128,7 @@ async fn node_that_was_away_for_all_of_the_change_enrols_anew_and_says_why_once(
     let (server, client, token) = change.end("127.77.35.1", CLIENT, identity);
     let (trusted, identity) = (pins(&[new]), client.transport.identity());
     assert!(!identity.trusts_any(&trusted));
-    let refused = client.transport.renew(server.address, node_of(CLIENT), Some(&trusted)).await;
+    let refused = client.transport.renew(server.address, node_of(CLIENT), "", Some(&trusted)).await;
     assert!(matches!(refused, Err(EnrolError::Request(RequestError::Refused { .. }))), "{refused:?}");
 
     let news_of_why = || identity.news_of_why_anew(&trusted, client.address, SystemTime::now());

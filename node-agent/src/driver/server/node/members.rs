@@ -12,7 +12,7 @@ use peerdist_core::server::ServerEvent;
 
 use super::Node;
 use crate::cluster::RefusedEnrolment;
-use crate::driver::server::enrolment::{self, Asked, Entitlement};
+use crate::driver::server::enrolment::{self, Asked, Entitlement, NODE_GONE};
 use crate::driver::server::leaving;
 use crate::transport::{PeerIdentity, ReplyHandle};
 
@@ -87,16 +87,17 @@ impl Node {
         }
     }
 
-    /// Where whoever looks for the missing node will look: at its pod, or else at the Office that it claims.
+    /// Where whoever looks for the missing node will look: at its pod, which goes with its Node, or else at the Office
+    /// that it claims.
     fn tell_refusal(&self, entitlement: &Entitlement, claimed: &str, address: IpAddr, refusal: &Refusal) {
         let Some((cluster, teller)) = self.parts.refusals.as_ref().filter(|_| refusal.reason != BUSY) else { return };
         let note = format!("{}: seen at {address}: {}", refusal.reason, refusal.message);
         let refused = match entitlement {
-            Entitlement::Pod(pod) => {
+            Entitlement::Pod(pod) if refusal.reason != NODE_GONE => {
                 let (name, uid) = pod.name_and_uid();
                 Some(RefusedEnrolment::of_pod(cluster, name, uid, note))
             }
-            Entitlement::JoinToken | Entitlement::None(_) => {
+            _ => {
                 let offices = self.desired.iter().flat_map(|desired| &desired.objects.offices);
                 let mut office = offices.filter(|(name, _)| name.as_str() == claimed);
                 office.next().map(|(name, uid)| RefusedEnrolment::of_office(name.as_str(), uid, note))
