@@ -120,6 +120,10 @@ pub struct Server {
     /// Offices of which nodes came or left since their plan was made, or beside which another rendezvous point leads.
     newcomers: BTreeSet<OfficeName>,
     overtaken: BTreeMap<OfficeName, Overtaken>,
+    /// The number up to which plans may be those of another server, by what nodes have told.
+    told_until: Revision,
+    /// The first number above that which the plan of each office got.
+    first_above_told: BTreeMap<OfficeName, Revision>,
     /// Offices whose plans get another number although nothing else in them has changed.
     renumbered: BTreeSet<OfficeName>,
     housekeeping_at: Instant,
@@ -150,6 +154,8 @@ impl Server {
             serving: BTreeSet::new(),
             newcomers: BTreeSet::new(),
             overtaken: BTreeMap::new(),
+            told_until: 0,
+            first_above_told: BTreeMap::new(),
             renumbered: BTreeSet::new(),
             housekeeping_at: now,
             look_again_at: None,
@@ -188,14 +194,11 @@ impl Server {
             ServerEvent::Remembered { package, complete } => self.settling.remember(package, complete),
             // A certificate that is renewed changes nothing.
             ServerEvent::Renewed { node } if self.is_known(&node) => {}
-            ServerEvent::Enrolled { node } | ServerEvent::Renewed { node } => {
-                self.newcomers.insert(node.office.clone());
-                self.forget_replaced(&node);
-                self.nodes.insert(
-                    node.name.clone(),
-                    KnownNode { node, last_seen: None, plan_revision: 0, confirmed_revision: 0 },
-                );
+            ServerEvent::Enrolled { node } => {
+                self.forget_what_it_had(&node.name);
+                self.take_node(node);
             }
+            ServerEvent::Renewed { node } => self.take_node(node),
             ServerEvent::Left(nodes) => self.forget_nodes(&nodes),
             ServerEvent::ServeEnded { to, transfer } => {
                 self.serving.remove(&(to, transfer));
@@ -331,6 +334,13 @@ impl Server {
         self.tree.as_ref().is_some_and(|tree| tree.is_central(office))
     }
 
+    fn take_node(&mut self, node: NodeRef) {
+        self.newcomers.insert(node.office.clone());
+        self.forget_replaced(&node);
+        let known = KnownNode { node, last_seen: None, plan_revision: 0, confirmed_revision: 0 };
+        self.nodes.insert(known.node.name.clone(), known);
+    }
+
     fn take_package(&mut self, package: IngestedPackage) {
         self.ingesting.remove(&package.key);
         let versions = self.ingested.entry(package.key.distribution.clone()).or_default();
@@ -347,6 +357,7 @@ impl Server {
         }
         self.library.remove(key);
         self.settling.forget_package(key);
+        self.listings.forget_package(digest);
         if let Some(versions) = self.ingested.get_mut(&key.distribution) {
             versions.retain(|version| *version != key.version);
         }

@@ -28,10 +28,13 @@ pub const EMBEDDED_OFFICES_MAX: u8 = 254;
 /// What a store will have answered.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, DatabaseError>>;
 
-/// What the server remembers. Every method is one transaction.
+/// What the server remembers. Every method is one transaction, unless it says otherwise.
 pub trait MetadataStore: Send + Sync {
     /// Adds or replaces a node (by name).
     fn put_node<'a>(&'a self, node: &'a NodeRow) -> Answer<'a, ()>;
+
+    /// Adds or replaces a node (by name) and forgets how far it was.
+    fn put_node_anew<'a>(&'a self, node: &'a NodeRow) -> Answer<'a, ()>;
 
     /// All nodes, by name.
     fn nodes(&self) -> Answer<'_, Vec<NodeRow>>;
@@ -58,6 +61,11 @@ pub trait MetadataStore: Send + Sync {
 
     /// Adds or replaces rows a node and package. Those of a node or package that is not known any more are left out.
     fn put_package_nodes<'a>(&'a self, rows: &'a [PackageNodeRow]) -> Answer<'a, ()>;
+
+    /// Keeps how far nodes were with each of these packages, and which chunks offices had of it, in these offices alone.
+    /// Each package is a transaction of its own, so that other writers get in between: after an error some may be done,
+    /// and doing it again does no harm.
+    fn keep_progress<'a>(&'a self, wanted: &'a BTreeMap<PackageKey, BTreeSet<OfficeName>>) -> Answer<'a, ()>;
 
     /// The nodes of a package, by name.
     fn package_nodes<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, Vec<PackageNodeRow>>;

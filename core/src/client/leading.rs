@@ -17,7 +17,7 @@ use super::event::{BroadcastRequest, Output};
 use super::{Client, OFFICE_REPORT_INTERVAL};
 use crate::chunk_set::ChunkSet;
 use crate::digest::Digest;
-use crate::message::{Message, PACKAGES_MAX, Revision};
+use crate::message::{Message, PACKAGES_MAX};
 use crate::names::{NodeName, OfficeName};
 use crate::office::OfficeType;
 use crate::peer::{MessageClass, NodeRef, Peer};
@@ -52,8 +52,8 @@ pub(super) struct Leading {
     avoided_for_children: Avoided<(Link, NodeName)>,
     /// First receivers of the server's ledger that it may disregard.
     excused: BTreeMap<Digest, BTreeSet<NodeName>>,
-    /// Packages of which it forgot what members said, because no plan listed them from this one on.
-    forgotten: BTreeMap<Digest, Revision>,
+    /// Packages of which it forgot what members said, because no plan listed them.
+    forgotten: BTreeSet<Digest>,
     plan_sent: BTreeMap<NodeName, (u64, Instant)>,
     handover: Handover,
     since: Instant,
@@ -70,7 +70,7 @@ impl Client {
             waiting: BTreeMap::new(),
             avoided_for_children: Avoided::default(),
             excused: BTreeMap::new(),
-            forgotten: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             plan_sent: BTreeMap::new(),
             handover: Handover::new(now),
             since: now,
@@ -189,8 +189,8 @@ impl Client {
 }
 
 impl Leading {
-    /// The package is not planned any more, from this plan on: nothing of it is kept.
-    pub(super) fn forget(&mut self, digest: Digest, revision: Revision) {
+    /// The package is not planned any more: nothing of it is kept.
+    pub(super) fn forget(&mut self, digest: Digest) {
         self.view.forget(digest);
         self.links.values_mut().for_each(|ledger| ledger.retain(|kept| *kept != digest));
         self.waiting.retain(|(_, waits_for), _| *waits_for != digest);
@@ -198,13 +198,14 @@ impl Leading {
         if self.forgotten.len() >= PACKAGES_MAX {
             self.forgotten.pop_first();
         }
-        self.forgotten.insert(digest, revision);
+        self.forgotten.insert(digest);
     }
 
-    /// The package is planned. A member that did not see the plan without it would never say again that it has it.
+    /// The package is planned. A member that did not see the plan without it would never say again that it has it, nor
+    /// would one that did, but kept it until the version in its place was there.
     pub(super) fn list(&mut self, digest: Digest) {
-        if let Some(revision) = self.forgotten.remove(&digest) {
-            self.view.ask_for_inventories(revision);
+        if self.forgotten.remove(&digest) {
+            self.view.ask_for_inventories();
         }
     }
 

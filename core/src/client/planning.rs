@@ -7,7 +7,7 @@ use super::Client;
 use super::event::StoredPackage;
 use super::package::{Package, Phase};
 use crate::digest::Digest;
-use crate::message::{Revision, SignedBytes};
+use crate::message::SignedBytes;
 use crate::names::DistributionKey;
 use crate::office::OfficeType;
 use crate::plan::{Plan, PlannedPackage};
@@ -115,7 +115,7 @@ impl Client {
         let published: Vec<Digest> =
             self.packages.values().filter(replaced).map(|package| package.planned.digest).collect();
         for digest in published {
-            self.forget_package(digest, self.revision());
+            self.forget_package(digest);
             let stored = StoredPackage { distribution: distribution.clone(), digest, published: true };
             self.older.insert(digest, stored);
         }
@@ -153,16 +153,15 @@ impl Client {
 
     fn drop_package(&mut self, digest: Digest) {
         self.cancel_transfers(digest);
-        // The plan that is being taken may be the first one without it.
-        self.forget_package(digest, self.revision() + 1);
+        self.forget_package(digest);
         self.delete(digest);
     }
 
-    /// No plan lists the package from this one on.
-    fn forget_package(&mut self, digest: Digest, revision: Revision) {
+    /// No plan lists the package any more.
+    fn forget_package(&mut self, digest: Digest) {
         self.packages.remove(&digest);
         if let Some(leading) = &mut self.leading {
-            leading.forget(digest, revision);
+            leading.forget(digest);
         }
     }
 }

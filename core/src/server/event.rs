@@ -37,7 +37,7 @@ pub enum ServerEvent {
         /// The nodes.
         complete: BTreeSet<NodeName>,
     },
-    /// A node enrolled, in this run or an earlier one.
+    /// A node enrolled, in this run or an earlier one. One that is known already has nothing until it says so.
     Enrolled {
         /// The node.
         node: NodeRef,
@@ -112,6 +112,9 @@ pub enum ServerOutput {
         /// Bytes of its files.
         bytes: u64,
     },
+    /// These packages are wanted of these offices alone from now on: for the database, in which what nodes of others had
+    /// of them counts no more. It comes before the plans that leave the packages out.
+    Wanted(BTreeMap<PackageKey, BTreeSet<OfficeName>>),
     /// An office reported: for the database.
     OfficeReported {
         /// The office.

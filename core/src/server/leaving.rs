@@ -15,8 +15,8 @@ impl Server {
     }
 
     /// Nodes that may still hold something of a distribution that no plan lists from these revisions on: those that have
-    /// not confirmed that they deleted what such a plan does not list. Only offices that reported about it in this run,
-    /// while it was wanted there, are looked at, or all if none did.
+    /// not confirmed that they deleted what such a plan does not list. Only offices whose plans listed it earlier in this
+    /// run are looked at, and those that spoke of it, or all if no plan did.
     pub fn holding(
         &self,
         key: &DistributionKey,
@@ -25,9 +25,10 @@ impl Server {
     ) -> Vec<NodeName> {
         let packages = self.library.values().filter(|package| package.key.distribution == *key);
         let digests: BTreeSet<Digest> = packages.map(|package| package.digest).collect();
-        let reported: BTreeSet<&OfficeName> =
-            self.progress.keys().filter(|(_, digest)| digests.contains(digest)).map(|(office, _)| office).collect();
-        let concerned = |known: &&KnownNode| reported.is_empty() || reported.contains(&known.node.office);
+        let listed = self.listings.offices_of(&digests);
+        let spoke = self.progress.keys().filter(|(_, digest)| digests.contains(digest)).map(|(office, _)| office);
+        let offices: BTreeSet<&OfficeName> = listed.iter().copied().chain(spoke).collect();
+        let concerned = |known: &&KnownNode| listed.is_empty() || offices.contains(&known.node.office);
         let behind = |known: &&KnownNode| {
             let office = &known.node.office;
             since.get(office).is_some_and(|&plan| !self.has_confirmed(office, known.confirmed_revision, plan))
@@ -40,6 +41,15 @@ impl Server {
     pub fn replaced_by(&self, node: &NodeRef) -> BTreeSet<NodeName> {
         let others = self.nodes.values().filter(|known| known.node.name != node.name);
         others.filter(|known| known.node.address == node.address).map(|known| known.node.name.clone()).collect()
+    }
+
+    /// A node that is known enrolled anew: its disk may be another one. What an earlier run knew of it is told before it
+    /// is known, and counts.
+    pub(super) fn forget_what_it_had(&mut self, node: &NodeName) {
+        if self.nodes.contains_key(node) {
+            self.progress.values_mut().for_each(|progress| progress.begin_anew_on(node));
+            self.settling.forget_nodes(&BTreeSet::from([node.clone()]));
+        }
     }
 
     /// Forgets whom this node takes the place of, and what it had and was itself in another office.
@@ -88,7 +98,7 @@ mod tests {
     use crate::message::{Hello, Message, NodeState, OfficePackage, OfficeReport};
     use crate::server::ServerConfig;
     use crate::server::ServerEvent;
-    use crate::server::tests::{desired, distribution, ingested};
+    use crate::server::tests::{desired, desired_with_store, distribution, ingested, selecting};
     use jiff::Timestamp;
 
     fn node(name: &str, address: &str) -> NodeRef {
@@ -160,6 +170,62 @@ mod tests {
         assert!(server.holding(&key, &since, |known| known.last_seen.is_some()).is_empty(), "b was never heard");
         says_hello(&mut server, "b", "10.0.0.2");
         assert!(holding(&server).is_empty());
+    }
+
+    #[test]
+    fn deleted_distribution_is_held_in_every_office_that_was_to_have_it_or_speaks_of_it() {
+        let app = distribution("app", "/app");
+        let of_store = NodeRef { office: OfficeName::new("store").unwrap(), ..node("c", "10.0.0.3") };
+        let report = |server: &mut Server, from: &NodeRef| {
+            let digest = Digest::of(b"root");
+            let packages = vec![OfficePackage { digest, available: bytes::Bytes::new(), nodes: Vec::new() }];
+            let report = OfficeReport { term: 1, plan_revision: 0, packages };
+            server.message(Instant::now(), from, Message::OfficeReport(report)).unwrap();
+        };
+        // Those that hold it after the deletion, before and after the store speaks of it.
+        let holding = |wanted: &crate::distribution::Distribution| {
+            let mut server = server();
+            tell(&mut server, desired_with_store(&[wanted]));
+            tell(&mut server, ServerEvent::Enrolled { node: of_store.clone() });
+            report(&mut server, &node("a", "10.0.0.1"));
+            tell(&mut server, desired_with_store(&[]));
+            let since = server.plan_revisions();
+            let before = server.holding(&app.key, &since, |_| true);
+            report(&mut server, &of_store);
+            [before, server.holding(&app.key, &since, |_| true)].map(|nodes| nodes.len())
+        };
+        assert_eq!(holding(&app), [3, 3], "the store had not spoken yet");
+        assert_eq!(holding(&selecting("central", &app)), [2, 3], "it was to have it in an earlier run");
+    }
+
+    #[test]
+    fn distribution_that_no_plan_of_this_run_listed_may_be_held_everywhere() {
+        let config = ServerConfig { addresses: Vec::new(), last_revision: 0, retention_seconds: 0 };
+        let (mut server, app) = (Server::new(Instant::now(), config), distribution("app", "/app"));
+        tell(&mut server, ingested(&app));
+        tell(&mut server, desired_with_store(&[]));
+        for (name, address, office) in [("a", "10.0.0.1", "central"), ("c", "10.0.0.3", "store")] {
+            let node = NodeRef { office: OfficeName::new(office).unwrap(), ..node(name, address) };
+            tell(&mut server, ServerEvent::Enrolled { node });
+        }
+        let since = server.plan_revisions();
+        office_speaks_of_both(&mut server);
+        assert_eq!(names(&server.holding(&app.key, &since, |_| true)), ["a", "c"]);
+    }
+
+    #[test]
+    fn node_that_enrols_anew_has_nothing_until_it_says_so() {
+        let mut server = server();
+        let (a, digest) = (node("a", "10.0.0.1"), Digest::of(b"root"));
+        let complete = Message::Complete { digest, bytes: 1, plan_revision: None };
+        server.message(Instant::now(), &a, complete.clone()).unwrap();
+        let is_complete = |server: &Server| server.progress(&a.office, digest).unwrap().nodes[&a.name].complete;
+        tell(&mut server, ServerEvent::Renewed { node: a.clone() });
+        assert!(is_complete(&server));
+        tell(&mut server, ServerEvent::Enrolled { node: a.clone() });
+        assert!(!is_complete(&server), "its disk may be another one");
+        server.message(Instant::now(), &a, complete).unwrap();
+        assert!(is_complete(&server));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! From which plan on an office lists a package. What nodes say of a package that was taken out of their plan and came
 //! back counts once they know the plan with which it came back: until then they tell of what they had and delete.
 //!
-//! What the first plans of a run list has no such beginning: it may be there since an earlier run.
+//! What the first plans of a run list has no such beginning: it may be there since an earlier run. What that one knew of
+//! nodes is in the database, which is told what is not wanted any more before the nodes are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,16 +15,23 @@ use crate::names::{NodeName, OfficeName, PackageKey};
 use crate::office::OfficeTree;
 use crate::peer::NodeRef;
 use crate::plan::Plan;
+use crate::rollout::Rollout;
 
-/// The plan from which on each package is listed, by office, of packages that came after the first plan of the office.
+/// What the plans of this run list.
 #[derive(Debug, Default)]
-pub(super) struct Listings(BTreeMap<OfficeName, BTreeMap<Digest, Revision>>);
+pub(super) struct Listings {
+    /// The plan from which on each package is listed, by office, of packages that came after the first plan of the office.
+    since: BTreeMap<OfficeName, BTreeMap<Digest, Revision>>,
+    /// Packages of the library that some plan of the office lists or has listed.
+    ever: BTreeMap<OfficeName, BTreeSet<Digest>>,
+}
 
 impl Listings {
     /// A plan takes the place of another. Returns what it lists and that one did not.
     pub(super) fn take(&mut self, old: Option<&Plan>, plan: &Plan) -> Vec<Digest> {
         let listed: BTreeSet<Digest> = plan.packages.iter().map(|package| package.digest).collect();
-        let listings = self.0.entry(plan.office.clone()).or_default();
+        self.ever.entry(plan.office.clone()).or_default().extend(&listed);
+        let listings = self.since.entry(plan.office.clone()).or_default();
         listings.retain(|digest, _| listed.contains(digest));
         let Some(old) = old else { return Vec::new() };
         let before: BTreeSet<Digest> = old.packages.iter().map(|package| package.digest).collect();
@@ -34,12 +42,26 @@ impl Listings {
 
     /// The first plan that an office must know for its word to count; 0 for what the first plan of this run listed.
     fn since(&self, office: &OfficeName, digest: Digest) -> Revision {
-        self.0.get(office).and_then(|listings| listings.get(&digest)).copied().unwrap_or(0)
+        self.since.get(office).and_then(|listings| listings.get(&digest)).copied().unwrap_or(0)
+    }
+
+    /// Offices whose plans list one of these packages, or did so earlier in this run.
+    pub(super) fn offices_of(&self, digests: &BTreeSet<Digest>) -> BTreeSet<&OfficeName> {
+        let listing = self.ever.iter().filter(|(_, ever)| !ever.is_disjoint(digests));
+        listing.map(|(office, _)| office).collect()
     }
 
     /// Forgets offices that are gone.
     pub(super) fn keep_to(&mut self, tree: &OfficeTree) {
-        self.0.retain(|office, _| tree.office(office).is_some());
+        self.since.retain(|office, _| tree.office(office).is_some());
+        self.ever.retain(|office, _| tree.office(office).is_some());
+    }
+
+    /// The package is not in the library any more.
+    pub(super) fn forget_package(&mut self, digest: Digest) {
+        self.ever.values_mut().for_each(|ever| {
+            ever.remove(&digest);
+        });
     }
 }
 
@@ -63,6 +85,33 @@ impl Server {
             }
             key.is_some()
         });
+    }
+
+    /// The same in the database, of packages that are wanted of fewer offices than before. At first it is told of every
+    /// package: who wanted it in an earlier run is not known, and the objects may have changed since.
+    pub(super) fn have_unwanted_progress_forgotten(&mut self, before: &Rollout) {
+        let is_first = before.offices.is_empty();
+        let rollout = &self.rollout;
+        let is_wanted_less = |key: &PackageKey| {
+            let was = before.distributed(key).filter(|was| rollout.distributed(key) != Some(*was));
+            was.is_some_and(|was| was.targets.iter().chain(&was.transit).any(|office| !rollout.concerns(office, key)))
+        };
+        let offices = |key: &PackageKey| -> BTreeSet<OfficeName> {
+            let report = rollout.distributed(key);
+            report.map(|report| report.targets.union(&report.transit).cloned().collect()).unwrap_or_default()
+        };
+        let told = self.library.keys().filter(|key| is_first || is_wanted_less(key));
+        let wanted: BTreeMap<PackageKey, BTreeSet<OfficeName>> = told.map(|key| (key.clone(), offices(key))).collect();
+        if !wanted.is_empty() {
+            self.outputs.push_back(ServerOutput::Wanted(wanted));
+        }
+    }
+
+    /// Whoever speaks of a package may hold it, whether it is wanted of the office or not.
+    pub(super) fn note_that_it_speaks_of(&mut self, office: &OfficeName, digest: Digest) {
+        if self.key_of(digest).is_some() {
+            self.progress.entry((office.clone(), digest)).or_default();
+        }
     }
 
     /// What a report says of packages that are wanted of the office, since it knows of them, and of its nodes, of each
@@ -97,6 +146,7 @@ impl Server {
         plan_revision: Option<Revision>,
     ) -> Result<(), Refusal> {
         self.office_of(from)?;
+        self.note_that_it_speaks_of(&from.office, digest);
         if !self.counts(&from.office, digest, plan_revision) {
             // It was deleted in the meantime.
             return Ok(());

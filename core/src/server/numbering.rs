@@ -10,11 +10,12 @@ use crate::message::{Message, Revision};
 use crate::names::OfficeName;
 use crate::peer::NodeRef;
 
-/// How far above the numbers with which this run began the server believes what nodes say: what the clock gives in a year.
-/// What the next run believes at most is above what was used up of it.
+/// How far above the numbers with which this run began the server counts on from what nodes say: what the clock gives in a
+/// year.
 const AHEAD_MAX: Revision = 1 << 57;
-/// How far above what a node says the server counts on: the plan before may have reached other nodes only.
-const MARGIN: Revision = 1 << 32;
+/// How far above what a node says the server counts on: the plan before may have reached other nodes only. It is half of
+/// what a start of the server reserves, so that the next run counts on from all that this one gives.
+const MARGIN: Revision = 1 << 31;
 /// So long the plan of an office keeps its number at least, twice as long each time: a node that lies has the plan of its
 /// office sent a few times, and no more.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -26,24 +27,9 @@ const PAUSE_DOUBLINGS_MAX: u32 = 12;
 pub(super) struct Overtaken {
     /// The highest number that they told.
     told: Revision,
-    /// The first number above that which its plan got: what they confirm of lower ones may be plans of another server.
-    numbered: Revision,
     /// How often its plan got another number for that.
     times: u32,
     again_at: Instant,
-}
-
-impl Overtaken {
-    fn is_behind(&self) -> bool {
-        self.numbered <= self.told
-    }
-
-    /// The plan of the office got a number, for whatever reason: each is above what was told until then.
-    pub(super) fn number(&mut self, revision: Revision) {
-        if self.is_behind() {
-            self.numbered = revision;
-        }
-    }
 }
 
 impl Server {
@@ -55,23 +41,41 @@ impl Server {
         }
         let is_later = self.plans.get(&from.office).is_some_and(|plan| plan.revision < revision);
         if is_later && !self.is_beyond_belief(revision) {
-            self.revision = self.revision.max(revision.saturating_add(MARGIN));
-            let first = || Overtaken { told: revision, numbered: 0, times: 0, again_at: now };
+            // A node that lies would else use up what the next run believes, little by little.
+            if revision <= self.counts_on_from_max() {
+                self.revision = self.revision.max(revision.saturating_add(MARGIN));
+            }
+            self.told_until = self.revision;
+            let first = || Overtaken { told: revision, times: 0, again_at: now };
             let overtaken = self.overtaken.entry(from.office.clone()).or_insert_with(first);
             overtaken.told = overtaken.told.max(revision);
         }
     }
 
-    /// Whether no server with these keys can have given a plan this number, as far as this one knows. Nodes that have such
-    /// a plan take none of this server.
+    fn counts_on_from_max(&self) -> Revision {
+        self.config.last_revision.saturating_add(AHEAD_MAX)
+    }
+
+    /// Whether no server with these keys can have given a plan this number, this one included, as far as it knows. Nodes
+    /// that have such a plan take none of this server.
     pub fn is_beyond_belief(&self, revision: Revision) -> bool {
-        revision > self.config.last_revision.saturating_add(AHEAD_MAX)
+        revision > self.counts_on_from_max().max(self.revision)
+    }
+
+    /// The plan of an office gets a number, for whatever reason. What its nodes confirm of lower numbers than the first
+    /// above what was told may be plans of another server, also where they were silent and others told.
+    pub(super) fn note_number(&mut self, office: &OfficeName, revision: Revision) {
+        let before = self.plans.get(office).map_or(0, |plan| plan.revision);
+        if before <= self.told_until {
+            self.first_above_told.insert(office.clone(), revision);
+        }
     }
 
     /// The plans of offices that are overtaken are made anew, once for all nodes that said so until then.
     pub(super) fn number_anew(&mut self, now: Instant) {
         for (office, overtaken) in &mut self.overtaken {
-            if overtaken.is_behind() && overtaken.again_at <= now {
+            let is_behind = self.plans.get(office).is_some_and(|plan| plan.revision <= overtaken.told);
+            if is_behind && overtaken.again_at <= now {
                 overtaken.again_at = now + PAUSE_FIRST * (1 << overtaken.times.min(PAUSE_DOUBLINGS_MAX));
                 overtaken.times += 1;
                 self.renumbered.insert(office.clone());
@@ -83,9 +87,9 @@ impl Server {
     /// Whether a node of the office that confirms plans up to this number has confirmed one of this server that is as new
     /// as that.
     pub(super) fn has_confirmed(&self, office: &OfficeName, confirmed: Revision, plan: Revision) -> bool {
-        let numbered = self.overtaken.get(office).map_or(0, |overtaken| overtaken.numbered);
+        let first_above_told = self.first_above_told.get(office).copied().unwrap_or(0);
         let in_force = self.plans.get(office).map_or(0, |plan| plan.revision);
-        (plan.max(numbered)..=in_force).contains(&confirmed)
+        (plan.max(first_above_told)..=in_force).contains(&confirmed)
     }
 }
 

@@ -72,6 +72,7 @@ impl Server {
             return Err(Refusal::new("old-term", "another node is the rendezvous point of this office"));
         }
         let leads = known.is_some_and(|point| point.node == *from);
+        report.packages.iter().for_each(|package| self.note_that_it_speaks_of(&from.office, package.digest));
         let report = self.as_it_counts(&from.office, report, leads);
         for package in &report.packages {
             let progress = self.progress.entry((from.office.clone(), package.digest)).or_default();

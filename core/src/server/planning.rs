@@ -21,13 +21,14 @@ impl Server {
     /// Decides anew what is ingested and what every office holds.
     pub(super) fn replan(&mut self, wall: Timestamp) {
         let Some(tree) = &self.tree else { return };
-        self.rollout = decide_rollout(RolloutInput {
+        let rollout = decide_rollout(RolloutInput {
             distributions: &self.distributions,
             ingested: &self.ingested,
             tree,
             settled: self.settling.settled(),
             now: wall,
         });
+        let before = std::mem::replace(&mut self.rollout, rollout);
         self.rollout.keep_to_room(tree, |package| self.library.get(package).map_or(0, |known| known.root.bytes()));
         self.settling.keep_to(&self.rollout);
         let digests: BTreeSet<Digest> = self.library.values().map(|package| package.digest).collect();
@@ -37,6 +38,7 @@ impl Server {
             self.library.values().filter(passed_on).map(|package| package.digest).collect();
         self.central_ledger.retain(|digest| digests.contains(digest) && !passed_on.contains(digest));
         self.forget_unwanted_progress();
+        self.have_unwanted_progress_forgotten(&before);
         self.note_what_became_current();
         self.look_again_at = self.rollout.look_again_at;
         self.order_ingests();
@@ -75,6 +77,7 @@ impl Server {
         self.plans.retain(|name, _| tree.office(name).is_some());
         self.listings.keep_to(tree);
         self.overtaken.retain(|name, _| tree.office(name).is_some());
+        self.first_above_told.retain(|name, _| tree.office(name).is_some());
         self.plan_each(&offices);
     }
 
@@ -130,9 +133,7 @@ impl Server {
         }
         self.revision += 1;
         plan.revision = self.revision;
-        if let Some(overtaken) = self.overtaken.get_mut(name) {
-            overtaken.number(plan.revision);
-        }
+        self.note_number(name, plan.revision);
         plan.answerers = answerers(members, plan.revision);
         for digest in self.listings.take(self.plans.get(name), &plan) {
             if let Some(progress) = self.progress.get_mut(&(name.clone(), digest)) {

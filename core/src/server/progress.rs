@@ -65,9 +65,12 @@ impl OfficeProgress {
     /// The office gets the package again: nobody there has anything of it, and what came before came.
     pub(super) fn begin_anew(&mut self) {
         self.available_chunks = None;
-        self.nodes.values_mut().for_each(|state| {
-            (state.complete, state.bytes_held, state.error, state.sequence) = (false, 0, None, 0);
-        });
+        self.nodes.values_mut().for_each(has_nothing);
+    }
+
+    /// The node has nothing of the package, and what it received it received.
+    pub(super) fn begin_anew_on(&mut self, node: &NodeName) {
+        self.nodes.get_mut(node).into_iter().for_each(has_nothing);
     }
 
     /// The node is gone.
@@ -81,6 +84,10 @@ impl OfficeProgress {
         self.nodes.retain(|node, _| !nodes.contains(node));
         self.runs.retain(|node, _| !nodes.contains(node));
     }
+}
+
+fn has_nothing(state: &mut NodeState) {
+    (state.complete, state.bytes_held, state.error, state.sequence) = (false, 0, None, 0);
 }
 
 impl Runs {

@@ -20,18 +20,22 @@ pub(super) fn distribution(name: &str, path: &str) -> Distribution {
     }
 }
 
-fn central() -> OfficeTree {
-    let name = OfficeName::new("central").unwrap();
-    let labels = BTreeMap::new();
-    let office = Office {
-        name,
-        parent: None,
+/// An office that can be selected by its name.
+fn office(name: &str, parent: Option<&str>) -> Office {
+    Office {
+        name: OfficeName::new(name).unwrap(),
+        parent: parent.map(|parent| OfficeName::new(parent).unwrap()),
         office_type: OfficeType::Wired,
-        labels,
+        labels: [("office".to_owned(), name.to_owned())].into(),
         storage_limit_bytes: None,
         background_bits_per_second_max: None,
-    };
-    OfficeTree::new([office]).unwrap()
+    }
+}
+
+/// The same distribution for one office alone.
+pub(super) fn selecting(office: &str, distribution: &Distribution) -> Distribution {
+    let match_labels = [("office".to_owned(), office.to_owned())].into();
+    Distribution { offices: OfficeSelector { match_labels }, ..distribution.clone() }
 }
 
 pub(super) fn ingested(distribution: &Distribution) -> ServerEvent {
@@ -55,8 +59,17 @@ fn orders(server: &mut Server, event: ServerEvent) -> Vec<String> {
 }
 
 pub(super) fn desired(distributions: &[&Distribution]) -> ServerEvent {
+    desired_in([office("central", None)].into(), distributions)
+}
+
+/// The same with the office `store` below the Central one.
+pub(super) fn desired_with_store(distributions: &[&Distribution]) -> ServerEvent {
+    desired_in([office("central", None), office("store", Some("central"))].into(), distributions)
+}
+
+fn desired_in(offices: Vec<Office>, distributions: &[&Distribution]) -> ServerEvent {
     let distributions = distributions.iter().map(|&one| (one.key.clone(), one.clone())).collect();
-    ServerEvent::Desired { tree: central(), distributions }
+    ServerEvent::Desired { tree: OfficeTree::new(offices).unwrap(), distributions }
 }
 
 #[test]

@@ -234,10 +234,9 @@ impl OfficeView {
         }
     }
 
-    /// Every member says everything again that has not said yet that it has this plan.
-    pub fn ask_for_inventories(&mut self, revision: Revision) {
-        let behind = self.members.values_mut().filter(|member| member.plan_revision < revision);
-        behind.for_each(|member| member.inventory_wanted = true);
+    /// Every member says everything again.
+    pub fn ask_for_inventories(&mut self) {
+        self.members.values_mut().for_each(|member| member.inventory_wanted = true);
     }
 
     /// Members whose word on what they have of a package does not count for what the office has: they failed `me` so

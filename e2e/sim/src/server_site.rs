@@ -7,7 +7,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use peerdist_core::client::Event;
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, decode_envelope, encode_envelope};
-use peerdist_core::names::{NodeName, OfficeName};
+use peerdist_core::names::{NodeName, OfficeName, PackageKey};
 use peerdist_core::office::OfficeTree;
 use peerdist_core::peer::{ContentClass, MessageClass, Peer};
 use peerdist_core::server::{Server, ServerConfig, ServerEvent, ServerOutput};
@@ -174,6 +174,7 @@ impl World {
             ServerOutput::Serve { to, transfer, digest, runs, pace } => {
                 self.open_stream(None, life, to, ContentClass::Foreground, transfer, digest, &runs, pace);
             }
+            ServerOutput::Wanted(wanted) => self.forget_unwanted(&wanted),
             ServerOutput::NodeCompleted { node, digest, .. } => self.server.remember(node.name, digest, true),
             ServerOutput::OfficeReported { report, .. } => {
                 for package in report.packages {
@@ -183,6 +184,16 @@ impl World {
                 }
             }
             ServerOutput::CancelIngest { .. } => {}
+        }
+    }
+
+    /// The database keeps what nodes had of packages in these offices alone.
+    fn forget_unwanted(&mut self, wanted: &BTreeMap<PackageKey, BTreeSet<OfficeName>>) {
+        for (key, offices) in wanted {
+            let Some(digest) = self.catalog.find(key).map(|content| content.digest) else { continue };
+            if let Some(complete) = self.server.complete.get_mut(&digest) {
+                complete.retain(|node| self.clients.get(node).is_some_and(|site| offices.contains(&site.me.office)));
+            }
         }
     }
 

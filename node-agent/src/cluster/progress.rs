@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use peerdist_core::names::{DistributionKey, NodeName};
 use peerdist_crds::PackageDistribution;
 use peerdist_crds::names::SERVER_FIELD_MANAGER;
-use peerdist_crds::readable::Readable;
+use peerdist_crds::readable::{NOT_UNDERSTOOD, Readable};
 use peerdist_crds::status::{
     ByteCounts, Eviction, IngestFailure, NodeCounts, OfficeCounts, PackageDistributionStatus, SLOWEST_MAX, SlowNode,
 };
@@ -29,6 +29,10 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 const MESSAGE_CHARS_MAX: usize = 400;
 /// Longest message of a failure, as the schema has it: there is one, and it may name a command.
 const FAILURE_CHARS_MAX: usize = 1024;
+
+/// Refusals that go without an edit of the object: an office comes to have the labels, a newer release of the server
+/// understands it, an administrator names the folder.
+const HEAL_WITHOUT_EDIT: [&str; 3] = [NO_OFFICE_SELECTED, NOT_UNDERSTOOD, "FileSourceNotAllowed"];
 
 /// How things stand, with the objects that they belong to.
 #[derive(Debug, Clone)]
@@ -115,8 +119,7 @@ fn refused(generation: i64, refusal: &ObjectError) -> PackageDistributionStatus 
         failure: Some(IngestFailure {
             reason: refusal.reason.clone(),
             message: shortened(&message, FAILURE_CHARS_MAX),
-            // An office may come to have the labels.
-            needs_edit: refusal.reason != NO_OFFICE_SELECTED,
+            needs_edit: !HEAL_WITHOUT_EDIT.contains(&refusal.reason.as_str()),
         }),
         ..PackageDistributionStatus::default()
     }
@@ -268,7 +271,12 @@ mod tests {
         };
         let refused = told(Some(refusal.clone()), false, &[]);
         assert_eq!((refused.progress_generation, refused.digest, refused.nodes), (Some(9), None, None));
-        assert_eq!(refused.failure.unwrap().message, "spec.version: m");
+        let failure = refused.failure.unwrap();
+        assert_eq!((failure.message.as_str(), failure.needs_edit), ("spec.version: m", true));
+        for reason in HEAL_WITHOUT_EDIT {
+            let refusal = ObjectError { reason: reason.to_owned(), ..refusal.clone() };
+            assert!(!told(Some(refusal), false, &[]).failure.unwrap().needs_edit, "{reason}");
+        }
         let eviction = told(Some(refusal), true, &["till-1"]).eviction.unwrap();
         assert_eq!((eviction.nodes, eviction.named), (1, vec!["till-1".to_owned()]));
         assert_eq!(told(None, true, &[]).eviction.map(|eviction| eviction.nodes), Some(0));

@@ -1,6 +1,6 @@
 //! SQLite: the embedded default. One file, write-ahead log, one writer at a time.
 //!
-//! The SQL is portable (`$1`, `ON CONFLICT`, `RETURNING`); `decode` turns rows into the types of the core.
+//! The SQL is portable (`$1`, `ON CONFLICT`, `RETURNING`) but for `json_each`; `decode` turns rows into the types of the core.
 
 mod decode;
 mod nodes;
@@ -79,6 +79,10 @@ impl MetadataStore for SqliteStore {
         Box::pin(nodes::put(&self.pool, node))
     }
 
+    fn put_node_anew<'a>(&'a self, node: &'a NodeRow) -> Answer<'a, ()> {
+        Box::pin(async move { nodes::put_anew(self.begin("record a node").await?, node).await })
+    }
+
     fn nodes(&self) -> Answer<'_, Vec<NodeRow>> {
         Box::pin(nodes::all(&self.pool))
     }
@@ -109,6 +113,16 @@ impl MetadataStore for SqliteStore {
 
     fn put_package_nodes<'a>(&'a self, rows: &'a [PackageNodeRow]) -> Answer<'a, ()> {
         Box::pin(async move { packages::put_nodes(self.begin("record progress of nodes").await?, rows).await })
+    }
+
+    fn keep_progress<'a>(&'a self, wanted: &'a BTreeMap<PackageKey, BTreeSet<OfficeName>>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            for (key, offices) in wanted {
+                let transaction = self.begin("forget progress of nodes").await?;
+                packages::keep_progress(transaction, key, offices).await?;
+            }
+            Ok(())
+        })
     }
 
     fn package_nodes<'a>(&'a self, key: &'a PackageKey) -> Answer<'a, Vec<PackageNodeRow>> {

@@ -26,6 +26,10 @@ pub(crate) async fn run<S: MetadataStore, Guard>(make: impl AsyncFn() -> (S, Gua
     other_content_is_on_no_node(store).await;
     let (store, _guard) = make().await;
     chunk_holders_are_bitmaps_by_office(store).await;
+    let (store, _guard) = make().await;
+    progress_is_kept_where_a_package_is_wanted(store).await;
+    let (store, _guard) = make().await;
+    node_that_is_put_anew_has_nothing(store).await;
 }
 
 async fn nodes_are_replaced_and_forgotten(store: impl MetadataStore) {
@@ -128,6 +132,46 @@ async fn chunk_holders_are_bitmaps_by_office(store: impl MetadataStore) {
     assert_eq!(store.chunk_holders(&key).await.unwrap(), expected);
     store.remove_package(&key).await.unwrap();
     assert!(store.chunk_holders(&key).await.unwrap().is_empty());
+}
+
+async fn progress_is_kept_where_a_package_is_wanted(store: impl MetadataStore) {
+    let (first, second) = (package_key("pos-app", "1"), package_key("pos-app", "2"));
+    for (node, office_of_node) in [("central-1", "central"), ("store-1-1", "store-1")] {
+        store.put_node(&NodeRow { office: office(office_of_node), ..node_row(node) }).await.unwrap();
+    }
+    for (key, sequence) in [(&first, 1), (&second, 2)] {
+        store.put_package(&package_row(key, sequence)).await.unwrap();
+        let rows = ["central-1", "store-1-1"].map(|node| package_node_row(key, node));
+        store.put_package_nodes(&rows).await.unwrap();
+        for name in ["central", "store-1", "store-2"] {
+            store.put_chunk_holders(key, &office(name), &ChunkSet::full(8)).await.unwrap();
+        }
+    }
+    let recorded = async |key: &PackageKey| {
+        let nodes = store.package_nodes(key).await.unwrap().into_iter().map(|row| row.node.to_string());
+        let offices = store.chunk_holders(key).await.unwrap().into_keys().map(|office| office.to_string());
+        (nodes.collect::<Vec<_>>(), offices.collect::<Vec<_>>())
+    };
+    let everything = recorded(&second).await;
+    let wanted = BTreeMap::from([(first.clone(), BTreeSet::from([office("store-1"), office("store-3")]))]);
+    store.keep_progress(&wanted).await.unwrap();
+    assert_eq!(recorded(&first).await, (vec!["store-1-1".to_owned()], vec!["store-1".to_owned()]));
+    assert_eq!(recorded(&second).await, everything, "nothing was said of it");
+    store.keep_progress(&BTreeMap::from([(second.clone(), BTreeSet::new())])).await.unwrap();
+    assert_eq!(recorded(&second).await, (vec![], vec![]));
+}
+
+async fn node_that_is_put_anew_has_nothing(store: impl MetadataStore) {
+    let key = package_key("pos-app", "1");
+    store.put_package(&package_row(&key, 1)).await.unwrap();
+    for node in ["central-1", "store-1-1"] {
+        store.put_node_anew(&node_row(node)).await.unwrap();
+        store.put_package_nodes(&[package_node_row(&key, node)]).await.unwrap();
+    }
+    let moved = NodeRow { office: office("central"), ..node_row("central-1") };
+    store.put_node_anew(&moved).await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [moved, node_row("store-1-1")]);
+    assert_eq!(store.package_nodes(&key).await.unwrap(), [package_node_row(&key, "store-1-1")]);
 }
 
 /// A package key in the namespace `retail`.

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ErrorScope, NO_OFFICE_SELECTED, ObjectError, object_of};
 use super::last_good::LastGood;
-use super::objects::Reading;
+use super::objects::{ERRORS_MAX, Reading};
 use super::revision::{Generations, revise};
 use super::{ClusterObjects, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::cluster::{WatchLog, WatchPauses};
@@ -207,6 +207,9 @@ fn read(
             }
         }
     }
+    // Objects come in no order, and the same ones are to be told each time.
+    errors.sort_by(|one, other| one.object.cmp(&other.object));
+    errors.truncate(ERRORS_MAX);
     let state = DesiredState {
         offices: tree,
         distributions,
@@ -504,6 +507,21 @@ mod tests {
             assert_eq!(tells_how, reason == "UnsupportedScheme", "{}", reading.errors[0].message);
             assert!(reading.state.unwrap().distributions.is_empty());
         }
+    }
+
+    #[test]
+    fn every_object_that_is_refused_is_known_and_of_the_errors_only_so_many_are_told() {
+        let count = ERRORS_MAX + 1;
+        let packages: Vec<_> = (0..count)
+            .map(|number| {
+                let mut object = PackageDistribution::clone(&package("s3://a/b"));
+                (object.metadata.name, object.metadata.uid) = (Some(format!("app-{number}")), Some(number.to_string()));
+                Arc::new(object)
+            })
+            .collect();
+        let reading = read(&[office("hub", json!({}), Some(("True", 2)))], &packages, None);
+        assert_eq!((reading.errors.len(), reading.refused.len()), (ERRORS_MAX, count));
+        assert!(reading.state.unwrap().objects.packages.values().all(|object| object.refusal.is_some()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub const EMBEDDED_NODES_DEFAULT: u32 = 2;
 pub const EMBEDDED_NODES_MAX: u32 = 254;
 
 /// Errors told of one set; more are cut.
-const ERRORS_MAX: usize = 200;
+pub(super) const ERRORS_MAX: usize = 200;
 
 /// What a set of documents says.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::*;
 use crate::distribution::Distribution;
 use crate::message::{Hello, Message, NodeState, OfficePackage};
 use crate::names::Version;
-use crate::server::tests::{desired, distribution, ingested};
+use crate::server::tests::{desired, desired_with_store, distribution, ingested, selecting};
 use crate::server::{IngestedPackage, ServerConfig, ServerEvent};
 
 const BYTES: u64 = 100;
@@ -28,8 +28,25 @@ impl Office {
     }
 
     fn tell(&mut self, event: ServerEvent) {
+        self.outputs_of(event);
+    }
+
+    fn outputs_of(&mut self, event: ServerEvent) -> Vec<ServerOutput> {
         self.server.handle(self.now, Timestamp::UNIX_EPOCH, event);
-        while self.server.poll().is_some() {}
+        std::iter::from_fn(|| self.server.poll()).collect()
+    }
+
+    /// For each version of which the database is told where it is wanted: where that is.
+    fn told_of(&mut self, event: ServerEvent) -> Vec<(String, Vec<String>)> {
+        let outputs = self.outputs_of(event);
+        let told = outputs.into_iter().filter_map(|output| match output {
+            ServerOutput::Wanted(wanted) => Some(wanted),
+            _ => None,
+        });
+        let words = |(key, offices): (PackageKey, BTreeSet<OfficeName>)| {
+            (key.version.to_string(), offices.iter().map(ToString::to_string).collect())
+        };
+        told.flatten().map(words).collect()
     }
 
     fn bring_in(&mut self, app: &Distribution) {
@@ -144,6 +161,37 @@ fn going_back_to_a_version_waits_for_the_nodes_again() {
     assert!(!office.is_complete(&version("1")));
     office.completes(&version("1"), Some(office.revision()));
     assert!(office.is_complete(&version("1")));
+}
+
+#[test]
+fn database_is_told_of_what_fewer_offices_want_before_the_plans_go_out() {
+    let (mut office, [first, second]) = (Office::new(), ["1", "2"].map(version));
+    let told = |version: &str, offices: &[&str]| {
+        vec![(version.to_owned(), offices.iter().map(|&office| office.to_owned()).collect::<Vec<_>>())]
+    };
+    office.tell(desired_with_store(&[&first]));
+    office.bring_in(&first);
+    office.says("a", hello(office.revision()));
+    assert!(office.told_of(desired_with_store(&[&first])).is_empty());
+    assert_eq!(office.told_of(desired_with_store(&[&selecting("central", &first)])), told("1", &["central"]));
+    assert!(office.told_of(desired_with_store(&[&first])).is_empty(), "more want it");
+    assert!(office.told_of(desired_with_store(&[&second])).is_empty(), "it stays until the next is there");
+    office.bring_in(&second);
+    let outputs = office.outputs_of(desired_with_store(&[&first]));
+    let place = |is: fn(&ServerOutput) -> bool| outputs.iter().position(is).unwrap();
+    let told_at = place(|output| matches!(output, ServerOutput::Wanted(_)));
+    assert!(told_at < place(|output| matches!(output, ServerOutput::SendPlan { .. })));
+    assert_eq!(office.told_of(desired_with_store(&[])), told("1", &[]));
+}
+
+#[test]
+fn database_is_told_at_first_of_all_that_the_library_has() {
+    let (mut office, [first, second]) = (Office::new(), ["1", "2"].map(version));
+    office.bring_in(&first);
+    office.bring_in(&second);
+    let told = office.told_of(desired(&[&second]));
+    assert_eq!(told, [("1".to_owned(), vec![]), ("2".to_owned(), vec!["central".to_owned()])]);
+    assert!(office.told_of(desired(&[&second])).is_empty());
 }
 
 #[test]

@@ -6,8 +6,13 @@ use super::*;
 use crate::message::Hello;
 use crate::names::NodeName;
 use crate::plan::Plan;
-use crate::server::tests::{desired, distribution, ingested};
+use crate::server::tests::{desired, desired_with_store, distribution, ingested};
 use crate::server::{HOUSEKEEPING_INTERVAL, ServerConfig, ServerEvent};
+
+/// Above which the server gives numbers.
+const LAST: Revision = 10;
+/// What each start of a server reserves.
+const RESERVED: Revision = 1 << 32;
 
 struct Fleet {
     server: Server,
@@ -15,9 +20,9 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// A server that gives numbers above 10, with a package in its library, and the Central Office with two nodes.
+    /// A server that gives numbers above [`LAST`], with a package in its library, and the Central Office with two nodes.
     fn new() -> Self {
-        let config = ServerConfig { addresses: Vec::new(), last_revision: 10, retention_seconds: 0 };
+        let config = ServerConfig { addresses: Vec::new(), last_revision: LAST, retention_seconds: 0 };
         let now = Instant::now();
         let mut fleet = Self { server: Server::new(now, config), now };
         let app = distribution("app", "/app");
@@ -41,8 +46,12 @@ impl Fleet {
 
     /// A node has this plan, and has deleted what it does not list.
     fn says(&mut self, name: &str, plan_revision: Revision) {
+        self.hears(&node(name), plan_revision);
+    }
+
+    fn hears(&mut self, from: &NodeRef, plan_revision: Revision) {
         let hello = Hello { boot_id: 1, plan_revision, term: 0, confirmed_revision: plan_revision };
-        self.server.message(self.now, &node(name), Message::Hello(hello)).unwrap();
+        self.server.message(self.now, from, Message::Hello(hello)).unwrap();
     }
 
     fn plan(&self) -> &Plan {
@@ -96,6 +105,46 @@ fn numbers_cannot_be_used_up_by_a_node_that_lies_and_its_office_is_not_flooded_w
         plans += u32::from(fleet.plan().revision != revision);
     }
     assert_eq!(plans, 10, "in ten minutes");
+}
+
+#[test]
+fn numbers_that_a_lie_brought_about_are_believed_by_this_run_and_the_next() {
+    let mut fleet = Fleet::new();
+    let told = LAST + AHEAD_MAX;
+    fleet.says("a", told);
+    fleet.pass(HOUSEKEEPING_INTERVAL);
+    let after_lie = fleet.plan().revision;
+    assert!(after_lie > told && !fleet.server.is_beyond_belief(after_lie));
+    for _ in 0..100 {
+        // Plans of other offices.
+        fleet.server.revision += 10;
+        fleet.says("a", fleet.server.revision);
+        fleet.pass(PAUSE_FIRST * 1_000);
+    }
+    let last = fleet.server.revision;
+    assert!(last < after_lie + MARGIN, "no lie takes more");
+    let config = ServerConfig { addresses: Vec::new(), last_revision: LAST + RESERVED, retention_seconds: 0 };
+    assert!(last <= Server::new(fleet.now, config).counts_on_from_max());
+}
+
+#[test]
+fn office_that_told_nothing_yet_confirms_nothing_by_plans_of_another_server() {
+    let mut fleet = Fleet::new();
+    let app = distribution("app", "/app");
+    let of_store = NodeRef { office: OfficeName::new("store").unwrap(), ..node("c") };
+    fleet.tell(desired_with_store(&[&app]));
+    fleet.tell(ServerEvent::Enrolled { node: of_store.clone() });
+    fleet.tell(desired_with_store(&[]));
+    let since = fleet.server.plan_revisions();
+    fleet.says("a", 1_000);
+    // The plan of the store changes for another reason, and is above what its nodes know from another server.
+    fleet.tell(desired_with_store(&[&distribution("other", "/other")]));
+    let in_force = fleet.server.plans[&of_store.office].revision;
+    let holds = |fleet: &Fleet| fleet.server.holding(&app.key, &since, |_| true).contains(&of_store.name);
+    for (confirmed, expected) in [(900, true), (in_force, false)] {
+        fleet.hears(&of_store, confirmed);
+        assert_eq!(holds(&fleet), expected, "{confirmed}");
+    }
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peerdist_core::names::{NodeName, OfficeName};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqliteExecutor, SqlitePool, Transaction};
 
 use super::decode::TableRow;
 use super::query_error;
 use crate::database::{DatabaseError, EMBEDDED_OFFICES_MAX, NodeRow};
 
-pub(super) async fn put(pool: &SqlitePool, node: &NodeRow) -> Result<(), DatabaseError> {
+pub(super) async fn put(database: impl SqliteExecutor<'_>, node: &NodeRow) -> Result<(), DatabaseError> {
     let NodeRow { name, office, address, enrolled_at } = node;
     sqlx::query(
         "INSERT INTO nodes (name, office, address, enrolled_at) VALUES ($1, $2, $3, $4)
@@ -21,10 +21,21 @@ pub(super) async fn put(pool: &SqlitePool, node: &NodeRow) -> Result<(), Databas
     .bind(office.as_str())
     .bind(address.to_string())
     .bind(enrolled_at.as_millisecond())
-    .execute(pool)
+    .execute(database)
     .await
     .map_err(query_error("record a node"))?;
     Ok(())
+}
+
+pub(super) async fn put_anew(
+    mut transaction: Transaction<'static, Sqlite>,
+    node: &NodeRow,
+) -> Result<(), DatabaseError> {
+    let failed = query_error("forget progress of a node");
+    let query = sqlx::query("DELETE FROM package_nodes WHERE node = $1").bind(node.name.as_str());
+    query.execute(&mut *transaction).await.map_err(failed)?;
+    put(&mut *transaction, node).await?;
+    transaction.commit().await.map_err(failed)
 }
 
 pub(super) async fn all(pool: &SqlitePool) -> Result<Vec<NodeRow>, DatabaseError> {

@@ -1,9 +1,10 @@
 //! Packages, how far nodes are with them, and the chunks that offices have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peerdist_core::chunk_set::ChunkSet;
 use peerdist_core::names::{DistributionKey, OfficeName, PackageKey};
+use serde_json::Value;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Sqlite, SqlitePool, Transaction};
@@ -94,6 +95,28 @@ pub(super) async fn put_nodes(
             .await
             .map_err(failed)?;
     }
+    transaction.commit().await.map_err(failed)
+}
+
+/// Keeps the progress of one package in these offices alone.
+pub(super) async fn keep_progress(
+    mut transaction: Transaction<'static, Sqlite>,
+    key: &PackageKey,
+    offices: &BTreeSet<OfficeName>,
+) -> Result<(), DatabaseError> {
+    let failed = query_error("forget progress of nodes");
+    // One parameter however many offices there are, so that nodes are looked through once and not once an office.
+    let offices = offices.iter().map(OfficeName::as_str).collect::<Value>().to_string();
+    let of_nodes = sqlx::query(
+        "DELETE FROM package_nodes WHERE namespace = $1 AND name = $2 AND version = $3
+         AND node NOT IN (SELECT nodes.name FROM nodes WHERE nodes.office IN (SELECT value FROM json_each($4)))",
+    );
+    bind_key(of_nodes, key).bind(&offices).execute(&mut *transaction).await.map_err(failed)?;
+    let of_offices = sqlx::query(
+        "DELETE FROM chunk_holders WHERE namespace = $1 AND name = $2 AND version = $3
+         AND office NOT IN (SELECT value FROM json_each($4))",
+    );
+    bind_key(of_offices, key).bind(&offices).execute(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)
 }
 

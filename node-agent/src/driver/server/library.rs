@@ -9,7 +9,7 @@ use peerdist_core::names::PackageKey;
 use peerdist_core::server::IngestedPackage;
 
 use crate::database::MetadataStore;
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, ErrorScope, ObjectError};
 use crate::driver::client::storing;
 use crate::store::NodeStore;
 
@@ -47,6 +47,12 @@ pub(super) async fn stored_packages(store: &Arc<NodeStore>, database: &dyn Metad
         stored.into_iter().filter_map(|package| described(&store, package.digest)).collect()
     });
     read.await.unwrap_or_default()
+}
+
+/// Whether the objects, read with these errors, tell what nobody wants any more. In a cluster each object that is refused
+/// is known by its name, and keeps what it names; what a broken file in a directory names nobody knows.
+pub(super) fn may_prune(errors: &[ObjectError], in_cluster: bool) -> bool {
+    errors.iter().all(|error| in_cluster && error.scope == ErrorScope::Object)
 }
 
 /// Deletes from the library what no object names and what retention gives up. Returns what went.
@@ -135,6 +141,17 @@ mod tests {
             store.inventory().into_iter().map(|package| (package.key.version.to_string(), package.current)).collect();
         versions.sort();
         versions
+    }
+
+    #[test]
+    fn refused_object_of_a_cluster_keeps_nothing_but_its_own() {
+        let with = |scope| {
+            let [object, field, reason, message] = [(); 4].map(|()| String::new());
+            [ObjectError { object, field, reason, message, scope }]
+        };
+        assert!(may_prune(&with(ErrorScope::Object), true) && may_prune(&[], true) && may_prune(&[], false));
+        assert!(!may_prune(&with(ErrorScope::Set), true));
+        assert!(!may_prune(&with(ErrorScope::Object), false));
     }
 
     #[tokio::test]

@@ -228,6 +228,9 @@ impl Node {
                 };
                 let (gone, there): (Vec<NodeRow>, Vec<NodeRow>) = rows.into_iter().partition(is_gone);
                 self.forget(&gone.into_iter().map(|row| row.name).collect());
+                if !there.is_empty() {
+                    self.evictions.know_nodes();
+                }
                 for row in there {
                     let node = NodeRef { name: row.name, office: row.office, address: row.address };
                     self.handle(ServerEvent::Enrolled { node });
@@ -240,7 +243,9 @@ impl Node {
     }
 
     fn take_objects(&mut self, update: DesiredUpdate) {
-        for error in &update.errors {
+        // A cluster tells of its objects whenever one of them changes.
+        let told = self.parts.overview.object_errors();
+        for error in update.errors.iter().filter(|error| !told.contains(error)) {
             tracing::error!(object = %error.object, field = %error.field, reason = %error.reason, "{}", error.message);
         }
         let refused = update.errors.len();
@@ -334,6 +339,7 @@ impl Node {
                 };
                 tokio::spawn(serving.in_current_span());
             }
+            ServerOutput::Wanted(wanted) => self.recorder.wanted(wanted),
             ServerOutput::NodeCompleted { node, digest, bytes } => {
                 if let Some(key) = self.machine.key_of(digest) {
                     self.recorder.completed(key.clone(), node.name, bytes);
@@ -352,7 +358,12 @@ impl Node {
     fn send(&self, to: NodeRef, class: MessageClass, message: Message) {
         let transport = self.parts.transport.clone();
         let span = messages::span_of_sending(&message, &to, None);
+        // Nodes let go of what a plan leaves out: a server that is started anew must not count on it.
+        let forgotten = matches!(message, Message::Plan(_)).then(|| self.recorder.unwanted_is_forgotten());
         let sending = async move {
+            if let Some(forgotten) = forgotten {
+                forgotten.await;
+            }
             if let Err(failure) = messages::send(&transport, to.address, Role::Client, class, &message).await {
                 // Level-driven: whoever missed it says so with its next hello or report.
                 tracing::debug!(to = %to, ?failure, "message did not arrive");
@@ -372,7 +383,7 @@ impl Node {
         let overview = &self.parts.overview;
         let made = self.snapshot.make(&self.machine, desired, overview);
         snapshot::count(&self.parts.metrics, &made);
-        let evictions = self.evictions.look(&self.machine, &desired.objects, self.started);
+        let evictions = self.evictions.look(&self.machine, &desired.objects, self.started, Instant::now());
         let snapshot = Arc::new(made);
         self.parts.standings.send_replace(Standing {
             snapshot: snapshot.clone(),
@@ -407,7 +418,9 @@ impl Node {
             self.renew_own_certificate();
         }
         // An object that cannot be used may still want what is in the library.
-        if let Some(desired) = self.desired.as_ref().filter(|_| self.parts.overview.object_errors().is_empty()) {
+        let in_cluster = self.parts.settings.cluster.is_some();
+        let may_prune = library::may_prune(&self.parts.overview.object_errors(), in_cluster);
+        if let Some(desired) = self.desired.as_ref().filter(|_| may_prune) {
             let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
             let desired = desired.clone();
             let (events, retention_seconds) = (self.events.clone(), self.parts.settings.retention_seconds);

@@ -45,7 +45,7 @@ impl Node {
     /// A Node that was made anew belongs to a node that may still have its certificate, and does not enrol.
     pub(super) fn record_again(&mut self, node: &NodeRef) {
         if self.parts.nodes.is_some() && !self.machine.knows(&node.name) {
-            self.recorder.enrolled(node);
+            self.recorder.renewed(node);
         }
     }
 
@@ -65,7 +65,11 @@ impl Node {
         match enrolment::answer(&self.parts.authority, entitlement, asked, office, has_left) {
             Ok(enrolled) => {
                 say_enrolled(&enrolled.node, is_new);
-                self.recorder.enrolled(&enrolled.node);
+                if is_new {
+                    self.recorder.enrolled(&enrolled.node);
+                } else {
+                    self.recorder.renewed(&enrolled.node);
+                }
                 let replaced = self.machine.replaced_by(&enrolled.node);
                 for node in &replaced {
                     tracing::info!(%node, by = %enrolled.node.name, %address, "forgotten: another node has its address");
