@@ -7,13 +7,13 @@ mod memory;
 use std::time::Instant;
 
 use kube::api::{Api, ApiResource, Patch, PatchParams};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use self::difference::differs;
 pub use self::memory::Memory;
-use self::memory::{Verdict, key, status_key};
+use self::memory::{Seen, Verdict, key, status_key};
 use crate::held::Written;
 use crate::names::{APPLIED_ANNOTATION, FIELD_MANAGER, digest};
 
@@ -66,6 +66,11 @@ impl ApplyError {
         matches!(self, Self::Api { source, .. } if is_conflict(source))
     }
 
+    /// It may pass by itself within moments, and says nothing about the object.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.reason(), "TooManyRequests" | "ServerError" | "Unreachable")
+    }
+
     /// The kind of the error in one word, for metrics and conditions.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -95,6 +100,14 @@ pub fn is_conflict(error: &kube::Error) -> bool {
     api_reason(error) == "Conflict"
 }
 
+/// What is gone needs nothing more, which is no error. `None`: it is gone.
+pub(crate) fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match answer {
+        Err(error) if api_reason(&error) == "NotFound" => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 /// Errors of the API say everything twice; once is enough.
 pub fn describe(error: &kube::Error) -> String {
     match error {
@@ -113,6 +126,13 @@ impl Desired {
         body["metadata"]["namespace"] = json!(namespace);
         body["metadata"]["annotations"][APPLIED_ANNOTATION] = json!(digest(&body.to_string()));
         Self { resource, namespace: Some(namespace.to_owned()), name: name.to_owned(), body }
+    }
+
+    /// Whether a live object was written in this form. What others make of it does not count: a policy that puts in
+    /// another image, or somebody who adds a variable. Whoever edits its spec gives it another generation.
+    pub fn was_applied_to<K: Resource>(&self, live: &K) -> bool {
+        let applied = live.annotations().get(APPLIED_ANNOTATION).map(String::as_str);
+        applied.is_some() && applied == self.body["metadata"]["annotations"][APPLIED_ANNOTATION].as_str()
     }
 
     fn describe(&self) -> String {
@@ -165,14 +185,14 @@ impl Applier {
     }
 
     async fn write(&self, desired: &Desired, live: Option<&Value>, status: bool) -> Result<Outcome, ApplyError> {
-        let version = live.and_then(|live| live["metadata"]["resourceVersion"].as_str());
+        let shown = live.map(|live| Seen::of(&live["metadata"])).unwrap_or_default();
         let key = if status { status_key(&desired.key()) } else { desired.key() };
         let wanted = digest(&desired.body.to_string());
-        if self.memory.look_up(&key, &wanted, version, Instant::now()) == Verdict::Written {
+        if self.memory.look_up(&key, &wanted, &shown, Instant::now()) == Verdict::Written {
             return Ok(Outcome::Unchanged);
         }
         let mut body = desired.body.clone();
-        if let Some(version) = version {
+        if let Some(version) = &shown.version {
             body["metadata"]["resourceVersion"] = json!(version);
         }
         let api = self.api(desired);
@@ -181,10 +201,14 @@ impl Applier {
             true => api.patch_status(&desired.name, &parameters, &patch).await,
             false => api.patch(&desired.name, &parameters, &patch).await,
         };
-        let written =
-            written.map_err(|source| ApplyError::Api { object: desired.describe(), source: Box::new(source) })?;
-        let after = written.metadata.resource_version.unwrap_or_default();
-        self.memory.remember(key, wanted, version, after, Instant::now());
+        let written = match written {
+            Ok(written) => written,
+            // The object was deleted meanwhile, and with it whatever it says about itself.
+            Err(kube::Error::Api(refused)) if status && refused.code == 404 => return Ok(Outcome::Unchanged),
+            Err(source) => return Err(ApplyError::Api { object: desired.describe(), source: Box::new(source) }),
+        };
+        let after = Seen::of(&serde_json::to_value(&written.metadata).unwrap_or_default());
+        self.memory.remember(key, wanted, shown, after, Instant::now());
         tracing::info!(object = %desired.describe(), status, "applied");
         Ok(Outcome::Written)
     }

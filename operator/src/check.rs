@@ -18,13 +18,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::apply::describe;
 use crate::conditions::{ACCEPTED, READY, find};
 use crate::options::LeaseOptions;
+use crate::pages::Pages;
 
 /// Pause between two looks; a Lease is renewed more often than that.
 const LOOK_PAUSE: Duration = Duration::from_secs(3);
 /// Longest wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Offices that are read at a time.
-const OFFICES_PAGE: u32 = 500;
 /// Offices that a line names.
 const OFFICES_NAMED_MAX: usize = 3;
 /// The kinds that must be there.
@@ -143,15 +142,11 @@ async fn lease(client: &Client, options: &LeaseOptions) -> Result<Lease, String>
 
 async fn offices(client: &Client) -> Result<Vec<Office>, kube::Error> {
     let api: Api<Readable<Office>> = Api::all(client.clone());
-    let (mut offices, mut page) = (Vec::new(), ListParams::default().limit(OFFICES_PAGE));
-    loop {
-        let list = api.list(&page).await?;
-        offices.extend(list.items.into_iter().map(|Readable(office)| office));
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok(offices),
-        }
+    let (mut offices, mut pages) = (Vec::new(), Pages::new(&api, ListParams::default()));
+    while let Some(page) = pages.next().await? {
+        offices.extend(page.into_iter().map(|Readable(office)| office));
     }
+    Ok(offices)
 }
 
 async fn readiness(operator: &Client, url: &str) -> Result<String, String> {

@@ -152,7 +152,8 @@ pub(crate) fn is_word(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-fn cut(message: String) -> String {
+/// The message as far as a condition holds it.
+pub(crate) fn cut(message: String) -> String {
     if message.chars().count() <= MESSAGE_CHARACTERS_MAX {
         return message;
     }

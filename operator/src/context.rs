@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Resource;
@@ -11,8 +11,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::apply::{Applier, ApplyError, Desired};
+use crate::conditions::cut;
 use crate::fleet::Fleet;
-use crate::metrics::Metrics;
+use crate::metrics::{Kind, Metrics};
 use crate::settings::Settings;
 use crate::status::StatusWriter;
 use crate::watches::Caches;
@@ -102,26 +103,55 @@ impl Context {
     }
 }
 
-/// How often each object failed in a row.
+/// What failures of an object go by.
+pub fn key(kind: Kind, namespace: Option<&str>, name: &str) -> String {
+    format!("{}/{}/{name}", kind.as_str(), namespace.unwrap_or_default())
+}
+
+/// How often each object failed in a row, of those that failed last.
 #[derive(Debug, Default)]
 pub struct Failures {
-    in_a_row: Mutex<BTreeMap<String, u32>>,
+    objects: Mutex<BTreeMap<String, Failure>>,
+}
+
+#[derive(Debug, Default)]
+struct Failure {
+    in_a_row: u32,
+    /// Why a node cannot be labelled: its office tells it.
+    message: Option<String>,
 }
 
 impl Failures {
     /// Notes a failure and says when to try again.
-    pub fn failed(&self, object: String, conflict: bool) -> Duration {
-        let mut in_a_row = self.in_a_row.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = in_a_row.entry(object).or_default();
-        let first = if conflict { CONFLICT_PAUSE_MIN } else { RETRY_PAUSE_MIN };
-        let pause = first.saturating_mul(2_u32.saturating_pow(*count));
-        *count = count.saturating_add(1);
+    pub fn failed(&self, object: String, error: &ReconcileError) -> Duration {
+        let mut objects = self.objects();
+        let failure = objects.entry(object).or_default();
+        let first = if error.is_conflict() { CONFLICT_PAUSE_MIN } else { RETRY_PAUSE_MIN };
+        let pause = first.saturating_mul(2_u32.saturating_pow(failure.in_a_row));
+        failure.in_a_row = failure.in_a_row.saturating_add(1);
+        if matches!(error, ReconcileError::Label { .. }) && !error.is_conflict() {
+            failure.message = Some(cut(error.to_string()));
+        }
         pause.min(RETRY_PAUSE_MAX)
     }
 
-    /// Forgets the failures of an object.
-    pub fn succeeded(&self, object: &str) {
-        self.in_a_row.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    /// How often an object failed in a row until now.
+    pub fn in_a_row(&self, object: &str) -> u32 {
+        self.objects().get(object).map_or(0, |failure| failure.in_a_row)
+    }
+
+    /// Why a node cannot be labelled, if it is one.
+    pub fn message(&self, object: &str) -> Option<String> {
+        self.objects().get(object)?.message.clone()
+    }
+
+    /// Forgets the failures of an object that succeeded or is gone.
+    pub fn forget(&self, object: &str) {
+        self.objects().remove(object);
+    }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Failure>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,27 +159,50 @@ impl Failures {
 mod tests {
     use super::*;
 
+    fn answer(code: u16) -> Box<kube::Error> {
+        let status = kube::core::Status { code, message: "no".to_owned(), ..Default::default() };
+        Box::new(kube::Error::Api(Box::new(status)))
+    }
+
+    fn apply(code: u16) -> ReconcileError {
+        ApplyError::Api { object: "DaemonSet a".to_owned(), source: answer(code) }.into()
+    }
+
     #[test]
     fn pauses_grow_to_a_bound_and_start_anew_after_success() {
         let failures = Failures::default();
-        let pauses: Vec<u64> = (0..9).map(|_| failures.failed("a".to_owned(), false).as_secs()).collect();
+        let failed = |object: &str, code| failures.failed(object.to_owned(), &apply(code));
+        let pauses: Vec<u64> = (0..9).map(|_| failed("a", 403).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
-        assert_eq!(failures.failed("b".to_owned(), false).as_secs(), 1);
-        assert_eq!(failures.failed("c".to_owned(), true), CONFLICT_PAUSE_MIN);
-        failures.succeeded("a");
-        assert_eq!(failures.failed("a".to_owned(), false).as_secs(), 1);
+        assert_eq!(failed("b", 403).as_secs(), 1);
+        assert_eq!(failed("c", 409), CONFLICT_PAUSE_MIN);
+        assert_eq!(["a", "b", "d"].map(|object| failures.in_a_row(object)), [9, 1, 0]);
+        failures.forget("a");
+        assert_eq!(failures.in_a_row("a"), 0);
+        assert_eq!(failed("a", 403).as_secs(), 1);
     }
 
     #[test]
     fn a_conflict_is_told_apart_from_what_an_office_has_to_say() {
-        let answered = |code: u16| {
-            let status = kube::core::Status { code, message: "no".to_owned(), ..Default::default() };
-            ReconcileError::from(ApplyError::Api {
-                object: "DaemonSet a".to_owned(),
-                source: Box::new(kube::Error::Api(Box::new(status))),
-            })
-        };
-        assert!(answered(409).is_conflict());
-        assert!(!answered(403).is_conflict() && !answered(500).is_conflict());
+        assert!(apply(409).is_conflict());
+        assert!(!apply(403).is_conflict() && !apply(500).is_conflict());
+    }
+
+    #[test]
+    fn why_a_node_cannot_be_labelled_is_known_until_it_is() {
+        let failures = Failures::default();
+        let label = |code| ReconcileError::Label { node: "till-1".to_owned(), source: answer(code) };
+        for (error, expected) in [
+            (label(409), None),
+            (label(403), Some("cannot label node till-1: no (403)")),
+            (label(409), Some("cannot label node till-1: no (403)")),
+        ] {
+            failures.failed("a".to_owned(), &error);
+            assert_eq!(failures.message("a").as_deref(), expected);
+        }
+        failures.forget("a");
+        assert_eq!(failures.message("a"), None);
+        failures.failed("a".to_owned(), &apply(403));
+        assert_eq!(failures.message("a"), None, "whatever else failed tells it itself");
     }
 }

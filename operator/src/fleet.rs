@@ -151,11 +151,6 @@ impl Fleet {
         self.verdict(&name).filter(|_| self.generations.get(&name) == Some(&generation(object)))
     }
 
-    /// Every office with what may be done with it, by name.
-    pub fn verdicts(&self) -> impl Iterator<Item = (&str, &Verdict)> {
-        self.verdicts.iter().map(|(name, verdict)| (name.as_str(), verdict))
-    }
-
     /// The offices that are applied, by name.
     pub fn accepted(&self) -> impl Iterator<Item = &ValidOffice> {
         self.verdicts.values().filter_map(|verdict| match verdict {

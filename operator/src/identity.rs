@@ -181,7 +181,7 @@ async fn tell(context: &Context, secret: Option<&Secret>, steps: &[Step]) {
         action: "Rotate".to_owned(),
         secondary: None,
     };
-    context.statuses.tell(secret, &event).await;
+    context.statuses.tell(secret, event).await;
 }
 
 #[cfg(test)]

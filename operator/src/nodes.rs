@@ -8,6 +8,7 @@ use kube::runtime::controller::Action;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::apply::unless_gone;
 use crate::context::{Context, ReconcileError};
 use crate::fleet::Assignment;
 use crate::held::HeldNode;
@@ -39,15 +40,13 @@ impl NodeLabels {
         }
         let patch = Patch::Merge(patch(&assignment, node.resource_version().as_deref()));
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.api.patch(&name, &parameters, &patch).await {
-            Ok(_) => {
-                tracing::info!(node = %name, ?assignment, "labelled");
-                Ok(Action::await_change())
-            }
+        match unless_gone(self.api.patch(&name, &parameters, &patch).await) {
+            Ok(Some(_)) => tracing::info!(node = %name, ?assignment, "labelled"),
             // Gone with all its labels.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Action::await_change()),
-            Err(source) => Err(ReconcileError::Label { node: name, source: Box::new(source) }),
+            Ok(None) => {}
+            Err(source) => return Err(ReconcileError::Label { node: name, source: Box::new(source) }),
         }
+        Ok(Action::await_change())
     }
 }
 

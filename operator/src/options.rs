@@ -58,7 +58,7 @@ pub struct Options {
     /// The election.
     #[command(flatten)]
     pub lease: LeaseOptions,
-    /// Address of metrics and health
-    #[arg(long, value_name = "ADDRESS", env = "PEERDIST_HTTP_ADDRESS", default_value = "0.0.0.0:9763")]
+    /// Address of metrics and health; by default every one, of IPv6 and IPv4
+    #[arg(long, value_name = "ADDRESS", env = "PEERDIST_HTTP_ADDRESS", default_value = "[::]:9763")]
     pub http_address: SocketAddr,
 }

@@ -58,7 +58,7 @@ impl Pending {
                 self.fleet = true;
                 self.central = true;
             }
-            Touch::Counts(office) => {
+            Touch::Counts(office) | Touch::ServerGone(office) => {
                 self.all_packages = true;
                 self.offices.insert(office);
             }
@@ -290,5 +290,8 @@ mod tests {
         }
         assert_eq!(pending.offices.len(), 1);
         assert!(pending.all_packages && !pending.fleet);
+        let mut pending = Pending::default();
+        pending.add(Touch::ServerGone("hub".to_owned()));
+        assert!(pending.all_packages && pending.offices.contains("hub"), "deleted packages wait for it");
     }
 }

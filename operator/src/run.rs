@@ -5,7 +5,7 @@ mod client;
 mod controllers;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -99,14 +99,21 @@ async fn start(options: Options) -> Result<Operator, RunError> {
     let LeaseOptions { lease_namespace, lease_name } = lease;
     let settings = Settings::read(&settings)?;
     let config = Config::infer().await?;
-    let http = TcpListener::bind(http_address).await;
+    let http = TcpListener::bind(&to_listen_on(http_address)[..]).await;
     let http = http.map_err(|source| RunError::Listen { address: http_address, source })?;
     let identity = unique(&name);
     Ok(Operator { config, settings, namespace, storage_prefixes, lease_namespace, lease_name, identity, http })
 }
 
+/// What to try, one after the other: the kernel may have no IPv6, and then every address is one of IPv4.
+fn to_listen_on(address: SocketAddr) -> Vec<SocketAddr> {
+    let is_every = address.ip() == Ipv6Addr::UNSPECIFIED;
+    let of_ipv4 = is_every.then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
+    [address].into_iter().chain(of_ipv4).collect()
+}
+
 /// The process before in the same pod had another name: its lease is not ours.
-fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     format!("{name}-{}-{started:x}", std::process::id())
 }
@@ -195,4 +202,20 @@ fn stop_on_signal() -> CancellationToken {
         stopped.cancel();
     });
     stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_one_of_ipv4_where_there_is_no_ipv6() {
+        let tried = |text: &str| -> Vec<String> {
+            to_listen_on(text.parse().unwrap()).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(tried("[::]:9763"), ["[::]:9763", "0.0.0.0:9763"]);
+        for one in ["0.0.0.0:9763", "127.0.0.1:0", "[::1]:9763"] {
+            assert_eq!(tried(one), [one]);
+        }
+    }
 }

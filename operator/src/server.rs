@@ -25,7 +25,7 @@ use self::place::place;
 pub use self::place::{Place, nodes_of};
 pub use self::state::ServerState;
 use self::state::{failure_of, state};
-use crate::apply::{ApplyError, differs};
+use crate::apply::ApplyError;
 use crate::context::Context;
 use crate::fleet::ValidOffice;
 use crate::held::HeldPod;
@@ -63,8 +63,7 @@ pub async fn reconcile(central: &ValidOffice, context: &Context) -> Result<Serve
     }
     context.apply(service_account, live.service_account.as_deref()).await?;
     context.apply(stateful_set, live.stateful_set.as_deref()).await?;
-    let shown = live.stateful_set.as_deref().and_then(|set| serde_json::to_value(set).ok());
-    let current = shown.is_some_and(|shown| !differs(&stateful_set.body, &shown));
+    let current = live.stateful_set.as_deref().is_some_and(|set| stateful_set.was_applied_to(set));
     let failure = failure_of(&live.pods, |node| is_away(node, context));
     let state = state(current, place.as_ref(), live.stateful_set.as_deref(), !live.pods.is_empty());
     Ok(match (identity, state, failure) {

@@ -21,8 +21,8 @@ use self::throttle::Throttle;
 use crate::apply::{Applier, ApplyError, Desired, Outcome};
 use crate::conditions::{ACCEPTED, Finding, INGESTED, find, merge, same_but_for_numbers};
 
-/// Longest note of an event; the API refuses more than 1,024 bytes.
-const NOTE_CHARACTERS_MAX: usize = 250;
+/// Longest note of an event; the API refuses more.
+const NOTE_BYTES_MAX: usize = 1024;
 
 /// Writes statuses of all three kinds.
 pub struct StatusWriter {
@@ -103,11 +103,12 @@ impl StatusWriter {
     }
 
     /// Writes an event about an object. It is a courtesy: one that cannot be written is only logged.
-    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, event: &Event) {
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, event: Event) {
+        let event = Event { note: event.note.map(cut), ..event };
         // A recorder counts what it is given again for an object and a reason, whatever the note says, and shows the first
         // note alone. Each event has something new to say, so that each has a recorder of its own.
         let recorder = Recorder::new(self.applier.client(), self.reporter.clone());
-        if let Err(error) = recorder.publish(event, &object.object_ref(&())).await {
+        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
             tracing::warn!(%error, object = %object.name_any(), "the event could not be written");
         }
     }
@@ -161,10 +162,16 @@ impl StatusWriter {
             return Ok(None);
         }
         if let Some(event) = refusal(before, &after).or_else(|| failed_ingest(before, &after)) {
-            self.tell(object, &event).await;
+            self.tell(object, event).await;
         }
         Ok(None)
     }
+}
+
+/// The note as far as an event holds it.
+fn cut(mut note: String) -> String {
+    note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
+    note
 }
 
 /// What is worth an event: that an object is refused, or for another reason than before.
@@ -191,7 +198,7 @@ fn warning(condition: &Condition, action: &str) -> Event {
     Event {
         type_: EventType::Warning,
         reason: condition.reason.clone(),
-        note: Some(condition.message.chars().take(NOTE_CHARACTERS_MAX).collect()),
+        note: Some(condition.message.clone()),
         action: action.to_owned(),
         secondary: None,
     }
@@ -208,6 +215,13 @@ mod tests {
 
     fn told(before: &[Finding], after: &[Finding]) -> Option<String> {
         refusal(&conditions(before), &conditions(after)).map(|event| event.reason)
+    }
+
+    #[test]
+    fn long_notes_are_cut_between_two_characters() {
+        assert_eq!(cut("short".to_owned()), "short");
+        assert_eq!(cut("ä".repeat(NOTE_BYTES_MAX)).len(), NOTE_BYTES_MAX);
+        assert_eq!(cut(format!("a{}", "ä".repeat(NOTE_BYTES_MAX))).len(), NOTE_BYTES_MAX - 1);
     }
 
     #[test]

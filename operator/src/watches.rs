@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 pub use self::meaning::Touch;
 use self::meaning::{
     config_map, daemon_set, node, office, office_of, owned, package, pending_pod, secret, server_pod, service_network,
-    strip, vesc,
+    stateful_set, strip, vesc,
 };
 use crate::apply::Memory;
 use crate::fleet::{Grounds, NodeView};
@@ -99,7 +99,7 @@ impl Caches {
             config_maps: ours().start(tasks, ours().api(), managed(), strip, config_map),
             service_accounts: ours().start(tasks, ours().api(), managed(), strip, owned),
             daemon_sets: ours().start(tasks, ours().api(), managed(), strip, daemon_set),
-            stateful_sets: ours().start(tasks, ours().api(), managed(), strip, owned),
+            stateful_sets: ours().start(tasks, ours().api(), managed(), strip, stateful_set),
             server_pods: ours().start(
                 tasks,
                 ours().api(),

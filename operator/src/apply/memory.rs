@@ -1,36 +1,75 @@
 //! What was written a moment ago, so that a cache that does not show it yet causes no second write. Also the answer for
-//! an object that the API server stores in other words than it was asked for. The watches tell what was deleted, which a
-//! cache that is behind looks like.
+//! an object that the API server keeps in other words than it was asked for: that one is not written again with each
+//! change of its status. The watches tell what was deleted, which a cache that is behind looks like.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::names::digest;
 
 /// How long a cache may take to show a write. Afterwards the write is done again, which does no harm.
 const CACHE_DELAY_MAX: Duration = Duration::from_secs(5);
-/// How often what is older is forgotten, counted in writes.
+/// After so many writes those are forgotten that the caches had time enough to show.
 const WRITES_BETWEEN_CLEANING: usize = 1024;
+/// What of an object's metadata changes when somebody edits the object, and not with its status.
+const EDITED: [&str; 4] = ["generation", "labels", "annotations", "ownerReferences"];
 
 /// Writes by object; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    writes: Arc<Mutex<BTreeMap<String, Write>>>,
+    writes: Arc<Mutex<Writes>>,
+}
+
+#[derive(Debug, Default)]
+struct Writes {
+    by_object: BTreeMap<String, Write>,
+    since_cleaning: usize,
 }
 
 #[derive(Debug)]
 struct Write {
     digest: String,
     before: Option<String>,
-    after: String,
+    after: Seen,
     at: Instant,
+    /// Whether the cache shows it and it is asked for all the same. Then it is remembered as long as its object exists.
+    is_kept: bool,
+}
+
+/// A state of an object, as a cache or an answer shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Seen {
+    /// Changes with every write.
+    pub(super) version: Option<String>,
+    /// Changes with every edit. Only objects that count their edits have it.
+    form: Option<String>,
+}
+
+impl Seen {
+    /// As its metadata tell.
+    pub(super) fn of(metadata: &Value) -> Self {
+        let edited = || digest(&json!(EDITED.map(|field| &metadata[field])).to_string());
+        Self {
+            version: metadata["resourceVersion"].as_str().map(str::to_owned),
+            form: metadata["generation"].is_i64().then(edited),
+        }
+    }
+
+    /// Whether nobody edited the object between the two, as far as they tell.
+    fn is_as(&self, other: &Self) -> bool {
+        let is_same = |one: &Option<String>, other: &Option<String>| one.is_some() && one == other;
+        is_same(&self.version, &other.version) || is_same(&self.form, &other.form)
+    }
 }
 
 /// What is known about a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It happened, and nobody changed the object since as far as the cache shows.
+    /// It happened, and nobody edited the object since as far as the cache shows.
     Written,
     /// It has to be done.
     Due,
@@ -41,31 +80,39 @@ impl Memory {
     pub fn forget<K: Resource<DynamicType = ()>>(&self, object: &K) {
         let key = key(&K::plural(&()), object.namespace().as_deref(), &object.name_any());
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.remove(&status_key(&key));
-        writes.remove(&key);
+        writes.by_object.remove(&status_key(&key));
+        writes.by_object.remove(&key);
     }
 
     /// Forgets what was written to all objects of a kind, when its cache was filled anew: it does not tell what is gone.
     pub fn forget_kind<K: Resource<DynamicType = ()>>(&self) {
         let prefix = format!("{}/", K::plural(&()));
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.retain(|key, _| !key.starts_with(&prefix));
+        writes.by_object.retain(|key, _| !key.starts_with(&prefix));
     }
 
-    /// Whether `digest` was written to the object that the cache shows at `version`.
-    pub(super) fn look_up(&self, key: &str, digest: &str, version: Option<&str>, now: Instant) -> Verdict {
-        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(write) = writes.get(key).filter(|write| write.digest == digest) else { return Verdict::Due };
-        let not_shown_yet = write.before.as_deref() == version && now < write.at + CACHE_DELAY_MAX;
-        if not_shown_yet || version == Some(write.after.as_str()) { Verdict::Written } else { Verdict::Due }
-    }
-
-    /// Notes a write.
-    pub(super) fn remember(&self, key: String, digest: String, before: Option<&str>, after: String, now: Instant) {
+    /// Whether `digest` was written to the object that the cache shows in this state.
+    pub(super) fn look_up(&self, key: &str, digest: &str, shown: &Seen, now: Instant) -> Verdict {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.insert(key, Write { digest, before: before.map(str::to_owned), after, at: now });
-        if writes.len().is_multiple_of(WRITES_BETWEEN_CLEANING) {
-            writes.retain(|_, write| now < write.at + CACHE_DELAY_MAX);
+        let write = writes.by_object.get_mut(key).filter(|write| write.digest == digest);
+        let Some(write) = write else { return Verdict::Due };
+        if write.after.is_as(shown) {
+            write.is_kept = true;
+            return Verdict::Written;
+        }
+        let not_shown_yet = write.before == shown.version && now < write.at + CACHE_DELAY_MAX;
+        if not_shown_yet { Verdict::Written } else { Verdict::Due }
+    }
+
+    /// Notes a write to the object that the cache showed as `before`.
+    pub(super) fn remember(&self, key: String, digest: String, before: Seen, after: Seen, now: Instant) {
+        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = Write { digest, before: before.version, after, at: now, is_kept: false };
+        writes.by_object.insert(key, write);
+        writes.since_cleaning += 1;
+        if writes.since_cleaning >= WRITES_BETWEEN_CLEANING {
+            writes.since_cleaning = 0;
+            writes.by_object.retain(|_, write| write.is_kept || now < write.at + CACHE_DELAY_MAX);
         }
     }
 }
@@ -87,23 +134,65 @@ mod tests {
 
     use super::*;
 
+    fn at(version: &str) -> Seen {
+        Seen::of(&json!({"resourceVersion": version}))
+    }
+
+    /// A state of an object that counts its edits.
+    fn edited(version: &str, generation: i64, label: &str) -> Seen {
+        Seen::of(&json!({"resourceVersion": version, "generation": generation, "labels": {"a": label}}))
+    }
+
+    fn remember(memory: &Memory, key: &str, before: Seen, after: Seen, now: Instant) {
+        memory.remember(key.to_owned(), "d".to_owned(), before, after, now);
+    }
+
     #[test]
     fn a_write_is_not_repeated_while_the_cache_is_behind_or_shows_it() {
         let (memory, now) = (Memory::default(), Instant::now());
-        memory.remember("a".to_owned(), "d".to_owned(), Some("1"), "2".to_owned(), now);
-        assert_eq!(memory.look_up("a", "d", Some("1"), now), Verdict::Written);
-        assert_eq!(memory.look_up("a", "d", Some("2"), now + CACHE_DELAY_MAX), Verdict::Written);
+        remember(&memory, "a", at("1"), at("2"), now);
+        assert_eq!(memory.look_up("a", "d", &at("1"), now), Verdict::Written);
+        assert_eq!(memory.look_up("a", "d", &at("2"), now + CACHE_DELAY_MAX), Verdict::Written);
     }
 
     #[test]
     fn other_content_other_versions_and_late_caches_are_written() {
         let (memory, now) = (Memory::default(), Instant::now());
-        memory.remember("a".to_owned(), "d".to_owned(), Some("1"), "2".to_owned(), now);
-        assert_eq!(memory.look_up("a", "other", Some("2"), now), Verdict::Due);
-        assert_eq!(memory.look_up("a", "d", Some("3"), now), Verdict::Due);
-        assert_eq!(memory.look_up("a", "d", None, now), Verdict::Due);
-        assert_eq!(memory.look_up("a", "d", Some("1"), now + CACHE_DELAY_MAX), Verdict::Due);
-        assert_eq!(memory.look_up("b", "d", Some("1"), now), Verdict::Due);
+        remember(&memory, "a", at("1"), at("2"), now);
+        assert_eq!(memory.look_up("a", "other", &at("2"), now), Verdict::Due);
+        assert_eq!(memory.look_up("a", "d", &at("3"), now), Verdict::Due);
+        assert_eq!(memory.look_up("a", "d", &Seen::default(), now), Verdict::Due);
+        assert_eq!(memory.look_up("a", "d", &at("1"), now + CACHE_DELAY_MAX), Verdict::Due);
+        assert_eq!(memory.look_up("b", "d", &at("1"), now), Verdict::Due);
+    }
+
+    #[test]
+    fn a_write_that_changed_nothing_is_repeated_after_an_edit_and_not_after_a_status() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        remember(&memory, "a", edited("1", 2, "x"), edited("1", 2, "x"), now);
+        let later = now + CACHE_DELAY_MAX;
+        for (shown, expected) in [
+            (edited("1", 2, "x"), Verdict::Written),
+            (edited("7", 2, "x"), Verdict::Written),
+            (edited("8", 3, "x"), Verdict::Due),
+            (edited("9", 2, "other"), Verdict::Due),
+            // Of an object that does not count its edits, or of its status, only the version tells them.
+            (at("7"), Verdict::Due),
+        ] {
+            assert_eq!(memory.look_up("a", "d", &shown, later), expected, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_kept_in_other_words_is_remembered_for_long() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let write = |key: &str, now: Instant| remember(&memory, key, at("1"), at("2"), now);
+        write("kept", now);
+        assert_eq!(memory.look_up("kept", "d", &at("2"), now), Verdict::Written);
+        (2..WRITES_BETWEEN_CLEANING).for_each(|index| write(&index.to_string(), now));
+        write("last", now + CACHE_DELAY_MAX);
+        let writes = memory.writes.lock().unwrap();
+        assert_eq!(writes.by_object.keys().collect::<Vec<_>>(), ["kept", "last"]);
     }
 
     #[test]
@@ -115,9 +204,8 @@ mod tests {
             ConfigMap { metadata, ..ConfigMap::default() }
         };
         let keys = ["a", "b"].map(|name| key("configmaps", Some("n"), name));
-        let write =
-            || keys.iter().for_each(|key| memory.remember(key.clone(), "d".to_owned(), None, "2".to_owned(), now));
-        let verdicts = || [0, 1].map(|index| memory.look_up(&keys[index], "d", None, now));
+        let write = || keys.iter().for_each(|key| remember(&memory, key, Seen::default(), at("2"), now));
+        let verdicts = || [0, 1].map(|index| memory.look_up(&keys[index], "d", &Seen::default(), now));
         write();
         assert_eq!(verdicts(), [Verdict::Written, Verdict::Written]);
         memory.forget(&named("a"));

@@ -14,12 +14,15 @@ use peerdist_crds::readable::Readable;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::pages::for_all;
 use super::{CleanupError, failed};
-use crate::names::{ASSIGNED_OFFICE_LABEL, EVICTION_FINALIZER, MANAGED_SELECTOR, POD_SELECTOR, TRUST};
+use crate::apply::unless_gone;
+use crate::names::{ASSIGNED_OFFICE_LABEL, EVICTION_FINALIZER, MANAGED_SELECTOR, POD_SELECTOR};
+use crate::pages::for_all;
 
 /// Volume of the server's only pod.
 const CLAIM: &str = "storage-peerdist-server-0";
+/// What is done with objects, in errors.
+const DELETE: &str = "delete what the operator made";
 
 /// Packages that are deleted later wait for nobody. Somebody may write an object in between: then all are read anew.
 pub(super) async fn finalizers(client: &Client) -> Result<(), CleanupError> {
@@ -27,19 +30,17 @@ pub(super) async fn finalizers(client: &Client) -> Result<(), CleanupError> {
     let all: Api<Readable<PackageDistribution>> = Api::all(client.clone());
     loop {
         let conflict = AtomicBool::new(false);
-        for_all(
-            &all,
-            ListParams::default(),
-            ACTION,
-            async |Readable(object): Readable<PackageDistribution>| match free(client, object).await {
+        for_all(&all, ListParams::default(), async |Readable(object): Readable<PackageDistribution>| {
+            match free(client, object).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     conflict.store(true, Ordering::Relaxed);
                     Ok(())
                 }
                 freed => freed,
-            },
-        )
-        .await?;
+            }
+        })
+        .await
+        .map_err(failed(ACTION))?;
         if !conflict.into_inner() {
             return Ok(());
         }
@@ -55,10 +56,10 @@ async fn free(client: &Client, object: PackageDistribution) -> Result<(), kube::
     let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": others}});
     let api: Api<Readable<PackageDistribution>> =
         Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    unless_gone(api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await)
+    unless_gone(api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await).map(drop)
 }
 
-/// Everything that the operator made, and what the server made, the sets first.
+/// Everything that the operator made, the sets first, and the server's volume.
 pub(super) async fn objects(client: &Client, namespace: &str, keep_claim: bool) -> Result<(), CleanupError> {
     managed::<DaemonSet>(client, namespace).await?;
     managed::<StatefulSet>(client, namespace).await?;
@@ -66,11 +67,12 @@ pub(super) async fn objects(client: &Client, namespace: &str, keep_claim: bool) 
     managed::<ConfigMap>(client, namespace).await?;
     managed::<ServiceAccount>(client, namespace).await?;
     managed::<Secret>(client, namespace).await?;
-    one::<ConfigMap>(client, namespace, TRUST).await?;
-    if !keep_claim {
-        one::<PersistentVolumeClaim>(client, namespace, CLAIM).await?;
+    if keep_claim {
+        return Ok(());
     }
-    Ok(())
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let deleted = unless_gone(claims.delete(CLAIM, &DeleteParams::background()).await);
+    deleted.map(drop).map_err(failed(DELETE))
 }
 
 async fn managed<K>(client: &Client, namespace: &str) -> Result<(), CleanupError>
@@ -79,18 +81,11 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let ours = ListParams::default().labels(MANAGED_SELECTOR);
-    for_all(&api, ours, "delete what the operator made", async |object: K| {
-        unless_gone(api.delete(&object.name_any(), &DeleteParams::background()).await)
+    for_all(&api, ours, async |object: K| {
+        unless_gone(api.delete(&object.name_any(), &DeleteParams::background()).await).map(drop)
     })
     .await
-}
-
-async fn one<K>(client: &Client, namespace: &str, name: &str) -> Result<(), CleanupError>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    unless_gone(api.delete(name, &DeleteParams::background()).await).map_err(failed("delete what the operator made"))
+    .map_err(failed(DELETE))
 }
 
 /// Pods on other nodes than these: nobody there would end them, and their objects would stay for good. The kubelet of a
@@ -102,30 +97,25 @@ pub(super) async fn pods_elsewhere(
 ) -> Result<(), CleanupError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = ListParams::default().labels(POD_SELECTOR);
-    for_all(&api, pods, "forget the pods of nodes that are away", async |pod: Pod| {
+    for_all(&api, pods, async |pod: Pod| {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
         if node.is_none_or(|node| there.contains(node)) {
             return Ok(());
         }
-        unless_gone(api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await)
+        unless_gone(api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await).map(drop)
     })
     .await
+    .map_err(failed("forget the pods of nodes that are away"))
 }
 
 /// The operator's own label, from every node.
 pub(super) async fn labels(client: &Client) -> Result<(), CleanupError> {
     let api: Api<Node> = Api::all(client.clone());
     let labelled = ListParams::default().labels(ASSIGNED_OFFICE_LABEL);
-    for_all(&api, labelled, "remove the label of nodes", async |node: Node| {
+    for_all(&api, labelled, async |node: Node| {
         let patch = Patch::Merge(json!({"metadata": {"labels": {ASSIGNED_OFFICE_LABEL: null}}}));
-        unless_gone(api.patch(&node.name_any(), &PatchParams::default(), &patch).await)
+        unless_gone(api.patch(&node.name_any(), &PatchParams::default(), &patch).await).map(drop)
     })
     .await
-}
-
-fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        answer => answer.map(drop),
-    }
+    .map_err(failed("remove the label of nodes"))
 }

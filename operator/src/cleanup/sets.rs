@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::pages::{Pages, for_all};
 use super::{CleanupError, failed};
 use crate::names::{FIELD_MANAGER, FORMER_SERVER_COMPONENT, MANAGED_SELECTOR, OFFICE_LABEL, POD_SELECTOR};
+use crate::pages::{Pages, for_all};
 use crate::pod::{PROGRAM, no_rights};
 
 mod former;
@@ -183,7 +183,7 @@ impl Sets {
 /// Gives each set its last form, once; on this node alone, if one is named.
 async fn turn<S: Set>(api: &Api<S>, keep_claim: bool, node: Option<&str>) -> Result<(), CleanupError> {
     let ours = ListParams::default().labels(MANAGED_SELECTOR);
-    for_all(api, ours, "have the nodes remove what they stored", async |set: S| {
+    for_all(api, ours, async |set: S| {
         let Some(form) = last_form(&set, node).filter(|_| is_emptied(&set, keep_claim)) else { return Ok(()) };
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let applied = api.patch(&set.name_any(), &parameters, &Patch::Apply(&form)).await;
@@ -194,6 +194,7 @@ async fn turn<S: Set>(api: &Api<S>, keep_claim: bool, node: Option<&str>) -> Res
         }
     })
     .await
+    .map_err(failed("have the nodes remove what they stored"))
 }
 
 fn is_emptied<S: Set>(set: &S, keep_claim: bool) -> bool {

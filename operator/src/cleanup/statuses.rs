@@ -10,12 +10,12 @@ use peerdist_crds::readable::Readable;
 use peerdist_crds::{Office, PackageDistribution};
 use serde_json::{Value, json};
 
-use super::CleanupError;
-use super::pages::for_all;
+use super::{CleanupError, failed};
 use crate::apply::describe;
 use crate::conditions::{DISTRIBUTED, Finding, INGESTED, READY, find, merge_some};
 use crate::held::Written;
 use crate::names::{FIELD_MANAGER, SERVER_FIELD_MANAGER};
+use crate::pages::for_all;
 
 /// Conditions about nodes, and about what the server has.
 const TAKEN_BACK: [&str; 3] = [READY, DISTRIBUTED, INGESTED];
@@ -28,15 +28,17 @@ const ACTION: &str = "take back what is said of nodes";
 /// Takes back what is said of packages and offices. The server must not write any more.
 pub(super) async fn take_back(client: &Client) -> Result<(), CleanupError> {
     let packages: Api<Readable<PackageDistribution>> = Api::all(client.clone());
-    for_all(&packages, ListParams::default(), ACTION, async |Readable(object): Readable<PackageDistribution>| {
+    for_all(&packages, ListParams::default(), async |Readable(object): Readable<PackageDistribution>| {
         of_package(client, &object).await
     })
-    .await?;
+    .await
+    .map_err(failed(ACTION))?;
     let offices: Api<Readable<Office>> = Api::all(client.clone());
-    for_all(&offices, ListParams::default(), ACTION, async |Readable(object): Readable<Office>| {
+    for_all(&offices, ListParams::default(), async |Readable(object): Readable<Office>| {
         of_office(client, &object).await
     })
     .await
+    .map_err(failed(ACTION))
 }
 
 async fn of_package(client: &Client, object: &PackageDistribution) -> Result<(), kube::Error> {

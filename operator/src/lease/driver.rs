@@ -136,7 +136,7 @@ impl Desk {
             }
         };
         let is_new = change.version.is_none();
-        let lease = next(self.seen.take(), &self.options, change, Timestamp::now());
+        let lease = next(self.seen.clone(), &self.options, change, Timestamp::now());
         let answer = timeout(REQUEST_TIMEOUT, self.write(is_new, &lease)).await;
         let Ok(Ok(written)) = answer else { return Ok(self.failed(answer.map(|answer| answer.map(drop)), is_new)) };
         let version = written.resource_version().unwrap_or_default();
@@ -178,7 +178,7 @@ impl Desk {
     }
 }
 
-/// The Lease comes with the installation: the operator has no right to make one.
+/// The Lease comes with the installation, and the operator has no right to make one unless that is asked for.
 fn problem(error: &kube::Error, is_new: bool) -> &'static str {
     match error {
         kube::Error::Api(status) if is_new && status.code == 403 => {
@@ -253,17 +253,27 @@ mod tests {
         assert_eq!(retaken.spec.unwrap().acquire_time.unwrap().0, at(5));
     }
 
+    /// Where nobody answers.
+    fn desk(installation: &str, seen: Option<Lease>) -> Desk {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        config.default_retry = false;
+        let api = Api::namespaced(Client::try_from(config).unwrap(), "kube-system");
+        Desk { api, options: options(installation), seen }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_the_lease_outlives_a_renewal_that_failed() {
+        let seen = next(None, &options("ours"), change(None, true), at(1));
+        let mut desk = desk("ours", Some(seen.clone()));
+        let renewal = Action::Write { version: Some("7".to_owned()), transitions: 1, taking: false };
+        assert_eq!(desk.perform(renewal).await, Ok(Event::Failed));
+        assert_eq!(desk.seen, Some(seen), "it is given back with all that others wrote");
+    }
+
     #[tokio::test]
     async fn the_lease_of_an_installation_in_another_namespace_is_left_alone() {
-        let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::try_from(config).unwrap();
         let seen = next(None, &options("theirs"), change(None, true), at(1));
-        let desk = |installation, seen| Desk {
-            api: Api::namespaced(client.clone(), "kube-system"),
-            options: options(installation),
-            seen,
-        };
         let error = desk("ours", Some(seen.clone())).check_installation().unwrap_err().to_string();
         let command = "kubectl annotate lease --overwrite --namespace kube-system peerdist-operator \
                        peerdist.io/installation=ours";

@@ -1,7 +1,10 @@
 //! What an Office's conditions say. Pure. Ready is never said too early: every node must bear its label, the DaemonSet
 //! must be of the latest form, its counts of its latest generation, and at least one node must be there. Once said of a
 //! generation of the Office it is taken back when clients are counted that do not run, not already when a new form of
-//! the pods was written: so a new image for all offices costs one write an office.
+//! the pods was written: so a new image costs the operator one write for each office and one for the server, and no
+//! status along with them. From the first count on, clients of the form before are taken for ones that do not run, since
+//! a rollout under way is not ready: Ready is false until every node has the new form, and statuses follow the counts,
+//! each at most once a second.
 
 use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use peerdist_crds::office::OfficeNodeCounts;
@@ -29,8 +32,8 @@ pub enum Situation {
     Applied {
         /// Whether the DaemonSet that is counted is the one that was asked for.
         current: bool,
-        /// Whether nodes of the office still wait for their label.
-        awaits_labels: bool,
+        /// That nodes of the office still wait for their label, and why, in words for people.
+        awaits_labels: Option<String>,
         /// How many nodes belong to the office, those among them whose taints keep clients away.
         nodes: i32,
         /// Clients that have not started.
@@ -50,10 +53,8 @@ pub fn derive(situation: &Situation, daemon_set: Option<&HeldDaemonSet>, was_rea
         Situation::Applied { server: Some(ServerState::IdentityFailed(failure)), .. } => {
             Finding::no(READY, failure.reason(), failure.to_string())
         }
-        Situation::Applied { awaits_labels: true, .. } => {
-            Finding::no(READY, "NodesNotLabelled", "nodes of the office wait for their label: clients start after it")
-        }
-        Situation::Applied { current, awaits_labels: false, nodes, starting, server, awaited } => {
+        Situation::Applied { awaits_labels: Some(message), .. } => Finding::no(READY, "NodesNotLabelled", message),
+        Situation::Applied { current, awaits_labels: None, nodes, starting, server, awaited } => {
             let (counted, server) = (daemon_set.filter(|set| *current && is_observed(set)), server.as_ref());
             let stopped = match counted {
                 Some(counted) => stopped(counted, *nodes, starting),
@@ -232,12 +233,12 @@ mod tests {
     /// An office of three nodes.
     fn applied(current: bool, server: Option<ServerState>) -> Situation {
         let starting = Starting::default();
-        Situation::Applied { current, awaits_labels: false, nodes: 3, starting, server, awaited: None }
+        Situation::Applied { current, awaits_labels: None, nodes: 3, starting, server, awaited: None }
     }
 
     /// An office of so many nodes, whose clients are in this state.
     fn with_clients(nodes: i32, starting: Starting) -> Situation {
-        Situation::Applied { current: true, awaits_labels: false, nodes, starting, server: None, awaited: None }
+        Situation::Applied { current: true, awaits_labels: None, nodes, starting, server: None, awaited: None }
     }
 
     fn failure() -> StartFailure {
@@ -253,7 +254,7 @@ mod tests {
         let applied = |current| applied(current, None);
         let unlabelled = Situation::Applied {
             current: true,
-            awaits_labels: true,
+            awaits_labels: Some("no".to_owned()),
             nodes: 3,
             starting: Starting::default(),
             server: None,
@@ -319,7 +320,7 @@ mod tests {
     fn clients_of_another_office_that_wait_for_the_first_server_lead_to_the_central_office() {
         let waiting = |awaited: Option<&str>| Situation::Applied {
             current: true,
-            awaits_labels: false,
+            awaits_labels: None,
             nodes: 3,
             starting: Starting::default(),
             server: None,

@@ -13,7 +13,7 @@ use peerdist_crds::PackageDistribution;
 use peerdist_crds::readable::Readable;
 use serde_json::{Value, json};
 
-use crate::apply::ApplyError;
+use crate::apply::{ApplyError, unless_gone};
 use crate::context::{Context, ReconcileError};
 use crate::names::{EVICTION_FINALIZER, FIELD_MANAGER};
 use crate::watches::server_office;
@@ -54,23 +54,30 @@ pub(super) async fn reconcile(object: Arc<PackageDistribution>, context: &Contex
     if !is_kept(&object) {
         return Ok(Action::await_change());
     }
-    match judge(&object, server_office(&context.caches).is_some(), Timestamp::now()) {
+    // Also one that somebody removed: it is made again, and says who holds what.
+    let has_server = server_office(&context.caches).is_some() || context.fleet().central().is_some();
+    let note = match judge(&object, has_server, Timestamp::now()) {
         Verdict::Wait(time) => return Ok(Action::requeue(time)),
-        Verdict::Release => {}
-        Verdict::GiveUp(note) => {
-            let event = Event {
-                type_: EventType::Warning,
-                reason: "EvictionIncomplete".to_owned(),
-                note: Some(note),
-                action: "Evict".to_owned(),
-                secondary: None,
-            };
-            context.statuses.tell(&*object, &event).await;
-        }
-    }
+        Verdict::Release => None,
+        Verdict::GiveUp(note) => Some(note),
+    };
     let others = object.finalizers().iter().map(String::as_str).filter(|name| *name != EVICTION_FINALIZER).collect();
     write(&object, others, context).await?;
+    // Not before, since a write that fails is done again.
+    if let Some(note) = note {
+        context.statuses.tell(&*object, incomplete(note)).await;
+    }
     Ok(Action::await_change())
+}
+
+fn incomplete(note: String) -> Event {
+    Event {
+        type_: EventType::Warning,
+        reason: "EvictionIncomplete".to_owned(),
+        note: Some(note),
+        action: "Evict".to_owned(),
+        secondary: None,
+    }
 }
 
 fn judge(object: &PackageDistribution, has_server: bool, now: Timestamp) -> Verdict {
@@ -79,7 +86,7 @@ fn judge(object: &PackageDistribution, has_server: bool, now: Timestamp) -> Verd
     let waited = Duration::try_from(now.duration_since(deleted)).unwrap_or_default();
     match eviction {
         Some(eviction) if eviction.nodes <= 0 => Verdict::Release,
-        None if !has_server => Verdict::Release,
+        _ if !has_server => Verdict::Release,
         _ if waited < PATIENCE => Verdict::Wait(PATIENCE - waited),
         None => Verdict::GiveUp("the server did not say which nodes still hold the package: see its log".to_owned()),
         Some(eviction) => {
@@ -87,8 +94,8 @@ fn judge(object: &PackageDistribution, has_server: bool, now: Timestamp) -> Verd
             let more =
                 if eviction.named.len() < usize::try_from(eviction.nodes).unwrap_or_default() { ", ..." } else { "" };
             Verdict::GiveUp(format!(
-                "{} nodes have not confirmed after {} minutes that they let go of the package: {named}{more}; they \
-                 delete it when they hear the next plan",
+                "{} nodes have not confirmed after {} minutes that they let go of the package, and delete it when they \
+                 hear the next plan: {named}{more}",
                 eviction.nodes,
                 PATIENCE.as_secs() / 60
             ))
@@ -106,15 +113,11 @@ async fn write(object: &PackageDistribution, finalizers: Vec<&str>, context: &Co
     let api: Api<Readable<PackageDistribution>> = Api::namespaced(context.applier.client(), &namespace);
     let patch = Patch::Merge(patch(object.resource_version(), finalizers));
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    match api.patch(&name, &parameters, &patch).await {
-        Ok(_) => Ok(()),
-        // Gone already.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => {
-            let object = format!("PackageDistribution {namespace}/{name}");
-            Err(ApplyError::Api { object, source: Box::new(source) }.into())
-        }
-    }
+    let written = unless_gone(api.patch(&name, &parameters, &patch).await);
+    written.map(drop).map_err(|source| {
+        let object = format!("PackageDistribution {namespace}/{name}");
+        ApplyError::Api { object, source: Box::new(source) }.into()
+    })
 }
 
 #[cfg(test)]
@@ -150,7 +153,10 @@ mod tests {
     #[test]
     fn silence_of_the_server_counts_only_where_there_is_one() {
         let silent = deleted(json!({}));
-        assert_eq!(judge(&silent, false, after(0)), Verdict::Release);
+        let holding = deleted(json!({"eviction": {"nodes": 3, "named": ["till-1", "till-2"]}}));
+        for object in [&silent, &holding] {
+            assert_eq!(judge(object, false, after(0)), Verdict::Release);
+        }
         assert_eq!(judge(&silent, true, after(1)), Verdict::Wait(Duration::from_secs(599)));
         assert!(matches!(judge(&silent, true, after(601)), Verdict::GiveUp(_)));
     }

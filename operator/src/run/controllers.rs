@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use crate::apply::{Applier, Memory};
-use crate::context::{Context, Failures, ReconcileError};
+use crate::context::{Context, Failures, ReconcileError, key};
 use crate::http::{Health, Stage};
 use crate::metrics::{Kind, Metrics};
 use crate::names::FIELD_MANAGER;
@@ -137,14 +137,14 @@ where
             let error = result.as_ref().err().map(ReconcileError::reason);
             context.metrics.reconciled(kind, begun.elapsed().as_secs_f64(), error);
             if error.is_none() {
-                context.failures.succeeded(&key(kind, &*object));
+                context.failures.forget(&key_of(kind, &*object));
             }
             result
         }
         .boxed()
     };
     let retry = move |object: Arc<K>, error: &ReconcileError, context: Arc<Context>| {
-        let pause = context.failures.failed(key(kind, &*object), error.is_conflict());
+        let pause = context.failures.failed(key_of(kind, &*object), error);
         if error.is_conflict() {
             tracing::debug!(%error, kind = kind.as_str(), object = %object.name_any(), ?pause, "reconcile came too early");
         } else {
@@ -154,11 +154,19 @@ where
     };
     let config = Config::default().concurrency(if kind == Kind::Office { CONCURRENCY_OFFICES } else { CONCURRENCY });
     let stream = applier(counted, retry, Arc::clone(context), store.clone(), objects(queued), config);
+    let context = Arc::clone(context);
     tasks.spawn(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(outcome) = stream.next().await {
-            if let Err(Error::RunnerError(error)) = outcome {
-                tracing::error!(%error, kind = kind.as_str(), "a controller failed");
+            match outcome {
+                // What failed is asked for once more after its pause, also when it is gone by then.
+                Err(Error::ObjectNotFound(gone)) => {
+                    context.failures.forget(&key(kind, gone.namespace.as_deref(), &gone.name));
+                }
+                Err(Error::RunnerError(error)) => {
+                    tracing::error!(%error, kind = kind.as_str(), "a controller failed");
+                }
+                _ => {}
             }
         }
     });
@@ -172,6 +180,6 @@ where
     stream::unfold(queue, |mut queue| async move { queue.recv().await.map(|object| (Ok(object), queue)) })
 }
 
-fn key<K: Resource>(kind: Kind, object: &K) -> String {
-    format!("{}/{}/{}", kind.as_str(), object.namespace().unwrap_or_default(), object.name_any())
+fn key_of<K: Resource>(kind: Kind, object: &K) -> String {
+    key(kind, object.namespace().as_deref(), &object.name_any())
 }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -36,6 +37,8 @@ pub enum Touch {
     Networks,
     /// The server's pod, its identity, or a network of services.
     Server,
+    /// The server of an Office is gone.
+    ServerGone(String),
     /// What keeps clients from starting, in the Office with this value of the label.
     Starting(String),
 }
@@ -132,6 +135,14 @@ pub(super) fn daemon_set(before: Option<&HeldDaemonSet>, after: Option<&HeldDaem
     }
 }
 
+/// Without a server nobody tells any more which nodes still hold a package.
+pub(super) fn stateful_set(before: Option<&StatefulSet>, after: Option<&StatefulSet>) -> Option<Touch> {
+    match (owned(before, after)?, after) {
+        (Touch::Office(office), None) => Some(Touch::ServerGone(office)),
+        (touch, _) => Some(touch),
+    }
+}
+
 /// The Office that an object belongs to.
 pub(super) fn office_of<K: Resource>(object: &K) -> Option<&OwnerReference> {
     object.meta().owner_references.as_ref()?.iter().find(|owner| owner.kind == "Office")
@@ -211,5 +222,8 @@ mod tests {
         assert_eq!(daemon_set(None, Some(&set(1))), Some(Touch::Standing("store".to_owned())));
         assert_eq!(daemon_set(Some(&set(1)), None), Some(Touch::Standing("store".to_owned())));
         assert_eq!(owned::<ConfigMap>(Some(&ConfigMap::default()), None), None);
+        let server = StatefulSet { metadata: set(1).metadata, ..StatefulSet::default() };
+        assert_eq!(stateful_set(None, Some(&server)), Some(Touch::Office("store".to_owned())));
+        assert_eq!(stateful_set(Some(&server), None), Some(Touch::ServerGone("store".to_owned())));
     }
 }

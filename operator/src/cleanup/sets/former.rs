@@ -13,7 +13,7 @@ use peerdist_crds::names::shortened;
 use serde_json::{Value, json};
 
 use super::{REMOVING_LABEL, Set, last_template, removes};
-use crate::apply::describe;
+use crate::apply::{describe, unless_gone};
 use crate::cleanup::{CleanupError, failed};
 use crate::names::{FORMER_SERVER_COMPONENT, SERVER, SERVER_POD_SELECTOR, labels};
 use crate::server::nodes_of;
@@ -67,10 +67,8 @@ async fn forget_failed(pods: &Api<Pod>) -> Result<(), CleanupError> {
     let component = format!("app.kubernetes.io/component={FORMER_SERVER_COMPONENT}");
     let failed_pods = ListParams::default().labels(&component).fields("status.phase=Failed");
     for pod in pods.list(&failed_pods).await.map_err(failed(ACTION))? {
-        match pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            deleted => deleted.map(drop).map_err(failed(ACTION))?,
-        }
+        let deleted = pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+        unless_gone(deleted).map_err(failed(ACTION))?;
     }
     Ok(())
 }

@@ -7,26 +7,24 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use kube::api::{Api, ListParams};
 use serde::de::DeserializeOwned;
 
-use super::{CleanupError, failed};
-
 /// Objects that are read at a time.
 const PAGE: u32 = 500;
 /// Objects that are written at a time.
 const CONCURRENCY: usize = 16;
 
 /// What is left to read of a list.
-pub(super) struct Pages<'api, K> {
+pub(crate) struct Pages<'api, K> {
     api: &'api Api<K>,
     next: Option<ListParams>,
 }
 
 impl<'api, K: Clone + DeserializeOwned + Debug> Pages<'api, K> {
-    pub(super) fn new(api: &'api Api<K>, parameters: ListParams) -> Self {
+    pub(crate) fn new(api: &'api Api<K>, parameters: ListParams) -> Self {
         Self { api, next: Some(parameters.limit(PAGE)) }
     }
 
     /// The next page, until there is none.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<K>>, kube::Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<K>>, kube::Error> {
         let Some(parameters) = self.next.take() else { return Ok(None) };
         let list = self.api.list(&parameters).await?;
         let token = list.metadata.continue_.filter(|token| !token.is_empty());
@@ -36,20 +34,15 @@ impl<'api, K: Clone + DeserializeOwned + Debug> Pages<'api, K> {
 }
 
 /// Does something with every object that a list names.
-pub(super) async fn for_all<K, F>(
-    api: &Api<K>,
-    parameters: ListParams,
-    action: &'static str,
-    act: impl Fn(K) -> F,
-) -> Result<(), CleanupError>
+pub(crate) async fn for_all<K, F>(api: &Api<K>, parameters: ListParams, act: impl Fn(K) -> F) -> Result<(), kube::Error>
 where
     K: Clone + DeserializeOwned + Debug,
     F: Future<Output = Result<(), kube::Error>>,
 {
     let mut pages = Pages::new(api, parameters);
-    while let Some(page) = pages.next().await.map_err(failed(action))? {
+    while let Some(page) = pages.next().await? {
         let objects = stream::iter(page).map(Ok::<K, kube::Error>);
-        objects.try_for_each_concurrent(CONCURRENCY, &act).await.map_err(failed(action))?;
+        objects.try_for_each_concurrent(CONCURRENCY, &act).await?;
     }
     Ok(())
 }
