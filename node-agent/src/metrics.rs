@@ -44,7 +44,7 @@ impl Metrics {
             content_bytes: counters(
                 &registry,
                 "peerdist_content_bytes_total",
-                "Package bytes that were verified, by where they came from.",
+                "Package bytes that were verified and were not here before, by where they came from.",
                 &["source"],
             )?,
             content_payload_received: counters(

@@ -131,15 +131,16 @@ impl Arriving<'_> {
         if outcome.needs_flush {
             self.context.flush.notify_one();
         }
-        if !outcome.new {
-            self.context.metrics.chunks_rejected(ChunkRejection::Duplicate).inc();
-        }
         let source = match (&self.from, self.class) {
             (Peer::Server, _) => ContentSource::Origin,
             (_, ContentClass::Background) => ContentSource::Parent,
             (_, ContentClass::Foreground) => ContentSource::Office,
         };
-        self.context.metrics.content_bytes(source).inc_by(bytes);
+        if outcome.new {
+            self.context.metrics.content_bytes(source).inc_by(bytes);
+        } else {
+            self.context.metrics.chunks_rejected(ChunkRejection::Duplicate).inc();
+        }
         self.context.tell(Event::ChunkStored { transfer: self.transfer, index }).await;
         if !outcome.lost.is_empty() {
             self.context.tell(Event::ChunksLost { digest: self.digest, runs: outcome.lost }).await;

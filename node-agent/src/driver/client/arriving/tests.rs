@@ -31,7 +31,7 @@ fn rejected(node: &TestNode, reason: ChunkRejection) -> u64 {
 }
 
 #[tokio::test]
-async fn chunk_that_was_here_already_counts_as_duplicate_and_its_sender_stays() {
+async fn chunk_that_was_here_already_counts_as_duplicate_not_as_content_and_its_sender_stays() {
     let (node, package, running) = (TestNode::new(1), TestPackage::mixed("1"), CancellationToken::new());
     package.put_manifest(&node.context.store);
     node.context.store.prepare(package.digest()).unwrap();
@@ -40,6 +40,7 @@ async fn chunk_that_was_here_already_counts_as_duplicate_and_its_sender_stays() 
         let (verifying, on_disk) = (progress.time_verifying(), progress.time_on_disk());
         assert_eq!(take_first(&node, &package, true, &running).await, Some(None));
         assert_eq!(rejected(&node, ChunkRejection::Duplicate), duplicates);
+        assert_eq!(node.context.metrics.content_bytes(ContentSource::Origin).get(), package.chunks[0].len() as u64);
         assert!(progress.time_verifying() > verifying && progress.time_on_disk() > on_disk, "both count, and apart");
     }
 }
