@@ -2,7 +2,7 @@
 //! link of limited rate between the offices. What a test does to it, it does as a user: with kubectl and Helm.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Cluster {
         let network = Network::with_rules("cluster", topology()?, Rules::None)?;
         network.limit_link_into(STORE, LINK_BITS_PER_SECOND)?;
         let hosts = network.topology().hosts();
-        enter(&network)?;
+        enter(&network.namespace_file(CONTROL))?;
         let runtime = Runtime::new()?;
         let address = network.topology().server();
         let folder = scratch.folder("plane")?;
@@ -106,9 +106,9 @@ impl Cluster {
         self.scratch.folder(name)
     }
 
-    /// Address of the host that has the control plane.
-    pub fn control_address(&self) -> Ipv4Addr {
-        self.network.topology().server()
+    /// What was written to the API server.
+    pub fn audit_log(&self) -> PathBuf {
+        self.plane.audit_log()
     }
 
     /// The nodes.
@@ -172,6 +172,28 @@ impl Cluster {
         self.network.bytes_into(STORE)
     }
 
+    /// Limits the link into the store to another rate.
+    ///
+    /// # Errors
+    /// When tc refuses.
+    pub fn limit_link(&self, bits_per_second: u64) -> Result<()> {
+        self.network.limit_link_into(STORE, bits_per_second)
+    }
+
+    /// Keeps a UDP port of a node for as long as the socket lives.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub fn hold_port(&self, node: &str, port: u16) -> Result<UdpSocket> {
+        let path = self.network.namespace_file(node);
+        let hold = move || {
+            enter(&path)?;
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("cannot hold UDP port {port}"))
+        };
+        // The socket stays in the namespace in which it was made; this thread stays in its own.
+        std::thread::spawn(hold).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Kills the API server, does something, and starts it again, which is waited for.
     ///
     /// # Errors
@@ -214,10 +236,9 @@ fn nodes(hosts: &[Host]) -> impl Iterator<Item = &Host> {
     hosts.iter().filter(|host| host.role == Role::Client)
 }
 
-/// Moves the calling thread, and with it what it starts.
-fn enter(network: &Network) -> Result<()> {
-    let path = network.namespace_file(CONTROL);
-    let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+/// Moves the calling thread into a network namespace, and with it what it starts.
+fn enter(path: &str) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .with_context(|| format!("cannot enter {path}"))
 }

@@ -5,11 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use peerdist_e2e_net::ownership;
 
 /// Where the kernel shows them.
 const HIERARCHIES: &str = "/sys/fs/cgroup";
-/// How the names of all ours begin.
-const NAME_PREFIX: &str = "peerdist-e2e";
 /// Which processors and memory a group has; empty in a new one of version 1.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 /// Groups of killed processes take a moment to become empty.
@@ -28,7 +27,7 @@ impl ControlGroups {
     /// When the kernel refuses.
     pub fn new(node: &str) -> Result<Self> {
         remove_abandoned()?;
-        let groups = Self { name: format!("{NAME_PREFIX}-{}-{node}", std::process::id()) };
+        let groups = Self { name: ownership::name(node) };
         for hierarchy in hierarchies()? {
             let group = hierarchy.join(&groups.name);
             fs::create_dir_all(&group).with_context(|| format!("cannot make {}", group.display()))?;
@@ -94,8 +93,7 @@ fn remove_abandoned() -> Result<()> {
         for entry in fs::read_dir(&hierarchy)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let owner = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').nth(1));
-            if owner.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            if ownership::is_abandoned(&name) {
                 // Another test may be removing it at the same time.
                 let _ = remove(&path);
             }

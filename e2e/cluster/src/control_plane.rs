@@ -4,7 +4,6 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use peerdist_e2e_net::shell;
 use rcgen::{KeyPair, SigningKey};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -213,8 +213,8 @@ fn without_frame(signature: &[u8]) -> Option<Vec<u8>> {
 
 /// Starts a program of Kubernetes that ends with the thread that starts it, also if the test is killed.
 pub(crate) fn start_program(folder: &Path, name: &str, arguments: &[String]) -> Result<Process> {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(folder.join(name)).args(arguments).current_dir(folder);
+    let mut command = shell::mortal(folder.join(name));
+    command.args(arguments).current_dir(folder);
     Process::start(command, &folder.join(format!("{name}.log")))
 }
 

@@ -30,9 +30,8 @@ impl Hand {
             api.create(&PostParams::default(), &definition).await.context("create a definition")?;
         }
         for definition in peerdist_crds::definitions() {
-            while !is_established(&api.get(&definition.name_any()).await?) {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
+            let name = definition.name_any();
+            eventually(&format!("{name} is served"), async || Ok(is_established(&api.get(&name).await?))).await?;
         }
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         for name in [NAMESPACE, "retail"] {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
+use peerdist_e2e_net::shell;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Lines of a log that an error shows.
@@ -26,11 +27,12 @@ impl Process {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("open {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Starts an operator under a name, with further variables of the environment.
+    /// Starts an operator under a name, with further variables of the environment. It ends with the thread that calls
+    /// this, also if the test is killed.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -41,7 +43,7 @@ impl Process {
         settings: &Path,
         variables: &[(&str, &str)],
     ) -> Result<Self> {
-        let mut command = Command::new(program);
+        let mut command = shell::mortal(program);
         command
             .arg("run")
             .env("KUBECONFIG", kubeconfig)

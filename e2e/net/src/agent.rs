@@ -49,7 +49,7 @@ impl Agent {
     }
 
     /// Starts it. The log of an earlier life is kept and continued. nsenter and setpriv replace themselves, so the
-    /// child is the program itself.
+    /// child is the program itself. It ends with the thread that calls this, also if the test is killed.
     ///
     /// # Errors
     /// When the log cannot be opened or the program cannot be started.
@@ -59,7 +59,7 @@ impl Agent {
         let child = Command::new("nsenter")
             .arg(format!("--net={}", self.namespace_file))
             .args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs"])
-            .args(["--bounding-set=-all", "--inh-caps=-all"])
+            .args(["--bounding-set=-all", "--inh-caps=-all", "--pdeathsig", "KILL"])
             .arg(&self.program)
             .args(&self.arguments)
             .env("RUST_BACKTRACE", "1")

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rand::rngs::SmallRng;
@@ -37,6 +37,17 @@ pub fn write_tree(folder: &Path, bytes: u64, seed: u64) -> Result<u64> {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     std::os::unix::fs::symlink("small/000.txt", folder.join("link"))?;
     Ok(total)
+}
+
+/// Fills `folder` with one file of `bytes` of content that depends on `seed` alone, and gives its path.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_one_file(folder: &Path, bytes: u64, seed: u64) -> Result<PathBuf> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.join("content.bin");
+    write_file(&file, bytes, &mut SmallRng::seed_from_u64(seed))?;
+    Ok(file)
 }
 
 fn write_file(path: &Path, bytes: u64, random: &mut SmallRng) -> Result<u64> {

@@ -73,13 +73,29 @@ impl Fleet {
     /// # Errors
     /// When a file cannot be written.
     pub fn distribute(&mut self, name: &str, version: &str, bytes: u64) -> Result<Package> {
-        let source = self.scratch.folder("sources")?.join(format!("{name}-{version}"));
-        let seed = u64::from_le_bytes(
-            *blake3::hash(format!("{name} {version}").as_bytes()).as_bytes().first_chunk().context("eight bytes")?,
-        );
-        let bytes = content::write_tree(&source, bytes, seed)?;
-        let digest = trees::digest(&source)?;
-        let yaml = objects::distribution(name, version, &source);
+        let folder = self.source_folder(name, version)?;
+        let bytes = content::write_tree(&folder, bytes, seed(name, version)?)?;
+        self.offer(name, version, bytes, &folder, &folder)
+    }
+
+    /// The same with a package of one file.
+    ///
+    /// # Errors
+    /// As [`Self::distribute`].
+    pub fn distribute_file(&mut self, name: &str, version: &str, bytes: u64) -> Result<Package> {
+        let folder = self.source_folder(name, version)?;
+        let file = content::write_one_file(&folder, bytes, seed(name, version)?)?;
+        self.offer(name, version, bytes, &folder, &file)
+    }
+
+    fn source_folder(&self, name: &str, version: &str) -> Result<PathBuf> {
+        Ok(self.scratch.folder("sources")?.join(format!("{name}-{version}")))
+    }
+
+    /// Writes the object of a package whose tree will be that of `folder`.
+    fn offer(&mut self, name: &str, version: &str, bytes: u64, folder: &Path, source: &Path) -> Result<Package> {
+        let digest = trees::digest(folder)?;
+        let yaml = objects::distribution(name, version, source);
         let manifests = self.scratch.folder("manifests")?;
         fs::write(manifests.join(format!(".{name}.new")), yaml)?;
         fs::rename(manifests.join(format!(".{name}.new")), manifests.join(format!("{name}.yaml")))?;
@@ -136,6 +152,15 @@ impl Fleet {
     /// # Errors
     /// When a process ended, time is over (naming the nodes that lack it), or a tree differs.
     pub fn wait_until_complete(&mut self, package: &Package) -> Result<()> {
+        self.wait_until_current(package)?;
+        self.look_at_every_tree().map(drop)
+    }
+
+    /// Waits until every node has published a package as its current version.
+    ///
+    /// # Errors
+    /// When a process ended, or time is over (naming the nodes that lack it).
+    pub fn wait_until_current(&mut self, package: &Package) -> Result<()> {
         let nodes = self.nodes();
         let start = Instant::now();
         loop {
@@ -143,14 +168,13 @@ impl Fleet {
             let lacks = |host: &&Host| !self.is_current(&host.name, package);
             let missing: Vec<&str> = nodes.iter().filter(lacks).map(|host| host.name.as_str()).collect();
             if missing.is_empty() {
-                break;
+                return Ok(());
             }
             if start.elapsed() > PATIENCE {
                 bail!("{} {} has not arrived on {}", package.name, package.version, missing.join(", "));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        self.look_at_every_tree().map(drop)
     }
 
     /// Looks at what every node publishes now; half a tree is an error. Gives the number of whole trees.
@@ -281,6 +305,12 @@ impl Fleet {
         let versions = self.packages.iter().filter(|package| package.name == name);
         versions.map(|package| (package.version.clone(), package.digest)).collect()
     }
+}
+
+/// What the content of a package depends on.
+fn seed(name: &str, version: &str) -> Result<u64> {
+    let digest = blake3::hash(format!("{name} {version}").as_bytes());
+    Ok(u64::from_le_bytes(*digest.as_bytes().first_chunk().context("eight bytes")?))
 }
 
 /// A program of this workspace, which the build put two folders above the test.

@@ -45,11 +45,6 @@ impl Metrics {
     pub fn wan_bytes_received(&self) -> u64 {
         self.sum("peerdist_content_payload_received_bytes_total", &[("link", "wan")])
     }
-
-    /// Chunk payload that arrived inside the office, duplicates and rejects included.
-    pub fn lan_bytes_received(&self) -> u64 {
-        self.sum("peerdist_content_payload_received_bytes_total", &[("link", "lan")])
-    }
 }
 
 #[cfg(test)]

@@ -11,12 +11,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::counters::{self, Counters};
+use crate::ownership;
 use crate::ruleset;
 use crate::shell;
 use crate::topology::{Host, Topology};
 
-/// How the names of all our namespaces begin.
-const NAME_PREFIX: &str = "peerdist-e2e";
 /// Where iproute2 keeps namespaces.
 const NAMESPACES: &str = "/run/netns";
 /// Buffer of a limited link: what a router of a branch office would hold, about 50 ms.
@@ -54,7 +53,7 @@ impl Network {
     /// As [`Self::new`].
     pub fn with_rules(scenario: &str, topology: Topology, rules: Rules) -> Result<Self> {
         remove_abandoned()?;
-        let network = Self { topology, label: format!("{NAME_PREFIX}-{}-{scenario}", std::process::id()), rules };
+        let network = Self { topology, label: ownership::name(scenario), rules };
         network.build().with_context(|| {
             format!("cannot make the network of {scenario}: it takes root, iproute2 and nftables (`cargo xtask test` installs both)")
         })?;
@@ -228,13 +227,9 @@ fn remove(prefix: &str) -> Result<()> {
 
 /// Removes namespaces whose test process is no more.
 fn remove_abandoned() -> Result<()> {
-    for name in namespaces()? {
-        let owner = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').nth(1));
-        let is_abandoned = owner.is_some_and(|process| !Path::new("/proc").join(process).exists());
-        if is_abandoned {
-            // Another test may be removing it at the same time.
-            let _ = shell::run("ip", &["netns", "delete", &name]);
-        }
+    for name in namespaces()?.iter().filter(|name| ownership::is_abandoned(name)) {
+        // Another test may be removing it at the same time.
+        let _ = shell::run("ip", &["netns", "delete", name]);
     }
     Ok(())
 }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::ownership;
+
 /// User and group of every process under test.
 pub const AGENT_ID: u32 = 65532;
 /// On a disk, unlike `/tmp` on some machines; `PEERDIST_E2E_FOLDER` overrides it.
 const DEFAULT_PARENT: &str = "/var/tmp";
-/// How the names of all our folders begin.
-const NAME_PREFIX: &str = "peerdist-e2e";
 
 /// The folder of one scenario.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Scratch {
             let folder = parent.display();
             bail!("{folder}: {needed_bytes} bytes needed, {free} free: set PEERDIST_E2E_FOLDER to another folder");
         }
-        let root = parent.join(format!("{NAME_PREFIX}-{}-{scenario}", std::process::id()));
+        let root = parent.join(ownership::name(scenario));
         fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
         Ok(Self { root, keep_logs: true })
     }
@@ -100,9 +100,7 @@ fn remove_abandoned(parent: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).with_context(|| format!("cannot list {}", parent.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let owner = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').nth(1));
-        let is_abandoned = owner.is_some_and(|process| !Path::new("/proc").join(process).exists());
-        if is_abandoned && path.extension().is_none() {
+        if ownership::is_abandoned(&name) && path.extension().is_none() {
             // Another test may be removing it at the same time.
             let _ = fs::remove_dir_all(&path);
         }

@@ -1,9 +1,17 @@
 //! Starts the programs of the operating system that the harness needs, and turns their complaints into errors.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+/// A call of a program that ends with the thread that starts it, also if the test is killed.
+pub fn mortal(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
 
 /// Runs a program to its end and gives what it printed.
 ///

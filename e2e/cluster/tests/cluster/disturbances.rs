@@ -5,24 +5,29 @@
 mod server;
 mod upgrade;
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use peerdist_e2e_cluster::cluster::Cluster;
+use peerdist_core::ports::CLIENT_SMALL;
+use peerdist_e2e_cluster::cluster::{Cluster, LINK_BITS_PER_SECOND};
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
 use serde_json::Value;
 
 use crate::phases::Phases;
 use crate::prometheus::Prometheus;
-use crate::user::{Fate, Installed, User};
+use crate::user::{Fate, Installed, Obstruction, User};
 use crate::{MEASURED_BYTES, MEASURED_PHASE};
 
-/// How long the API server is away, unless `PEERDIST_E2E_AWAY_SECONDS` says otherwise.
+/// How long the API server is away, unless [`AWAY_VARIABLE`] says otherwise.
 const AWAY_SECONDS: u64 = 30;
+const AWAY_VARIABLE: &str = "PEERDIST_E2E_AWAY_SECONDS";
 /// How long after its return the status may be behind.
 const BEHIND_MAX: Duration = Duration::from_secs(60);
-/// What a package is in the middle at.
-const MIDDLE_PERCENT: i64 = 15;
+/// How much of a package has crossed the link into the store when it is in the middle.
+const MIDDLE_PERCENT: RangeInclusive<u64> = 15..=60;
+/// What the link carries while something happens that is to end before the package does, however slow the machine is.
+const LINK_MEANWHILE_BITS_PER_SECOND: u64 = 5_000_000;
 /// Size of a package in whose middle something happens.
 const DISTURBED_BYTES: u64 = 100_000_000;
 /// How much of a package may cross the link when nothing happens: headers of QUIC, UDP, IP and Ethernet, and what a cluster
@@ -43,6 +48,13 @@ pub(crate) struct Violence<'a> {
 }
 
 impl Fate for Violence<'_> {
+    fn obstruct(&mut self, installed: &Installed) -> Result<Option<Obstruction>> {
+        let node = installed.sites.store.first().context("a node in the store")?;
+        let port = CLIENT_SMALL;
+        let holder = self.cluster.hold_port(&node.name, port)?;
+        Ok(Some(Obstruction { holder, port, address: node.address }))
+    }
+
     fn disturb(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()> {
         Disturbances { user, installed, cluster: self.cluster, undisturbed: None }.run(phases)
     }
@@ -67,11 +79,11 @@ struct Disturbances<'a> {
 impl Disturbances<'_> {
     fn run(&mut self, phases: &mut Phases) -> Result<()> {
         self.measure(phases)?;
-        self.during("pod-killed", 0, phases, |this| this.kill_pod())?;
-        self.during("node-drained", 0, phases, |this| this.drain())?;
+        self.during("pod-killed", phases, |this| this.kill_pod())?;
+        self.during("node-drained", phases, |this| this.drain())?;
         self.uncordon()?;
         phases.run("a node goes, with its disk", || self.lose_node())?;
-        self.during("node-added", 0, phases, |this| this.add_node())?;
+        self.during("node-added", phases, |this| this.add_node())?;
         self.upgrade(phases)?;
         // Before the API server is away: afterwards controllers take up to minutes until they make pods again.
         self.move_server(phases)?;
@@ -109,25 +121,34 @@ impl Disturbances<'_> {
         Ok(())
     }
 
-    /// Lets something happen in the middle of a package of its own, and looks at how it ends. `restarts` is how often a
-    /// rendezvous point of the store is expected to end.
-    fn during(
+    /// Lets something happen that is over before the package is, and looks at how that ends.
+    fn during(&mut self, name: &str, phases: &mut Phases, disturb: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let link = self.in_the_middle(name, phases, |this, before| {
+            this.cluster.limit_link(LINK_MEANWHILE_BITS_PER_SECOND)?;
+            disturb(this)?;
+            this.ensure_is_on_its_way(name, before)
+        })?;
+        self.judge(name, link, 0).map(drop)
+    }
+
+    /// Lets something happen in the middle of a package of its own, waits until that is ready, and gives what crossed the
+    /// link. What happens is told what had crossed it before.
+    fn in_the_middle(
         &mut self,
         name: &str,
-        restarts: usize,
         phases: &mut Phases,
-        disturb: impl FnOnce(&mut Self) -> Result<()>,
-    ) -> Result<()> {
+        disturb: impl FnOnce(&mut Self, u64) -> Result<()>,
+    ) -> Result<u64> {
         let before = self.cluster.link_bytes()?;
         let title = format!("package `{name}` is on every node");
         phases.run(&title, || {
             self.apply(name, DISTURBED_BYTES)?;
-            self.wait_for_middle(name)?;
-            disturb(self)?;
+            self.wait_for_middle(name, before, DISTURBED_BYTES)?;
+            disturb(self, before)?;
+            self.cluster.limit_link(LINK_BITS_PER_SECOND)?;
             self.user.wait_for_ready(Some("retail"), &[&format!("packagedistribution/{name}")])
         })?;
-        let link = self.cluster.link_bytes()? - before;
-        self.judge(name, link, restarts).map(drop)
+        Ok(self.cluster.link_bytes()? - before)
     }
 
     fn apply(&self, name: &str, bytes: u64) -> Result<()> {
@@ -151,23 +172,32 @@ impl Disturbances<'_> {
         self.user.commands.kubectl_with(&["apply", "--filename=-"], &package.to_string()).map(drop)
     }
 
-    fn wait_for_middle(&self, name: &str) -> Result<()> {
+    /// By the link itself: nodes of the Central Office have much of a package before anything crosses it.
+    fn wait_for_middle(&self, name: &str, before: u64, bytes: u64) -> Result<()> {
+        let crossed_percent = || anyhow::Ok((self.cluster.link_bytes()? - before) * 100 / bytes);
+        let (least, most) = MIDDLE_PERCENT.into_inner();
         self.user.eventually(&format!("{name} is on its way"), || {
-            let status = self.user.package_status(name)?;
-            ensure!(status["percent"].as_i64().unwrap_or_default() >= MIDDLE_PERCENT, "{status:#}");
+            let percent = crossed_percent()?;
+            ensure!(percent >= least, "{percent} % of it crossed the link");
             Ok(())
-        })
+        })?;
+        let percent = crossed_percent()?;
+        ensure!(percent <= most, "{name}: {percent} % of it crossed the link already, at most {most} % is the middle");
+        Ok(())
+    }
+
+    /// Not even the headers of what is to come have crossed the link.
+    fn ensure_is_on_its_way(&self, name: &str, before: u64) -> Result<()> {
+        let crossed = self.cluster.link_bytes()? - before;
+        println!("    {name}: {crossed} bytes had crossed the link when that was done");
+        ensure!(crossed < DISTURBED_BYTES, "{name}: {crossed} bytes crossed the link before that was done");
+        Ok(())
     }
 
     /// Every node has the whole package, none failed, and the link carried it once. The link itself is asked: a client
     /// that is killed takes with it what it had not reported.
     fn judge(&self, name: &str, link: u64, restarts: usize) -> Result<f64> {
         let Installed { sites, eyes, origin, .. } = &*self.installed;
-        let expected = origin.digests(&self.user.commands, name)?;
-        for node in sites.all() {
-            let found = eyes.digests(&self.user.commands, node, name)?;
-            ensure!(found == expected, "{name} on {} differs:\n{found}\nexpected\n{expected}", node.name);
-        }
         let count = |status: &Value, field: &str, inner: &str| status[field][inner].as_i64().unwrap_or_default();
         // A server that has begun anew counts anew.
         self.user.eventually(&format!("every node is counted as complete with {name}"), || {
@@ -176,6 +206,11 @@ impl Disturbances<'_> {
             ensure!(count(&status, "nodes", "complete") == sites.all().count() as i64, "{name}: {status:#}");
             Ok(())
         })?;
+        let expected = origin.digests(&self.user.commands, name)?;
+        for node in sites.all() {
+            let found = eyes.digests(&self.user.commands, node, name)?;
+            ensure!(found == expected, "{name} on {} differs:\n{found}\nexpected\n{expected}", node.name);
+        }
         let status = self.user.package_status(name)?;
         let (total, wan) = (count(&status, "bytes", "total"), count(&status, "bytes", "wan"));
         let carried = link as f64 / total as f64;
@@ -189,6 +224,9 @@ impl Disturbances<'_> {
             repeated <= most,
             "{name}: {repeated:.3} times an undisturbed one crossed the link, at most {most:.3} may"
         );
+        // Chunks alone. What a client that was killed had not reported is missing here.
+        let chunks = wan as f64 / total as f64;
+        ensure!(chunks <= most, "{name}: {chunks:.3} of it by the status crossed the link, at most {most:.3} may");
         Ok(carried)
     }
 
@@ -236,8 +274,10 @@ impl Disturbances<'_> {
         self.cluster.kill_node(&dead)?;
         let node = format!("node/{dead}");
         self.user.commands.kubectl(&["wait", "--for=condition=Ready=Unknown", &node, DEATH_TIMEOUT])?;
+        let before = self.cluster.link_bytes()?;
         self.apply("never-arrives", DISTURBED_BYTES)?;
-        self.wait_for_middle("never-arrives")
+        self.wait_for_middle("never-arrives", before, DISTURBED_BYTES)?;
+        self.cluster.limit_link(LINK_MEANWHILE_BITS_PER_SECOND)
     }
 
     fn node_of_operator(&self) -> Result<String> {
@@ -251,30 +291,37 @@ impl Disturbances<'_> {
         self.user.commands.kubectl(&["delete", "node", &name]).map(drop)
     }
 
+    /// Until its client runs.
     fn add_node(&mut self) -> Result<()> {
         let name = self.installed.sites.store.last().context("a node in the store")?.name.clone();
         self.cluster.return_node(&name)?;
         let node = format!("node/{name}");
         for condition in ["--for=create", "--for=condition=Ready"] {
-            self.user.commands.kubectl(&["wait", condition, &node, "--timeout=60s"])?;
+            self.user.commands.kubectl(&["wait", condition, &node, "--timeout=120s"])?;
         }
+        let field = format!("--field-selector=spec.nodeName={name}");
+        let client = ["pod", "--namespace", PEERDIST, &field, "--selector=app.kubernetes.io/component=client"];
+        self.user.eventually("the client of the node runs", || {
+            self.user.commands.kubectl(&[&["wait", "--for=condition=Ready", "--timeout=10s"], &client[..]].concat())?;
+            Ok(())
+        })?;
         self.user.reopen_eyes(self.installed)
     }
 
     /// Transfers go on, and the status says so when it can.
     fn without_api_server(&mut self, phases: &mut Phases) -> Result<()> {
         let name = "api-server-away";
-        let seconds = std::env::var("PEERDIST_E2E_AWAY_SECONDS").ok().and_then(|text| text.parse().ok());
-        let away = Duration::from_secs(seconds.unwrap_or(AWAY_SECONDS));
+        let away = away()?;
         let before = self.cluster.link_bytes()?;
         self.apply(name, MEASURED_BYTES)?;
-        self.wait_for_middle(name)?;
+        self.wait_for_middle(name, before, MEASURED_BYTES)?;
         let disks: Vec<_> = self.cluster.nodes().iter().map(|node| node.disk()).collect();
         let start = Instant::now();
         let arrived = self.cluster.without_api_server(|| {
             let is_there = |disk: &std::path::PathBuf| {
                 disk.join("peerdist/packages/retail").join(name).join("current").join(format!("{name}.bin")).exists()
             };
+            ensure!(!disks.iter().all(is_there), "{name} was everywhere before the API server went");
             let mut arrived = None;
             while start.elapsed() < away {
                 if arrived.is_none() && disks.iter().all(is_there) {
@@ -303,4 +350,10 @@ impl Disturbances<'_> {
         let link = self.cluster.link_bytes()? - before;
         self.judge(name, link, 0).map(drop)
     }
+}
+
+fn away() -> Result<Duration> {
+    let Ok(text) = std::env::var(AWAY_VARIABLE) else { return Ok(Duration::from_secs(AWAY_SECONDS)) };
+    let seconds = text.parse().with_context(|| format!("{AWAY_VARIABLE}={text}: expected a number of seconds"))?;
+    Ok(Duration::from_secs(seconds))
 }

@@ -1,5 +1,7 @@
 //! What a user does with Helm: installs the chart, changes it, uninstalls it, and the same with the Helm before.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
 
@@ -9,6 +11,9 @@ use crate::user::{Installed, User};
 
 /// The chart.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/peerdist");
+
+/// In which uninstalling ends, whatever the nodes do.
+const UNINSTALL_MAX: Duration = Duration::from_secs(360);
 
 impl User {
     /// The operator itself runs where Pod Security is at its strictest; only clients and server need more.
@@ -22,7 +27,9 @@ impl User {
 
     fn install_arguments(&self) -> Vec<&str> {
         let install = ["install", "peerdist", CHART, "--namespace", PEERDIST, "--wait", "--timeout=2m"];
-        install.into_iter().chain(self.images.values.iter().flat_map(|value| ["--set", value])).collect()
+        // How full the disk of the nodes is, is not what is tried.
+        let disk = ["--set", "server.storage.keepFreePercent=0"];
+        install.into_iter().chain(disk).chain(self.images.values.iter().flat_map(|value| ["--set", value])).collect()
     }
 
     fn enforce(&self, level: &str) -> Result<()> {
@@ -38,7 +45,14 @@ impl User {
 
     /// With Offices and packages still there: the chart cleans up after itself.
     pub(crate) fn uninstall(&self, installed: &Installed) -> Result<()> {
+        let start = Instant::now();
         self.commands.helm(&["uninstall", "peerdist", "--namespace", PEERDIST, "--wait", "--timeout=6m"])?;
+        // Helm counts its time for each of its steps anew.
+        ensure!(
+            start.elapsed() <= UNINSTALL_MAX,
+            "helm uninstall took {:?}: at most {UNINSTALL_MAX:?}",
+            start.elapsed()
+        );
         self.ensure_nothing_is_left(installed)
     }
 

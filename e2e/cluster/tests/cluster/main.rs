@@ -38,10 +38,11 @@ fn a_user_brings_packages_to_every_node_and_takes_them_away() -> Result<()> {
     let foreign = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(kubeconfig) = foreign {
         let user = User::new(Commands::new(&kubeconfig)?, Images::of_registry());
-        user.journey(&mut phases, &mut Peace)?;
-        phases.run("the cluster is as it was", || user.leave())?;
+        user.ensure_cluster_is_free()?;
+        let journey = user.journey(&mut phases, &mut Peace);
+        let departure = phases.run("the cluster is as it was", || user.leave(journey.is_err()));
         phases.print();
-        return Ok(());
+        return journey.and(departure);
     }
     let folder = cluster::images()?;
     let processes = processes::time_to_complete(MEASURED_BYTES)?;

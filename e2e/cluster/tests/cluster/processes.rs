@@ -19,10 +19,12 @@ pub(crate) fn time_to_complete(bytes: u64) -> Result<Duration> {
     fleet.start()?;
     let first = fleet.distribute("first", "1", FIRST_BYTES)?;
     fleet.wait_until_complete(&first)?;
-    let package = fleet.distribute("measured", "1", bytes)?;
+    // One file, as on the cluster.
+    let package = fleet.distribute_file("measured", "1", bytes)?;
     let start = Instant::now();
-    fleet.wait_until_complete(&package)?;
+    fleet.wait_until_current(&package)?;
     let time = start.elapsed();
+    fleet.look_at_every_tree()?;
     fleet.passed()?;
     Ok(time)
 }

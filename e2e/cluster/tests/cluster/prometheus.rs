@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -54,9 +53,12 @@ impl Prometheus {
         let folder = cluster.folder("prometheus")?;
         fs::write(folder.join(SCRAPE), configuration()?).context("cannot write a configuration")?;
         fs::copy(Path::new(SHIPPED).join(ALERTS), folder.join(ALERTS)).context("cannot copy the alerts")?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(program("PEERDIST_E2E_PROMETHEUS")?).current_dir(&folder);
-        command.args(["--config.file=scrape.yaml", "--storage.tsdb.path=data", "--log.level=warn"]);
+        let mut command = shell::mortal(program("PEERDIST_E2E_PROMETHEUS")?);
+        command.current_dir(&folder).args([
+            "--config.file=scrape.yaml",
+            "--storage.tsdb.path=data",
+            "--log.level=warn",
+        ]);
         command.arg(format!("--web.listen-address={ADDRESS}"));
         let process = Process::start(command, &cluster.folder("logs")?.join("prometheus.log"))?;
         let prometheus = Self { process, folder };

@@ -1,10 +1,12 @@
 //! The journey of a user, command by command.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use peerdist_core::ports::TransferClass;
 use peerdist_e2e_cluster::commands::Commands;
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
 use serde_json::Value;
@@ -17,18 +19,10 @@ use crate::sites::{Node, Sites};
 
 /// Files of samples in the order in which they are applied.
 const SAMPLES: [&str; 5] = ["namespace.yaml", "offices.yaml", "packages.yaml", "vesc-endpoint.yaml", "workload.yaml"];
-/// Transfer classes of the roles that exist.
-const CLASSES: [&str; 7] = [
-    "small_message",
-    "foreground_message",
-    "background_message",
-    "broadcast",
-    "foreground_content",
-    "background_content",
-    "content_control",
-];
 /// Ends what hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an object may take to go: nobody waits for a finalizer for ever.
+const DELETE_TIMEOUT: &str = "--timeout=120s";
 /// Between looks.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -71,6 +65,9 @@ pub(crate) struct User {
 
 /// What happens to a cluster while it is used.
 pub(crate) trait Fate {
+    /// Before offices are asked for. What it gives back is told of when they were.
+    fn obstruct(&mut self, installed: &Installed) -> Result<Option<Obstruction>>;
+
     /// After packages arrived.
     fn disturb(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()>;
 
@@ -78,10 +75,24 @@ pub(crate) trait Fate {
     fn darken(&mut self, user: &User, installed: &mut Installed, phases: &mut Phases) -> Result<()>;
 }
 
+/// A port of a node in the store that somebody else has.
+pub(crate) struct Obstruction {
+    /// Keeps it.
+    pub(crate) holder: UdpSocket,
+    /// Its number.
+    pub(crate) port: u16,
+    /// Address of the node.
+    pub(crate) address: Ipv4Addr,
+}
+
 /// Nothing happens to the cluster of somebody else.
 pub(crate) struct Peace;
 
 impl Fate for Peace {
+    fn obstruct(&mut self, _: &Installed) -> Result<Option<Obstruction>> {
+        Ok(None)
+    }
+
     fn disturb(&mut self, _: &User, _: &mut Installed, _: &mut Phases) -> Result<()> {
         Ok(())
     }
@@ -107,7 +118,8 @@ impl User {
     /// All of it; what happens meanwhile is given.
     pub(crate) fn journey(&self, phases: &mut Phases, fate: &mut impl Fate) -> Result<()> {
         let mut installed = self.install(phases)?;
-        phases.run("offices are ready", || self.bring_offices(&installed))?;
+        let obstruction = fate.obstruct(&installed)?;
+        phases.run("offices are ready", || self.bring_offices(&installed, obstruction))?;
         phases.run("helm test", || self.commands.helm(&["test", "peerdist", "--namespace", PEERDIST]).map(drop))?;
         phases.run("packages are on every node", || self.bring_packages(&installed))?;
         phases.run("every tree equals its source", || self.compare(&installed))?;
@@ -138,14 +150,29 @@ impl User {
         Ok(Installed { sites, eyes, origin, samples })
     }
 
-    fn bring_offices(&self, installed: &Installed) -> Result<()> {
+    fn bring_offices(&self, installed: &Installed, obstruction: Option<Obstruction>) -> Result<()> {
         let Installed { sites, .. } = installed;
         let server = sites.central.first().context("a Central Office")?;
         self.label(server, "peerdist.io/server=")?;
         sites.central.iter().try_for_each(|node| self.label(node, "site=hq"))?;
         sites.store.iter().try_for_each(|node| self.label(node, "site=store-0042"))?;
         self.apply(installed, &SAMPLES[..2])?;
+        obstruction.map_or(Ok(()), |obstruction| self.remove(obstruction))?;
         self.wait_for_ready(None, &["office/central", "office/store-0042"])
+    }
+
+    /// Once the office has said which port of which node somebody has.
+    fn remove(&self, obstruction: Obstruction) -> Result<()> {
+        let Obstruction { holder, port, address } = obstruction;
+        let condition = "--output=jsonpath={.status.conditions[?(@.type=='Ready')].message}";
+        let wanted = format!("{address}:{port}/udp");
+        self.eventually("the office says which port is taken", || {
+            let message = self.commands.kubectl(&["get", "office", "store-0042", condition])?;
+            ensure!(message.contains(&wanted), "it says: {message}; expected {wanted}");
+            Ok(())
+        })?;
+        drop(holder);
+        Ok(())
     }
 
     fn bring_packages(&self, installed: &Installed) -> Result<()> {
@@ -205,7 +232,9 @@ impl User {
 
     fn count(&self, installed: &Installed) -> Result<()> {
         let metrics = installed.eyes.all_metrics(&self.commands, &installed.sites)?;
-        for class in CLASSES {
+        // The role of the VESC, whose class the last one is, does not exist yet.
+        for class in TransferClass::ALL.into_iter().filter(|class| *class != TransferClass::VescMessage) {
+            let class = class.as_str();
             let labels = |direction| [("class", class), ("direction", direction)];
             let sum = |direction| -> u64 {
                 metrics.iter().map(|page| page.sum("peerdist_transfer_bytes_total", &labels(direction))).sum()
@@ -219,7 +248,7 @@ impl User {
 
     fn take_packages(&self, installed: &Installed) -> Result<()> {
         let Installed { sites, eyes, .. } = installed;
-        self.commands.kubectl(&["delete", "packagedistributions", "--all", "--namespace=retail"])?;
+        self.commands.kubectl(&["delete", "packagedistributions", "--all", "--namespace=retail", DELETE_TIMEOUT])?;
         self.eventually("no node holds anything of a deleted package", || {
             for node in sites.all() {
                 let left = eyes.paths(&self.commands, node)?;
@@ -232,7 +261,9 @@ impl User {
     }
 
     fn delete(&self, installed: &Installed, name: &str) -> Result<()> {
-        self.commands.kubectl_with(&["delete", "--filename", "-"], &installed.samples.text(name)?).map(drop)
+        self.commands
+            .kubectl_with(&["delete", "--filename", "-", DELETE_TIMEOUT], &installed.samples.text(name)?)
+            .map(drop)
     }
 
     /// After a node came.

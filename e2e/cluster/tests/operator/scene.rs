@@ -140,6 +140,17 @@ impl Scene {
         .await
     }
 
+    /// Waits for a condition of a VescEndpoint.
+    pub(crate) async fn vesc_says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+        let wanted = format!("VescEndpoint {name}: {kind} {status} {reason}");
+        eventually(&wanted, async || {
+            let vesc = self.vescs.get(name).await?;
+            let conditions = vesc.status.map(|status| status.conditions).unwrap_or_default();
+            Ok(says(&conditions, vesc.metadata.generation, kind, status, reason))
+        })
+        .await
+    }
+
     /// Waits until an Office is refused, with messages that name the field.
     pub(crate) async fn office_is_refused(&self, name: &str, field: &str, reason: &str) -> Result<()> {
         self.office_says(name, "Accepted", "False", reason).await?;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, ServiceAccount};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
+use peerdist_crds::Office;
 use peerdist_e2e_cluster::audit::Write;
 use peerdist_e2e_cluster::objects::{NAMESPACE, settings_text};
 use peerdist_e2e_cluster::process::Process;
@@ -131,14 +132,14 @@ async fn suffer(scene: &mut Scene, pair: &mut Pair, violence: Violence, round: u
 
 /// Who slept through its time finds that out and ends with an error, so that it starts anew.
 async fn ends_by_itself(process: &mut Process) -> Result<()> {
-    for _ in 0..100 {
-        if let Some(status) = process.ended()? {
-            ensure!(!status.success(), "who loses the lease ends with an error");
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("it goes on without the lease:\n{}", process.last_lines())
+    let mut ended = None;
+    let waited = eventually("it ends without the lease", async || {
+        ended = process.ended()?;
+        Ok(ended.is_some())
+    });
+    waited.await.with_context(|| process.last_lines())?;
+    ensure!(ended.is_some_and(|status| !status.success()), "who loses the lease ends with an error");
+    Ok(())
 }
 
 /// Everything that was accepted from both until nothing more comes, elections included.
@@ -192,11 +193,21 @@ async fn state(scene: &Scene) -> Result<Value> {
     let sets = Api::<DaemonSet>::namespaced(client(), NAMESPACE).list(&Default::default()).await?;
     let servers = Api::<StatefulSet>::namespaced(client(), NAMESPACE).list(&Default::default()).await?;
     let accounts = Api::<ServiceAccount>::namespaced(client(), NAMESPACE).list(&Default::default()).await?;
+    let maps = Api::<ConfigMap>::namespaced(client(), NAMESPACE).list(&Default::default()).await?;
+    let secrets = Api::<Secret>::namespaced(client(), NAMESPACE).list(&Default::default()).await?;
+    let offices = scene.offices.list(&Default::default()).await?;
+    let said = |office: &Office| {
+        let conditions = office.status.iter().flat_map(|status| &status.conditions);
+        conditions.map(|said| json!([said.type_, said.status, said.reason, said.message])).collect::<Value>()
+    };
     let nodes = Api::<Node>::all(client()).list(&Default::default()).await?;
     Ok(json!({
         "daemonSets": sets.items.iter().map(|set| json!([set.metadata.name, set.annotations().get("peerdist.io/applied"), set.spec.template])).collect::<Value>(),
         "servers": servers.items.iter().map(|set| json!([set.metadata.name, set.metadata.owner_references, set.spec])).collect::<Value>(),
         "accounts": accounts.items.iter().map(|account| json!([account.metadata.name, account.metadata.labels])).collect::<Value>(),
+        "maps": maps.items.iter().map(|map| json!([map.metadata.name, map.data])).collect::<Value>(),
+        "secrets": secrets.items.iter().map(|secret| json!([secret.metadata.name, secret.data])).collect::<Value>(),
+        "offices": offices.items.iter().map(|office| json!([office.metadata.name, said(office)])).collect::<Value>(),
         "nodes": nodes.items.iter().map(|node| json!([node.metadata.name, node.metadata.labels])).collect::<Value>(),
     }))
 }

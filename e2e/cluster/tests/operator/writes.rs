@@ -38,6 +38,11 @@ async fn offices_become_daemon_sets_and_nothing_is_written_when_nothing_changed(
     let source = json!({"uri": "https://example.com/app.tar"});
     scene.apply_package("app", json!({"version": "1", "source": source})).await?;
     scene.hand.apply(&scene.vescs, object("VescEndpoint", "hq", json!({"address": "10.0.5.9"}))).await?;
+    for (kind, status, reason) in
+        [("Accepted", "True", "Valid"), ("Ready", "False", "KindNotServed"), ("Stalled", "True", "KindNotServed")]
+    {
+        scene.vesc_says("hq", kind, status, reason).await?;
+    }
     scene.office_says("store", "Accepted", "True", "Valid").await?;
     scene.office_says("store", "Ready", "False", "RolloutPending").await?;
     check_objects(&scene).await?;

@@ -18,7 +18,8 @@ impl Disturbances<'_> {
     /// From the first node of the Central Office to the second.
     pub(super) fn move_server(&mut self, phases: &mut Phases) -> Result<()> {
         let clients = self.clients()?;
-        self.during(PACKAGE, 0, phases, |this| this.take_server_elsewhere())?;
+        let link = self.in_the_middle(PACKAGE, phases, |this, _| this.take_server_elsewhere())?;
+        self.judge(PACKAGE, link, 0)?;
         let afterwards = self.clients()?;
         ensure!(
             afterwards == clients,

@@ -14,6 +14,7 @@ use peerdist_e2e_cluster::control_plane::ControlPlane;
 use peerdist_e2e_cluster::objects::{Hand, NAMESPACE};
 use peerdist_e2e_cluster::process::Process;
 use peerdist_e2e_cluster::waiting::eventually;
+use peerdist_e2e_net::shell;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ pub(super) async fn start_server(installation: &Installation, origin: IpAddr) ->
     command.env("KUBECONFIG", path("kubeconfig")).args(["--kubernetes", "--address", SERVER]);
     command.arg("--allowed-sources").arg(format!("{origin}/32"));
     command.arg("--authority").arg(path("identity"));
+    // How full the disk of this machine is, is not what is tried.
+    command.args(["--keep-free-percent", "0"]);
     command.arg("--root").arg(path("library")).arg("--join-token-file").arg(path("join-token"));
     Process::start(command, &path("server.log"))
 }
@@ -96,7 +99,7 @@ pub(super) fn peerdist(role: &str) -> Result<Command> {
     let own = std::env::current_exe()?;
     let program = own.parent().and_then(Path::parent).context("a target folder")?.join("peerdist");
     ensure!(program.is_file(), "{} is missing: run `cargo xtask e2e cluster`", program.display());
-    let mut command = Command::new(program);
+    let mut command = shell::mortal(program);
     command.arg(role);
     Ok(command)
 }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use peerdist_e2e_net::shell;
 
 /// Where the namespace's `resolv.conf` says it is.
 const ADDRESS: &str = "127.0.0.53";
@@ -37,7 +38,7 @@ impl Resolver {
     /// Serves the names in the folder, and nothing else.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let names = folder.join(NAMES_FILE);
-        let mut command = Command::new("dnsmasq");
+        let mut command = shell::mortal("dnsmasq");
         command
             .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--cache-size=0"])
             .args([
