@@ -163,10 +163,8 @@ impl Ingest {
     pub async fn discard_download(&self, request: &IngestRequest) {
         let (store, package, source) = (Arc::clone(&self.store), request.package.clone(), request.source.clone());
         let discarded = blocking(move || {
-            let SourceUri::Http(text) = &source.uri else { return Ok(()) };
-            // What is no address was never asked for anything.
-            let Ok(url) = uri::parse_url(text) else { return Ok(()) };
-            Partial::new(&store.downloads_folder()?, &package, &url, source.digest).discard()
+            let partial = Partial::of_source(&store.downloads_folder()?, &package, &source);
+            partial.map_or(Ok(()), |partial| partial.discard())
         });
         if let Err(error) = discarded.await {
             let package = &request.package;

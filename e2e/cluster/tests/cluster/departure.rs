@@ -34,18 +34,36 @@ impl User {
     }
 
     /// Removes definitions, namespaces and labels of nodes; after a journey that `failed` on its way also the chart. Then not
-    /// all that is removed need be there.
+    /// all that is removed need be there. What cannot be removed keeps nothing else: the first error is told at the end.
     pub(crate) fn leave(&self, failed: bool) -> Result<()> {
-        if failed {
-            let uninstall = ["uninstall", "peerdist", "--namespace", PEERDIST, "--wait", "--timeout=6m"];
-            self.commands.helm(&[&uninstall[..], &["--ignore-not-found"]].concat())?;
-        }
+        let uninstalled = if failed { self.uninstall_in_any_case() } else { Ok(()) };
         let definitions = ["delete", "customresourcedefinitions", IF_THERE, "--timeout=120s"];
-        self.commands.kubectl(&[&definitions[..], &DEFINITIONS].concat())?;
+        let undefined = self.commands.kubectl(&[&definitions[..], &DEFINITIONS].concat());
         let namespaces = [PEERDIST, eyes::NAMESPACE, SAMPLES];
-        self.commands.kubectl(&[&["delete", "namespace", IF_THERE, "--timeout=120s"][..], &namespaces].concat())?;
-        for (node, label) in self.labelled.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            self.commands.kubectl(&["label", "node", node, &format!("{label}-")])?;
+        let delete = ["delete", "namespace", IF_THERE, "--timeout=120s"];
+        let emptied = self.commands.kubectl(&[&delete[..], &namespaces].concat());
+        let labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let unlabel =
+            |(node, label): &(String, String)| self.commands.kubectl(&["label", "node", node, &format!("{label}-")]);
+        let unlabelled: Vec<Result<String>> = labelled.iter().map(unlabel).collect();
+        uninstalled?;
+        [undefined, emptied].into_iter().chain(unlabelled).try_for_each(|removed| removed.map(drop))
+    }
+
+    /// The Job that cleans up may be what cannot run.
+    fn uninstall_in_any_case(&self) -> Result<()> {
+        let uninstall =
+            ["uninstall", "peerdist", "--namespace", PEERDIST, "--ignore-not-found", "--wait", "--timeout=6m"];
+        if self.commands.helm(&uninstall).is_ok() {
+            return Ok(());
+        }
+        self.commands.helm(&[&uninstall[..], &["--no-hooks"]].concat())?;
+        // Nobody is left who would take the finalizers away.
+        let keys = "--output=jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
+        let packages = self.commands.kubectl(&["get", "packagedistributions", "--all-namespaces", keys])?;
+        for (namespace, name) in packages.lines().filter_map(|line| line.split_once(' ')) {
+            let patch = ["patch", "packagedistribution", name, "--namespace", namespace, "--type=merge"];
+            self.commands.kubectl(&[&patch[..], &["--patch={\"metadata\":{\"finalizers\":null}}"]].concat())?;
         }
         Ok(())
     }

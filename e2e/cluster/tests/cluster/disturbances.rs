@@ -26,7 +26,7 @@ const AWAY_VARIABLE: &str = "PEERDIST_E2E_AWAY_SECONDS";
 const BEHIND_MAX: Duration = Duration::from_secs(60);
 /// How much of a package has crossed the link into the store when it is in the middle.
 const MIDDLE_PERCENT: RangeInclusive<u64> = 15..=60;
-/// What the link carries while something happens that is to end before the package does, however slow the machine is.
+/// What the link carries while something happens that is to end before the package does.
 const LINK_MEANWHILE_BITS_PER_SECOND: u64 = 5_000_000;
 /// Size of a package in whose middle something happens.
 const DISTURBED_BYTES: u64 = 100_000_000;

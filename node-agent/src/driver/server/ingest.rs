@@ -80,6 +80,8 @@ pub(super) struct Ingests {
     checked: BTreeSet<PackageKey>,
     /// What the objects asked for when they were last read.
     asked: BTreeMap<DistributionKey, IngestRequest>,
+    /// Whether objects were looked at in this run.
+    has_looked: bool,
     stopped: CancellationToken,
 }
 
@@ -105,6 +107,7 @@ impl Ingests {
             in_turn: InTurn::default(),
             checked: BTreeSet::new(),
             asked: BTreeMap::new(),
+            has_looked: false,
             stopped: CancellationToken::new(),
         }
     }
@@ -118,11 +121,12 @@ impl Ingests {
 
     /// What lies in the library under a version need not be what its object asks for: an earlier run brought it in, or
     /// the object came back to the version with another source. A source that says something else needs a new version.
-    pub(super) fn check_sources(&mut self, distributions: &BTreeMap<DistributionKey, Distribution>) {
+    /// Where objects were refused, not all that is asked for may be known.
+    pub(super) fn check_sources(&mut self, distributions: &BTreeMap<DistributionKey, Distribution>, refused: usize) {
         let held: BTreeSet<PackageKey> = self.tools.store.inventory().into_iter().map(|package| package.key).collect();
         let asked = |distribution: &Distribution| (distribution.key.clone(), IngestRequest::from(distribution));
         let before = mem::replace(&mut self.asked, distributions.values().map(asked).collect());
-        if before.is_empty() {
+        if !mem::replace(&mut self.has_looked, true) && refused == 0 {
             self.discard_other_downloads();
         }
         for (key, request) in &before {

@@ -2,13 +2,14 @@
 //! here or by a task that reports back.
 
 mod members;
+mod restoring;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use peerdist_authority::certificates::{EXPIRED_TOLERANCE, NODE_LIFETIME};
 use peerdist_core::digest::Digest;
 use peerdist_core::message::{Message, Revision};
 use peerdist_core::names::DistributionKey;
@@ -26,13 +27,12 @@ use super::ingest::{Ingests, Tools};
 use super::recording::Recorder;
 use super::reviews::Reviews;
 use super::secrets::Secrets;
-use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, leaving, library, snapshot};
+use super::{CHECK_OBJECTS, IngestOverview, ServerSettings, enrolment, keys, leaving, snapshot};
 use crate::cluster::{Cluster, ClusterNodes, RefusalTeller, SecretReader, Standing, TokenReviewer};
-use crate::database::{DatabaseError, MetadataStore, NodeRow};
+use crate::database::MetadataStore;
 use crate::desired::{self, DesiredSource, DesiredState, DesiredUpdate, PackageObject};
 use crate::driver::client::manifests;
 use crate::driver::messages::{self, Incoming};
-use crate::driver::progress::count_queue_delay;
 use crate::driver::sending::{Sending, send_chunks};
 use crate::http::Readiness;
 use crate::metrics::Metrics;
@@ -47,9 +47,6 @@ const EVENTS_MAX: usize = 1024;
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(300);
 /// How often old versions in the library are looked at, and the own certificate.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
-
-/// A node that got no certificate for so long has none that anybody takes, and is gone.
-const GONE_AFTER: Duration = Duration::from_secs(NODE_LIFETIME.as_secs() + EXPIRED_TOLERANCE.as_secs());
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -200,48 +197,6 @@ impl Node {
         self.machine.handle(Instant::now(), Timestamp::now(), event);
     }
 
-    /// What earlier runs left: packages of the library with how far nodes were, and nodes that enrolled.
-    async fn restore(&mut self) {
-        let database = self.parts.database.clone();
-        for package in library::stored_packages(&self.parts.store, &*database).await {
-            let remembered = async {
-                let nodes = database.package_nodes(&package.key).await?;
-                Ok::<_, DatabaseError>((nodes, database.chunk_holders(&package.key).await?))
-            };
-            match remembered.await {
-                Ok((nodes, offices)) => {
-                    let complete = nodes.iter().filter(|row| row.complete).map(|row| row.node.clone()).collect();
-                    self.snapshot.remember(package.key.clone(), nodes, offices);
-                    self.handle(ServerEvent::Remembered { package: package.key.clone(), complete });
-                }
-                Err(error) => {
-                    tracing::error!(package = %package.key, %error, "progress cannot be read; offices report it again");
-                }
-            }
-            self.handle(ServerEvent::Ingested(package));
-        }
-        match database.nodes().await {
-            Ok(rows) => {
-                let is_gone = |row: &NodeRow| {
-                    let since = Timestamp::now().duration_since(row.enrolled_at);
-                    Duration::try_from(since).is_ok_and(|since| since > GONE_AFTER)
-                };
-                let (gone, there): (Vec<NodeRow>, Vec<NodeRow>) = rows.into_iter().partition(is_gone);
-                self.forget(&gone.into_iter().map(|row| row.name).collect());
-                if !there.is_empty() {
-                    self.evictions.know_nodes();
-                }
-                for row in there {
-                    let node = NodeRef { name: row.name, office: row.office, address: row.address };
-                    self.handle(ServerEvent::Enrolled { node });
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "enrolled nodes cannot be read; they are known again when they speak")
-            }
-        }
-    }
-
     fn take_objects(&mut self, update: DesiredUpdate) {
         // A cluster tells of its objects whenever one of them changes.
         let told = self.parts.overview.object_errors();
@@ -264,7 +219,7 @@ impl Node {
         });
         self.say_changed(&state, refused);
         self.ingests.objects_changed(&state.distributions);
-        self.ingests.check_sources(&state.distributions);
+        self.ingests.check_sources(&state.distributions, refused);
         self.desired = Some(state.clone());
         self.objects = Arc::new(state.objects.packages.clone());
         let (tree, distributions) = (state.offices.clone(), state.distributions.clone());
@@ -375,61 +330,5 @@ impl Node {
     fn send_plan(&self, to: NodeRef, class: MessageClass, plan: Plan) {
         let signed = plan.sign(&self.parts.authority.manifest_key());
         self.send(to, class, Message::Plan(signed));
-    }
-
-    fn show(&mut self) {
-        count_queue_delay(&self.parts.transport, &self.parts.metrics);
-        let Some(desired) = &self.desired else { return };
-        let overview = &self.parts.overview;
-        let made = self.snapshot.make(&self.machine, desired, overview);
-        snapshot::count(&self.parts.metrics, &made);
-        let evictions = self.evictions.look(&self.machine, &desired.objects, self.started, Instant::now());
-        let snapshot = Arc::new(made);
-        self.parts.standings.send_replace(Standing {
-            snapshot: snapshot.clone(),
-            objects: self.objects.clone(),
-            evictions,
-        });
-        self.parts.snapshots.send_replace(snapshot);
-    }
-
-    /// Another intermediate or manifest key takes effect at once; nodes need not be told of the first.
-    fn follow_keys(&mut self) {
-        let Some(change) = self.keys.look(&self.parts.authority) else { return };
-        if change.certificates {
-            self.renew_own_certificate();
-        }
-        if change.manifest_key {
-            let roots = keys::signed_anew(&self.machine, &self.parts.authority.manifest_key());
-            self.handle(ServerEvent::SignedAnew(roots));
-        }
-    }
-
-    fn renew_own_certificate(&mut self) {
-        let (identity, address) = (self.parts.transport.identity(), self.parts.settings.address);
-        match self.parts.authority.renew_server(identity, address, SystemTime::now()) {
-            Ok(()) => self.keys.certificate_is_old = false,
-            Err(error) => tracing::error!(%error, "the server's certificate cannot be renewed"),
-        }
-    }
-
-    fn keep_up(&mut self) {
-        if self.keys.certificate_is_old || self.parts.transport.identity().renewal_due(SystemTime::now()) {
-            self.renew_own_certificate();
-        }
-        // An object that cannot be used may still want what is in the library.
-        let in_cluster = self.parts.settings.cluster.is_some();
-        let may_prune = library::may_prune(&self.parts.overview.object_errors(), in_cluster);
-        if let Some(desired) = self.desired.as_ref().filter(|_| may_prune) {
-            let (store, database) = (self.parts.store.clone(), self.parts.database.clone());
-            let desired = desired.clone();
-            let (events, retention_seconds) = (self.events.clone(), self.parts.settings.retention_seconds);
-            tokio::spawn(async move {
-                let removed = library::prune_library(store, database, desired, retention_seconds).await;
-                if !removed.is_empty() {
-                    drop(events.send(ServerEvent::Removed(removed)).await);
-                }
-            });
-        }
     }
 }
