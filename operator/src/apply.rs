@@ -201,12 +201,11 @@ impl Applier {
             true => api.patch_status(&desired.name, &parameters, &patch).await,
             false => api.patch(&desired.name, &parameters, &patch).await,
         };
-        let written = match written {
-            Ok(written) => written,
-            // The object was deleted meanwhile, and with it whatever it says about itself.
-            Err(kube::Error::Api(refused)) if status && refused.code == 404 => return Ok(Outcome::Unchanged),
-            Err(source) => return Err(ApplyError::Api { object: desired.describe(), source: Box::new(source) }),
-        };
+        // An object that was deleted meanwhile took along whatever it says about itself.
+        let written = if status { unless_gone(written) } else { written.map(Some) };
+        let written =
+            written.map_err(|source| ApplyError::Api { object: desired.describe(), source: Box::new(source) })?;
+        let Some(written) = written else { return Ok(Outcome::Unchanged) };
         let after = Seen::of(&serde_json::to_value(&written.metadata).unwrap_or_default());
         self.memory.remember(key, wanted, shown, after, Instant::now());
         tracing::info!(object = %desired.describe(), status, "applied");

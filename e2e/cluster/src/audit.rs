@@ -1,6 +1,7 @@
 //! What the API server accepted from the operator and others of whom a test wants to know, by its audit log.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::jiff::Timestamp;
@@ -88,6 +89,22 @@ impl Audit {
         let mut writes = self.new_accepted()?;
         writes.retain(|write| write.resource != "leases");
         Ok(writes)
+    }
+
+    /// The same until nothing more comes for this long.
+    ///
+    /// # Errors
+    /// As [`Self::new_writes`].
+    pub async fn settled(&mut self, quiet: Duration) -> Result<Vec<Write>> {
+        let mut writes = Vec::new();
+        loop {
+            tokio::time::sleep(quiet).await;
+            let fresh = self.new_writes()?;
+            if fresh.is_empty() {
+                return Ok(writes);
+            }
+            writes.extend(fresh);
+        }
     }
 
     /// Writes of these users that were accepted since the last call.

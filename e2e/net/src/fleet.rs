@@ -23,9 +23,10 @@ use crate::trees::{self, Published};
 
 /// Between two looks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// HTTP ports of the roles.
-const SERVER_HTTP_PORT: u16 = 9760;
-const CLIENT_HTTP_PORT: u16 = 9761;
+/// HTTP port of the server.
+pub const SERVER_HTTP_PORT: u16 = 9760;
+/// HTTP port of a client.
+pub const CLIENT_HTTP_PORT: u16 = 9761;
 /// Ends what hangs. A machine with two processors that does other work beside thirty processes stays below.
 pub const PATIENCE: Duration = Duration::from_secs(900);
 

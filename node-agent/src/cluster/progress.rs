@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER_TIMEOUT, Cluster};
 use crate::desired::{NO_OFFICE_SELECTED, ObjectError, PackageObject};
+use crate::source::error::FILE_SOURCE_NOT_ALLOWED;
 use crate::status::{NodeStatus, OfficeStatus, PackageStatus, StatusSnapshot};
 
 /// Shortest time between two writes of one object.
@@ -32,7 +33,7 @@ const FAILURE_CHARS_MAX: usize = 1024;
 
 /// Refusals that go without an edit of the object: an office comes to have the labels, a newer release of the server
 /// understands it, an administrator names the folder.
-const HEAL_WITHOUT_EDIT: [&str; 3] = [NO_OFFICE_SELECTED, NOT_UNDERSTOOD, "FileSourceNotAllowed"];
+const HEAL_WITHOUT_EDIT: [&str; 3] = [NO_OFFICE_SELECTED, NOT_UNDERSTOOD, FILE_SOURCE_NOT_ALLOWED];
 
 /// How things stand, with the objects that they belong to.
 #[derive(Debug, Clone)]

@@ -17,6 +17,9 @@ use crate::store::StoreError;
 /// How URI, digest and unpack of an object can be corrected at all: a version names one content.
 pub(crate) const WITH_VERSION: &str = "(together with spec.version, or delete the object and apply it anew)";
 
+/// Reason word of a file that no folder which the administrator named contains.
+pub(crate) const FILE_SOURCE_NOT_ALLOWED: &str = "FileSourceNotAllowed";
+
 /// Why a source did not become a package.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -244,7 +247,7 @@ impl SourceError {
             Self::DigestOfDirectory { .. } => "DigestOfDirectory",
             Self::DigestMismatch { .. } => "DigestMismatch",
             Self::AddressForbidden { .. } => "AddressForbidden",
-            Self::FileSourceNotAllowed { .. } => "FileSourceNotAllowed",
+            Self::FileSourceNotAllowed { .. } => FILE_SOURCE_NOT_ALLOWED,
             Self::SourceMissing { .. } => "SourceMissing",
             Self::SourceUnreadable { .. } => "SourceUnreadable",
             Self::SourceHoldsLibrary { .. } => "SourceHoldsLibrary",

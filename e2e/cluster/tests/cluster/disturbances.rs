@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use peerdist_core::ports::CLIENT_SMALL;
 use peerdist_e2e_cluster::cluster::{Cluster, LINK_BITS_PER_SECOND};
 use peerdist_e2e_cluster::objects::NAMESPACE as PEERDIST;
+use peerdist_e2e_net::fleet::CLIENT_HTTP_PORT;
 use serde_json::Value;
 
 use crate::phases::Phases;
@@ -235,7 +236,7 @@ impl Disturbances<'_> {
         let Installed { sites, eyes, .. } = &*self.installed;
         let mut found = None;
         for node in &sites.store {
-            let received = eyes.metrics(&self.user.commands, node, crate::eyes::CLIENT_HTTP_PORT)?.wan_bytes_received();
+            let received = eyes.metrics(&self.user.commands, node, CLIENT_HTTP_PORT)?.wan_bytes_received();
             if found.as_ref().is_none_or(|(most, _)| received > *most) {
                 found = Some((received, node.name.clone()));
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use peerdist_e2e_cluster::commands::Commands;
+use peerdist_e2e_net::fleet::{CLIENT_HTTP_PORT, SERVER_HTTP_PORT};
 use peerdist_e2e_net::metrics::Metrics;
 use serde_json::json;
 
@@ -18,9 +19,6 @@ pub(crate) const PACKAGES: &str = "/disk/peerdist/packages/";
 pub(crate) const STAGING: &str = "/disk/peerdist/staging/";
 /// Prints names and digests of all files below the current folder.
 pub(crate) const DIGESTS: &str = "find . -type f | sort | xargs busybox sha256sum";
-/// HTTP ports of the roles.
-pub(crate) const CLIENT_HTTP_PORT: u16 = 9761;
-pub(crate) const SERVER_HTTP_PORT: u16 = 9760;
 
 /// The pods, by node.
 pub(crate) struct Eyes {

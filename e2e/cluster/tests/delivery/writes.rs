@@ -25,28 +25,15 @@ const QUIET: Duration = Duration::from_secs(2);
 /// to the last, events included.
 pub(crate) async fn of_another_version(site: &Site, spec: Value) -> Result<Vec<Write>> {
     let mut audit = Audit::of(&site.audit_log(), &[OPERATOR]);
-    settled(&mut audit).await?;
+    audit.settled(QUIET).await?;
     site.apply_package("app", spec).await?;
     site.package_is("app", "Ready").await?;
-    let mut writes = settled(&mut audit).await?;
+    let mut writes = audit.settled(QUIET).await?;
     // Others have sources that fail and are tried again. An event bears no name before it is made.
     writes.retain(|write| write.name == "app" || write.resource == "events");
     let events = writes.iter().filter(|write| write.resource == "events").count();
     println!("a new version of a package: {} writes, {events} of them events: {writes:?}", writes.len());
     Ok(writes)
-}
-
-/// What was written until the operator has nothing more to do, except its Lease.
-async fn settled(audit: &mut Audit) -> Result<Vec<Write>> {
-    let mut writes = Vec::new();
-    loop {
-        tokio::time::sleep(QUIET).await;
-        let fresh = audit.new_writes()?;
-        if fresh.is_empty() {
-            return Ok(writes);
-        }
-        writes.extend(fresh);
-    }
 }
 
 /// No status was written twice within a second by the same program, whichever object it belongs to.

@@ -1,10 +1,12 @@
 //! A control plane with three nodes and an operator in this process, and the small verbs that the tests speak in.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use peerdist_crds::{Office, PackageDistribution, VescEndpoint};
 use peerdist_e2e_cluster::audit::{Audit, Write};
@@ -14,6 +16,7 @@ use peerdist_e2e_cluster::waiting::eventually;
 use peerdist_operator::run::{Operator, RunError};
 use peerdist_operator::settings::Settings;
 use peerdist_operator::storage::StoragePrefixes;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -120,35 +123,21 @@ impl Scene {
 
     /// Waits for a condition of an Office.
     pub(crate) async fn office_says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
-        let wanted = format!("Office {name}: {kind} {status} {reason}");
-        eventually(&wanted, async || {
-            let office = self.offices.get(name).await?;
-            let conditions = office.status.map(|status| status.conditions).unwrap_or_default();
-            Ok(says(&conditions, office.metadata.generation, kind, status, reason))
-        })
-        .await
+        let conditions = |office: &Office| office.status.as_ref().map(|status| status.conditions.clone());
+        object_says(&self.offices, conditions, name, [kind, status, reason]).await
     }
 
     /// Waits for a condition of a PackageDistribution.
     pub(crate) async fn package_says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
-        let wanted = format!("PackageDistribution {name}: {kind} {status} {reason}");
-        eventually(&wanted, async || {
-            let package = self.packages.get(name).await?;
-            let conditions = package.status.map(|status| status.conditions).unwrap_or_default();
-            Ok(says(&conditions, package.metadata.generation, kind, status, reason))
-        })
-        .await
+        let conditions =
+            |package: &PackageDistribution| package.status.as_ref().map(|status| status.conditions.clone());
+        object_says(&self.packages, conditions, name, [kind, status, reason]).await
     }
 
     /// Waits for a condition of a VescEndpoint.
     pub(crate) async fn vesc_says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
-        let wanted = format!("VescEndpoint {name}: {kind} {status} {reason}");
-        eventually(&wanted, async || {
-            let vesc = self.vescs.get(name).await?;
-            let conditions = vesc.status.map(|status| status.conditions).unwrap_or_default();
-            Ok(says(&conditions, vesc.metadata.generation, kind, status, reason))
-        })
-        .await
+        let conditions = |vesc: &VescEndpoint| vesc.status.as_ref().map(|status| status.conditions.clone());
+        object_says(&self.vescs, conditions, name, [kind, status, reason]).await
     }
 
     /// Waits until an Office is refused, with messages that name the field.
@@ -190,15 +179,7 @@ impl Scene {
 
     /// Waits until the operator has nothing more to do, and gives back all it wrote since the last time.
     pub(crate) async fn settled(&mut self) -> Result<Vec<Write>> {
-        let mut writes = Vec::new();
-        loop {
-            tokio::time::sleep(QUIET).await;
-            let fresh = self.audit.new_writes()?;
-            if fresh.is_empty() {
-                return Ok(writes);
-            }
-            writes.extend(fresh);
-        }
+        self.audit.settled(QUIET).await
     }
 }
 
@@ -213,7 +194,24 @@ fn name_field(conditions: &[Condition], field: &str, reason: &str) -> Result<()>
     Ok(())
 }
 
-fn says(conditions: &[Condition], generation: Option<i64>, kind: &str, status: &str, reason: &str) -> bool {
+/// Waits for a condition of this type, status and reason, about the newest generation.
+async fn object_says<K>(
+    api: &Api<K>,
+    conditions: impl Fn(&K) -> Option<Vec<Condition>>,
+    name: &str,
+    wanted: [&str; 3],
+) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    eventually(&format!("{} {name}: {}", K::kind(&()), wanted.join(" ")), async || {
+        let object = api.get(name).await?;
+        Ok(says(&conditions(&object).unwrap_or_default(), object.meta().generation, wanted))
+    })
+    .await
+}
+
+fn says(conditions: &[Condition], generation: Option<i64>, [kind, status, reason]: [&str; 3]) -> bool {
     let found = conditions.iter().find(|condition| condition.type_ == kind);
     found.is_some_and(|condition| {
         condition.status == status && condition.reason == reason && condition.observed_generation == generation
